@@ -1,0 +1,2 @@
+//! Shared ABI between the BPF programs and the proxy.
+#![no_std]

@@ -1,0 +1,196 @@
+//! What the proxy has been told to do, checked and resolved.
+//!
+//! Raw TOML and flags become these types once, here; nothing else in the crate
+//! parses settings. A `Config` that exists is valid: names resolve to indices,
+//! numbers are in range, times are `Duration`s.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+mod limits;
+
+pub use limits::Limits;
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Data-plane threads, at least 1.
+    pub workers: usize,
+    /// Admin endpoint, `None` where switched off.
+    pub admin: Option<SocketAddr>,
+    /// Where clients arrive.
+    pub listeners: Vec<Listener>,
+    /// In order of the file; `route::Table` compiles them.
+    pub routes: Vec<Route>,
+    /// Groups of servers.
+    pub upstreams: Vec<Upstream>,
+    /// Which engine moves the bytes of tunnels.
+    pub splice: SpliceMode,
+    /// Logging.
+    pub log: Log,
+    /// How long a drain waits for open requests and tunnels before it ends them.
+    pub drain_timeout: Duration,
+}
+
+/// One address that clients connect to.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Unique name, used in logs, metrics and `listening NAME …` lines.
+    pub name: String,
+    /// Address to bind; port 0 picks one.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Limits in force on this listener (defaults, `[limits]`, then its own).
+    pub limits: Limits,
+    /// Whether the case of header names is kept on the way to the upstream (HTTP/1 both sides).
+    pub preserve_header_case: bool,
+    /// What is done with forwarding headers that the client sent.
+    pub forwarded: ForwardedPolicy,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// Reverse proxy: HTTP/1.1 and HTTP/2 with prior knowledge, by routes.
+    Http,
+    /// Forward proxy: CONNECT and absolute-form, within a policy.
+    Forward(ForwardPolicy),
+}
+
+/// Trust in `Forwarded` and `X-Forwarded-*` of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedPolicy {
+    /// Drop what came, write our own (edge; the default).
+    Replace,
+    /// Add our hop to what came (behind another proxy that is trusted).
+    Append,
+    /// Leave them as they are, add nothing.
+    Off,
+}
+
+/// Whom and what a forward proxy serves. Deny wins over allow.
+#[derive(Debug, Clone)]
+pub struct ForwardPolicy {
+    /// If not empty, only these destinations are reached.
+    pub allow: Vec<IpNet>,
+    /// Never reached. By default link-local (cloud metadata included), unspecified and multicast networks.
+    pub deny: Vec<IpNet>,
+    /// If not empty, only these destination ports are reached (inclusive ranges).
+    pub allow_ports: Vec<(u16, u16)>,
+    /// Never reached (inclusive ranges).
+    pub deny_ports: Vec<(u16, u16)>,
+    /// `user:password` pairs of Basic proxy authentication (RFC 7617); empty: nobody is asked.
+    pub users: Vec<String>,
+}
+
+/// One rule from request to upstream.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Index into [`Config::listeners`]; `None`: on every reverse listener.
+    pub listener: Option<usize>,
+    /// `None`: any host.
+    pub host: Option<HostPattern>,
+    /// Path prefix, on whole segments (`/v1` matches `/v1` and `/v1/x`, not `/v10`).
+    pub path_prefix: Option<String>,
+    /// `None`: any method.
+    pub method: Option<http::Method>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+}
+
+/// Which hosts a route is for. Lower case, without port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// `api.example.org`
+    Exact(String),
+    /// `*.example.org`, kept as `.example.org`; at least one more label.
+    Wildcard(String),
+}
+
+/// A group of servers that answer for the same thing.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Unique name.
+    pub name: String,
+    /// At least one.
+    pub servers: Vec<Server>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// Which `Host` the server sees.
+    pub host: HostPolicy,
+    /// Idle connections kept per worker and server.
+    pub max_idle_connections: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Connections per worker and server at once; `None`: no limit. Requests wait for one, up to `connect_timeout`.
+    pub max_connections: Option<usize>,
+}
+
+/// Host and port of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// How a server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other, per worker.
+    RoundRobin,
+}
+
+/// Which `Host` the server sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// What the client asked for (the default).
+    Preserve,
+    /// The server's own host and port.
+    Server,
+}
+
+/// Which engine moves the bytes of tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpliceMode {
+    /// By probe and by what the tunnel does.
+    Auto,
+    /// BPF, or refuse to start.
+    Kernel,
+    /// splice(2) through a pooled pipe.
+    Pipe,
+    /// read and write.
+    Copy,
+}
+
+/// Where logs go and how they look.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Text or JSON lines, for the process log and the access log alike.
+    pub format: LogFormat,
+    /// Access log.
+    pub access: AccessLog,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where access log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// Standard error (the default).
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}

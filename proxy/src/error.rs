@@ -1,0 +1,178 @@
+//! What can go wrong with an exchange: which side, what kind, whether a retry is safe.
+//!
+//! `response.rs` turns a [`Kind`] into a status; logs get the whole chain. Peers never
+//! see the cause.
+
+use std::{fmt, io};
+
+/// Where the fault lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Downstream,
+    /// The server, or the way to it.
+    Upstream,
+    /// Ourselves.
+    Internal,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Request that two parsers could read differently; the text says which rule.
+    BadRequest(&'static str),
+    /// Request head larger than allowed.
+    HeadTooLarge,
+    /// Request target longer than allowed.
+    UriTooLong,
+    /// Request head not complete in time.
+    HeadTimeout,
+    /// Request body stalled.
+    RequestBodyTimeout,
+    /// Request body larger than allowed.
+    RequestBodyTooLarge,
+    /// Transfer coding or method we do not implement.
+    NotImplemented(&'static str),
+    /// HTTP version we do not speak.
+    VersionNotSupported,
+    /// Expectation other than 100-continue (RFC 9110 10.1.1).
+    ExpectationFailed,
+    /// Forward proxy asks for credentials.
+    ProxyAuthRequired,
+    /// Forward proxy does not reach that destination.
+    Forbidden(&'static str),
+    /// No route for this request.
+    NoRoute,
+    /// Client went away before the end.
+    ClientGone,
+    /// Server's name has no address.
+    Resolve,
+    /// TCP connect refused or unreachable.
+    Connect,
+    /// No connection in time.
+    ConnectTimeout,
+    /// All connections of the server are busy.
+    PoolExhausted,
+    /// Server closed before its answer.
+    UpstreamClosed,
+    /// Server's answer breaks HTTP; the text says which rule.
+    BadResponse(&'static str),
+    /// No answer in time.
+    ResponseTimeout,
+    /// Answer stopped in the middle of its body.
+    ResponseBodyBroken,
+    /// Answer stalled in the middle of its body.
+    ResponseBodyTimeout,
+    /// The process is draining.
+    Draining,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Kind {
+    /// Where the fault lies.
+    pub fn side(self) -> Side {
+        use Kind::*;
+        match self {
+            BadRequest(_) | HeadTooLarge | UriTooLong | HeadTimeout | RequestBodyTimeout
+            | RequestBodyTooLarge | NotImplemented(_) | VersionNotSupported | ExpectationFailed
+            | ProxyAuthRequired | Forbidden(_) | NoRoute | ClientGone => Side::Downstream,
+            Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
+            | BadResponse(_) | ResponseTimeout | ResponseBodyBroken | ResponseBodyTimeout => {
+                Side::Upstream
+            }
+            Draining | Internal => Side::Internal,
+        }
+    }
+
+    /// Short stable name for logs and metrics.
+    pub fn name(self) -> &'static str {
+        use Kind::*;
+        match self {
+            BadRequest(_) => "bad_request",
+            HeadTooLarge => "head_too_large",
+            UriTooLong => "uri_too_long",
+            HeadTimeout => "head_timeout",
+            RequestBodyTimeout => "request_body_timeout",
+            RequestBodyTooLarge => "request_body_too_large",
+            NotImplemented(_) => "not_implemented",
+            VersionNotSupported => "version_not_supported",
+            ExpectationFailed => "expectation_failed",
+            ProxyAuthRequired => "proxy_auth_required",
+            Forbidden(_) => "forbidden",
+            NoRoute => "no_route",
+            ClientGone => "client_gone",
+            Resolve => "resolve",
+            Connect => "connect",
+            ConnectTimeout => "connect_timeout",
+            PoolExhausted => "pool_exhausted",
+            UpstreamClosed => "upstream_closed",
+            BadResponse(_) => "bad_response",
+            ResponseTimeout => "response_timeout",
+            ResponseBodyBroken => "response_body_broken",
+            ResponseBodyTimeout => "response_body_timeout",
+            Draining => "draining",
+            Internal => "internal",
+        }
+    }
+
+    /// The rule that was broken, where one is known.
+    pub fn detail(self) -> Option<&'static str> {
+        match self {
+            Kind::BadRequest(rule)
+            | Kind::NotImplemented(rule)
+            | Kind::Forbidden(rule)
+            | Kind::BadResponse(rule) => Some(rule),
+            _ => None,
+        }
+    }
+}
+
+/// An error of one exchange.
+#[derive(Debug)]
+pub struct Error {
+    /// What went wrong.
+    pub kind: Kind,
+    /// Whether not one byte of the request can have been acted upon.
+    pub retry_safe: bool,
+    cause: Option<anyhow::Error>,
+}
+
+impl Error {
+    /// An error without a cause below it.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, retry_safe: false, cause: None }
+    }
+
+    /// An error with the one that led to it.
+    pub fn because(kind: Kind, cause: impl Into<anyhow::Error>) -> Self {
+        Self { kind, retry_safe: false, cause: Some(cause.into()) }
+    }
+
+    /// Marks that the request cannot have been acted upon.
+    pub fn retry_safe(mut self) -> Self {
+        self.retry_safe = true;
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.name())?;
+        if let Some(detail) = self.kind.detail() {
+            write!(f, ": {detail}")?;
+        }
+        if let Some(cause) = &self.cause {
+            write!(f, ": {cause:#}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::other(error)
+    }
+}

@@ -1,0 +1,7 @@
+//! Underpass: a hybrid L4/L7 proxy for Linux.
+
+pub mod config;
+pub mod drain;
+pub mod error;
+pub mod splice;
+pub mod tunnel;

@@ -1,0 +1,1 @@
+//! Engines that move the bytes of tunnels.
