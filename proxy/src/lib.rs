@@ -5,3 +5,5 @@ pub mod drain;
 pub mod error;
 pub mod splice;
 pub mod tunnel;
+pub mod watchdog;
+pub mod wire;
