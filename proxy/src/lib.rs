@@ -3,6 +3,7 @@
 pub mod config;
 pub mod drain;
 pub mod error;
+pub mod metrics;
 pub mod splice;
 pub mod tunnel;
 pub mod watchdog;
