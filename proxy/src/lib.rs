@@ -3,5 +3,6 @@
 pub mod config;
 pub mod drain;
 pub mod error;
+pub mod metrics;
 pub mod splice;
 pub mod tunnel;
