@@ -1,5 +1,6 @@
 //! Underpass: a hybrid L4/L7 proxy for Linux.
 
+pub mod access_log;
 pub mod config;
 pub mod drain;
 pub mod error;
