@@ -1,6 +1,7 @@
 //! Underpass: a hybrid L4/L7 proxy for Linux.
 
 pub mod access_log;
+pub mod admin;
 pub mod config;
 pub mod drain;
 pub mod error;
