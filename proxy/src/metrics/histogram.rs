@@ -111,6 +111,6 @@ mod tests {
         assert_eq!(buckets[1], (0.00025, 2));
         assert_eq!(buckets[BUCKETS - 1], (f64::INFINITY, 2));
         assert_eq!(totals.count(), 8);
-        assert!((totals.sum_seconds() - 200_000.0004).abs() < 1e-6);
+        assert!((totals.sum_seconds() - 200_000.000_4).abs() < 1e-6);
     }
 }
