@@ -17,6 +17,8 @@ use super::{
 };
 
 const IDLE_CONNECTIONS: usize = 64;
+/// More than a worker has ports for towards one server.
+const MOST_CONNECTIONS: usize = 1_000_000;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Threads beyond this are a slip of the finger on any machine there is.
 pub(crate) const MOST_WORKERS: usize = 1024;
@@ -208,8 +210,8 @@ fn upstream(section: &Section<'_>) -> DraftUpstream {
         let cure = format!("add `servers = [{example}]`");
         section.source.add(&section.place, Wrong::new("[[upstream]] has no `servers`", cure));
     }
-    let max_connections = section.number("max_connections", 1, usize::MAX >> 1);
-    let max_idle = section.number("max_idle_connections", 0, usize::MAX >> 1);
+    let max_connections = section.number("max_connections", 1, MOST_CONNECTIONS);
+    let max_idle = section.number("max_idle_connections", 0, MOST_CONNECTIONS);
     let most = max_connections.as_ref().map_or(usize::MAX, |n| n.value);
     if let Some(idle) = max_idle.as_ref().filter(|idle| idle.value > most) {
         let what = "`max_idle_connections` is more than `max_connections`";

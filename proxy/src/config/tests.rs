@@ -426,3 +426,14 @@ fn deny_defaults_can_be_switched_off_and_a_file_that_is_not_there_is_named() {
     let error = load(Path::new("/nowhere/underpass.toml")).unwrap_err().to_string();
     assert!(error.starts_with("/nowhere/underpass.toml: the file cannot be read"), "{error}");
 }
+
+#[test]
+fn the_user_guides_example_is_valid_and_its_deny_list_complete() {
+    let guide = include_str!("../../../docs/configuration.md");
+    let example = guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let config = parse(example.unwrap(), "configuration.md").unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    for net in ForwardPolicy::default_deny() {
+        assert!(guide.contains(&format!("`{net}`")), "docs/configuration.md lacks {net}");
+    }
+}
