@@ -2,6 +2,8 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod drain;

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! An origin of our own, for `underpass demo` and for tests: every kind of traffic that
 //! the proxy is made for, without anything else to install.
 //!
@@ -77,4 +78,11 @@ async fn connection(stream: TcpStream) {
     if let Err(error) = served {
         tracing::debug!("demo: connection: {error}");
     }
+=======
+//! Placeholder for the embedded origin.
+
+/// Starts the origin on a loopback port, on its own thread.
+pub fn start() -> std::io::Result<std::net::SocketAddr> {
+    Err(std::io::ErrorKind::Unsupported.into())
+>>>>>>> w-config
 }
