@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod config;
+pub mod demo;
 pub mod drain;
 pub mod error;
 pub mod metrics;
