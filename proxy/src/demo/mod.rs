@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! An origin of our own, for `underpass demo` and for tests: every kind of traffic that
 //! the proxy is made for, without anything else to install.
 //!
@@ -6,12 +5,13 @@
 //! no part of the data plane. Everything it sends is bounded, and is made only as fast as
 //! the client takes it: when the client goes, so does the stream.
 
-use std::{convert::Infallible, io, net::SocketAddr, thread, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::mpsc, thread, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime,
     task::JoinSet,
     time::sleep,
 };
@@ -34,13 +34,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Starts the origin on a free loopback port. It lasts as long as the process.
 pub fn start() -> io::Result<SocketAddr> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
-    let address = listener.local_addr()?;
+    // The runtime is made and stays on the new thread: the caller may be on one of its
+    // own, where tokio allows no other to be entered or dropped.
+    let (started, outcome) = mpsc::sync_channel(1);
     thread::Builder::new().name("demo-origin".into()).spawn(move || {
-        runtime.block_on(origin(listener));
+        let bound =
+            runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+                let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+                Ok((listener.local_addr()?, listener, runtime))
+            });
+        let (outcome, bound) = match bound {
+            Ok((address, listener, runtime)) => (Ok(address), Some((listener, runtime))),
+            Err(error) => (Err(error), None),
+        };
+        // The caller waits for it below.
+        let _ = started.send(outcome);
+        if let Some((listener, runtime)) = bound {
+            runtime.block_on(origin(listener));
+        }
     })?;
-    Ok(address)
+    outcome.recv().map_err(|_| io::Error::other("the demo origin's thread ended"))?
 }
 
 /// Serves the origin on `listener`, on the runtime of the caller, until dropped.
@@ -78,11 +91,4 @@ async fn connection(stream: TcpStream) {
     if let Err(error) = served {
         tracing::debug!("demo: connection: {error}");
     }
-=======
-//! Placeholder for the embedded origin.
-
-/// Starts the origin on a loopback port, on its own thread.
-pub fn start() -> std::io::Result<std::net::SocketAddr> {
-    Err(std::io::ErrorKind::Unsupported.into())
->>>>>>> w-config
 }

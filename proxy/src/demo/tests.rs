@@ -236,9 +236,10 @@ async fn a_stream_stops_when_its_client_goes() {
     timeout(Duration::from_secs(5), served).await.unwrap().unwrap();
 }
 
-#[test]
-fn it_starts_on_a_thread_of_its_own() {
+#[tokio::test]
+async fn it_starts_from_inside_a_runtime_and_needs_nothing_of_it() {
     use std::io::{Read, Write};
+    // Blocking calls: this runtime does nothing meanwhile.
     let mut stream = std::net::TcpStream::connect(start().unwrap()).unwrap();
     stream.write_all(b"GET /hello HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();

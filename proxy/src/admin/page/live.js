@@ -104,6 +104,27 @@ async function end(id, button) {
   await fetch(`tunnels/${encodeURIComponent(id)}`, { method: "DELETE" });
 }
 
+// Rows stay the same elements as long as their tunnel lives, so that a click or the
+// focus of the keyboard is not lost to the next refresh.
+const rows = new Map();
+const MAX_ROWS = 500;
+
+function rowOf(id, names) {
+  let known = rows.get(id);
+  if (!known) {
+    const row = element("tr");
+    const cells = names.map(() => element("td"));
+    const button = element("button", "end");
+    button.addEventListener("click", () => end(id, button));
+    const last = element("td");
+    last.append(button);
+    row.append(...cells, last);
+    known = { row, cells };
+    rows.set(id, known);
+  }
+  return known;
+}
+
 // The columns are the fields of the tunnels, in the order they come in.
 function showTunnels(tunnels) {
   byId("count").textContent = String(tunnels.length);
@@ -113,15 +134,20 @@ function showTunnels(tunnels) {
   const head = element("tr");
   head.append(...names.map((name) => element("th", name.replaceAll("_", " "))), element("th"));
   byId("tunnels").tHead.replaceChildren(head);
-  byId("tunnels").tBodies[0].replaceChildren(...tunnels.slice(0, 500).map((tunnel) => {
-    const row = element("tr");
-    row.append(...names.map((name) => element("td", cell(name, tunnel[name]))));
-    const button = element("button", "end");
-    button.addEventListener("click", () => end(tunnel.id, button));
-    row.append(element("td"));
-    row.lastChild.append(button);
-    return row;
-  }));
+
+  const shown = new Set(tunnels.slice(0, MAX_ROWS).map((tunnel) => tunnel.id));
+  for (const [id, { row }] of rows) {
+    if (!shown.has(id)) {
+      row.remove();
+      rows.delete(id);
+    }
+  }
+  const body = byId("tunnels").tBodies[0];
+  for (const tunnel of tunnels.slice(0, MAX_ROWS)) {
+    const { row, cells } = rowOf(tunnel.id, names);
+    cells.forEach((td, i) => { td.textContent = cell(names[i], tunnel[names[i]]); });
+    if (!row.parentNode) body.append(row);
+  }
 }
 
 function showState(text, className) {
