@@ -42,7 +42,6 @@ use crate::{
     upstream::connection::{buffer_bytes, join},
     watchdog::{Wait, Watched},
     wire::{
-        self,
         downstream::{DownstreamIo, Shared},
         head::Bounds,
     },
@@ -193,6 +192,14 @@ impl Client {
         if self.wire.is_some() {
             let how = if self.ends_with_connection.get() { Cut::Reset } else { Cut::Close };
             self.cut.set(Some(how));
+        }
+    }
+
+    /// An interim response of the server (RFC 9110 section 15.2). hyper cannot send one over
+    /// HTTP/2, and HTTP/1.0 knows none; there it is dropped, as the RFC allows.
+    pub fn pass_interim(&self, head: &[u8], version: http::Version) {
+        if let (Some(wire), http::Version::HTTP_11) = (&self.wire, version) {
+            wire.inject(head);
         }
     }
 

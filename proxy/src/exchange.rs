@@ -37,6 +37,7 @@ pub struct Exchange {
     client: Rc<Client>,
     watched: Rc<Watched>,
     started: Instant,
+    version: Version,
     line: Option<Line>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
@@ -59,7 +60,6 @@ struct Line {
     method: Method,
     target: Uri,
     host: Option<HeaderValue>,
-    version: Version,
 }
 
 impl Exchange {
@@ -73,13 +73,13 @@ impl Exchange {
             method: request.method().clone(),
             target: request.uri().clone(),
             host: request.headers().get(http::header::HOST).cloned(),
-            version: request.version(),
         });
         client.exchange_begins();
         Rc::new(Self {
             client: Rc::clone(client),
             watched,
             started: Instant::now(),
+            version: request.version(),
             line,
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
@@ -100,6 +100,11 @@ impl Exchange {
     /// The connection it came on.
     pub fn client(&self) -> &Rc<Client> {
         &self.client
+    }
+
+    /// HTTP version of the request.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Who watches its deadlines.
@@ -141,14 +146,20 @@ impl Exchange {
         Poll::Pending
     }
 
-    /// The next chunk is the client's to give.
+    /// The next chunk is the client's to give; the server owes nothing meanwhile.
     pub fn waits_for_client(&self) {
         self.watched.wait_on(Wait::Request, self.client.limits().body_idle_timeout);
+        if !self.answered.get() {
+            self.watched.done(Wait::Response);
+        }
     }
 
-    /// It gave one.
+    /// It gave one, which the server has to take.
     pub fn client_gave(&self) {
         self.watched.done(Wait::Request);
+        if !self.answered.get() {
+            self.watched.wait(Wait::Response, self.client.limits().response_timeout);
+        }
     }
 
     /// Counts bytes from the client. False: more than the limit allows.
@@ -201,6 +212,7 @@ impl Exchange {
     pub fn answer(&self, status: StatusCode) {
         self.status.set(status);
         self.answered.set(true);
+        self.client.answering(false);
         self.ttfb.set(Some(self.started.elapsed()));
         self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
     }
@@ -241,6 +253,11 @@ impl Exchange {
     pub fn becomes_tunnel(&self) {
         self.tunnelled.set(true);
         self.watched.clear();
+    }
+
+    /// Whether it goes on as a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnelled.get()
     }
 
     /// Reports the end of a tunnel.
@@ -305,7 +322,7 @@ impl Exchange {
                     .as_ref()
                     .and_then(|host| host.to_str().ok())
                     .or(line.target.authority().map(|authority| authority.as_str())),
-                version: line.version,
+                version: self.version,
                 status: status.as_u16(),
                 upstream: upstream.as_ref().map(|upstream| &*upstream.name),
                 server: self.server.get(),
@@ -317,7 +334,7 @@ impl Exchange {
             });
         }
         if !self.tunnelled.get() {
-            client.exchange_ends(&self.watched);
+            client.exchange_ends(self, &self.watched);
         }
     }
 }

@@ -80,6 +80,19 @@ fn is_trailers(coding: &[u8]) -> bool {
     fields::trim(coding).eq_ignore_ascii_case(b"trailers")
 }
 
+/// HTTP/2 splits cookies over several fields; HTTP/1 wants them in one (RFC 9113 section 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.by_ref().nth(1).is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// The forwarding fields of one client connection, made once and cloned by reference.
 #[derive(Debug)]
 pub struct Forwarding {

@@ -17,6 +17,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, hea
 use hyper::{body::Incoming, client::conn::TrySendError};
 
 use crate::{
+    authenticate,
     body::BodyStream,
     config::{HostPolicy, Protocol},
     connection::{self, Client, Handover},
@@ -54,7 +55,7 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
     }
     let exchange = Exchange::begin(&client, watched, &request);
     let may_tunnel = || wire.may_tunnel(number);
-    match relay(&exchange, request, &may_tunnel).await {
+    match relay(&exchange, request, may_tunnel).await {
         Ok(response) => {
             if response.status() != StatusCode::SWITCHING_PROTOCOLS && !exchange.is_tunnel() {
                 wire.resume_http();
@@ -73,7 +74,7 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
 pub async fn http2(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
     let watched = client.worker().watchdog.watch();
     let exchange = Exchange::begin(&client, watched, &request);
-    match relay(&exchange, request, &|| false).await {
+    match relay(&exchange, request, || false).await {
         Ok(response) => response,
         Err(error) => failed(error, exchange),
     }
@@ -87,7 +88,7 @@ fn failed(error: Error, exchange: Rc<Exchange>) -> Response<BodyStream> {
 async fn relay(
     exchange: &Rc<Exchange>,
     mut request: Request<Incoming>,
-    may_tunnel: &dyn Fn() -> bool,
+    may_tunnel: impl Fn() -> bool,
 ) -> Result<Response<BodyStream>, Error> {
     let client = exchange.client();
     let limits = client.limits();
@@ -100,7 +101,8 @@ async fn relay(
     let (class, policy) = match &client.listener().config.protocol {
         Protocol::Http => (head::classify_reverse(&request), None),
         Protocol::Forward(policy) => {
-            if !policy.admits(request.headers().get(header::PROXY_AUTHORIZATION)) {
+            let given = request.headers().get(header::PROXY_AUTHORIZATION);
+            if !authenticate::admits(&policy.users, given) {
                 return Err(Error::new(Kind::ProxyAuthRequired));
             }
             (head::classify_forward(&request), Some(policy))
@@ -395,7 +397,7 @@ fn poll_interim(exchange: &Exchange, link: &Link, cx: &Context<'_>) {
             // hyper tells the client by itself once its body is asked for.
             exchange.may_send_body();
         } else {
-            exchange.client().pass_interim(&interim.head);
+            exchange.client().pass_interim(&interim.head, exchange.version());
         }
     }
 }
@@ -418,6 +420,11 @@ fn answered(
     // hyper lowers it for a client that speaks HTTP/1.0.
     parts.version = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
     exchange.answer(parts.status);
+    if !parts.status.is_client_error() && !parts.status.is_server_error() {
+        // A server that answers without 100 (Continue) may still read; the client decides
+        // by this answer whether it sends (RFC 9110 section 10.1.1).
+        exchange.may_send_body();
+    }
     let ends_with_connection =
         version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
     exchange.client().answering(ends_with_connection);

@@ -136,6 +136,15 @@ impl Watchdog {
         watched
     }
 
+    /// Wakes everybody: something that all have to look at has changed.
+    pub fn wake_all(&self) {
+        for watched in self.watched.borrow().iter().filter_map(Weak::upgrade) {
+            if let Some(waker) = &*watched.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
     /// Runs for the life of the worker.
     pub async fn run(&self) {
         loop {

@@ -158,7 +158,7 @@ pub struct Upstream {
 }
 
 /// Host and port of one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
     /// Name or address, without brackets.
     pub host: String,

@@ -100,7 +100,7 @@ pub(super) struct UpstreamCells {
 const ENGINES: usize = 3;
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 24] = [
+pub(super) const KINDS: [Kind; 25] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -125,6 +125,7 @@ pub(super) const KINDS: [Kind; 24] = [
     Kind::ResponseBodyTimeout,
     Kind::Draining,
     Kind::Internal,
+    Kind::MethodNotAllowed,
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -154,6 +155,7 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::ResponseBodyTimeout => 21,
         Kind::Draining => 22,
         Kind::Internal => 23,
+        Kind::MethodNotAllowed => 24,
     }
 }
 

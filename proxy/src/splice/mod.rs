@@ -85,3 +85,4 @@ pub const RETRY_FILLS: u32 = 64;
 /// Bytes after which a lane lets the other tunnels of its thread go first, even though it
 /// could go on: about a quarter of a millisecond at the rates above.
 pub const TURN_BYTES: usize = 512 * 1024;
+pub mod probe;

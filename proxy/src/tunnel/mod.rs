@@ -84,6 +84,8 @@ pub struct Outcome {
     pub upstream_bytes: u64,
     /// Bytes handed to the client's socket or stream, early ones included.
     pub downstream_bytes: u64,
+    /// The engines that moved the last of them.
+    pub engines: registry::Directions<crate::splice::Engine>,
     /// Why it ended.
     pub end: End,
 }
@@ -166,5 +168,5 @@ pub async fn run(
     // Finished: the kernel goes on delivering after close. It would answer a close with
     // unread bytes by a reset, but both ends have been read.
     let (upstream_bytes, downstream_bytes) = ticket.bytes();
-    Outcome { upstream_bytes, downstream_bytes, end }
+    Outcome { upstream_bytes, downstream_bytes, engines: ticket.engines(), end }
 }

@@ -47,6 +47,17 @@ pub enum Kind {
     Connect,
 }
 
+impl Kind {
+    /// Stable name, as in `/tunnels` and the access log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::WebSocket => "websocket",
+            Kind::Upgrade => "upgrade",
+            Kind::Connect => "connect",
+        }
+    }
+}
+
 /// What is known of a tunnel when it opens.
 #[derive(Debug, Clone)]
 pub struct Info {
@@ -217,6 +228,14 @@ impl Ticket {
     /// Bytes handed on so far: to the server, to the client.
     pub fn bytes(&self) -> (u64, u64) {
         (self.entry.to_upstream.bytes(), self.entry.to_downstream.bytes())
+    }
+
+    /// The engines that move the bytes now.
+    pub fn engines(&self) -> Directions<Engine> {
+        Directions {
+            to_upstream: self.entry.to_upstream.standing().0,
+            to_downstream: self.entry.to_downstream.standing().0,
+        }
     }
 
     pub(super) fn to_upstream(&self) -> &Meter {
