@@ -220,10 +220,11 @@ pub async fn serve(
     let watched = worker.watchdog.watch();
     watched.wait(Wait::Head, listener.config.limits.head_timeout);
     let mut early = BytesMut::with_capacity(1024);
-    let is_h2 = match poll_fn(|cx| poll_protocol(&mut stream, &mut early, &worker, &watched, cx)).await {
-        Some(is_h2) => is_h2,
-        None => return,
-    };
+    let is_h2 =
+        match poll_fn(|cx| poll_protocol(&mut stream, &mut early, &worker, &watched, cx)).await {
+            Some(is_h2) => is_h2,
+            None => return,
+        };
     watched.clear();
     let wire = (!is_h2).then(|| {
         let limits = &listener.config.limits;
@@ -343,7 +344,8 @@ async fn serve_http1(client: Rc<Client>, wire: Rc<Shared>, stream: TcpStream, ea
     if client.cut.get() == Some(Cut::Reset) {
         // Without it the client would take the end of the connection for the body's.
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    } else if ended && (client.unread.get() || client.wire.as_ref().is_some_and(|w| w.has_fault())) {
+    } else if ended && (client.unread.get() || client.wire.as_ref().is_some_and(|w| w.has_fault()))
+    {
         linger(&client, stream).await;
     }
 }

@@ -162,7 +162,8 @@ impl Forwarding {
             text.push_str(host);
             text.push('"');
         }
-        let element = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"));
+        let element =
+            HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"));
         self.last = Some((host, element.clone()));
         element
     }
@@ -233,7 +234,11 @@ mod tests {
 
     #[test]
     fn forwarding_fields_follow_the_policy() {
-        let sent = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6")];
+        let sent = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+        ];
         let client = "192.0.2.1:5000".parse().unwrap();
         let host = HeaderValue::from_static("example.org:80");
 
@@ -267,7 +272,10 @@ mod tests {
             Forwarding::new(ForwardedPolicy::Replace, client).apply(&mut headers, None);
             (headers["x-forwarded-for"].clone(), headers["forwarded"].clone())
         };
-        assert_eq!(apply("[2001:db8::1]:9"), ("2001:db8::1".parse().unwrap(), "for=\"[2001:db8::1]\";proto=http".parse().unwrap()));
+        assert_eq!(
+            apply("[2001:db8::1]:9"),
+            ("2001:db8::1".parse().unwrap(), "for=\"[2001:db8::1]\";proto=http".parse().unwrap())
+        );
         assert_eq!(apply("[::ffff:192.0.2.7]:9").0, "192.0.2.7");
     }
 }

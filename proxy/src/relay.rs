@@ -117,8 +117,8 @@ async fn relay(
         )?,
         Class::InspectAt(server) => client.worker().forward_upstream(&server),
         Class::Connect(server) => {
-            let upgrade = (request.version() == Version::HTTP_2)
-                .then(|| hyper::upgrade::on(&mut request));
+            let upgrade =
+                (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
             return connect(exchange, &server, upgrade).await;
         }
     };
@@ -170,14 +170,16 @@ fn max_forwards(
 
 fn asks_upgrade<B>(request: &Request<B>) -> bool {
     // RFC 9113 section 3.1: the h2c upgrade is gone; such a request is served as it is.
-    request.headers().get(header::UPGRADE).is_some_and(|protocol| {
-        !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
-    }) && request
+    request
         .headers()
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| crate::wire::fields::list(value.as_bytes()))
-        .any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && request
+            .headers()
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| crate::wire::fields::list(value.as_bytes()))
+            .any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 fn tunnel_kind<B>(request: &Request<B>) -> tunnel::registry::Kind {

@@ -80,6 +80,24 @@ pub struct Bound {
     pub sockets: Vec<TcpListener>,
 }
 
+/// One worker's share of a listener.
+#[derive(Debug)]
+pub struct Share {
+    index: usize,
+    address: std::net::SocketAddr,
+    slots: Arc<Slots>,
+    socket: TcpListener,
+}
+
+impl Bound {
+    /// The next worker's share; `None` when all have been taken.
+    pub fn take(&mut self) -> Option<Share> {
+        let socket = self.sockets.pop()?;
+        let slots = Arc::clone(&self.slots);
+        Some(Share { index: self.index, address: self.address, slots, socket })
+    }
+}
+
 /// One worker, seen from its own thread.
 #[derive(Debug)]
 pub struct Worker {
@@ -114,14 +132,21 @@ impl View {
     fn new(snapshot: Arc<Snapshot>, metrics: &WorkerMetrics, index: usize) -> Self {
         let upstreams = snapshot.config.upstreams.iter();
         let upstreams = upstreams
-            .map(|upstream| Rc::new(Upstream::new(upstream, &metrics.upstream(&upstream.name), index)))
+            .map(|upstream| {
+                Rc::new(Upstream::new(upstream, &metrics.upstream(&upstream.name), index))
+            })
             .collect();
         Self { snapshot, upstreams }
     }
 }
 
 impl Worker {
-    fn new(process: Arc<Process>, log: access_log::Writer, drain: drain::Watch, index: usize) -> Self {
+    fn new(
+        process: Arc<Process>,
+        log: access_log::Writer,
+        drain: drain::Watch,
+        index: usize,
+    ) -> Self {
         let metrics = process.admin.metrics.worker(index);
         let snapshot = process.snapshot.load_full();
         let watchdog = Watchdog::new(shortest(&snapshot.config));
@@ -204,7 +229,10 @@ impl Worker {
     }
 
     /// Counts a tunnel while it runs, and what it moved.
-    pub async fn report_tunnel(&self, run: impl Future<Output = tunnel::Outcome>) -> tunnel::Outcome {
+    pub async fn report_tunnel(
+        &self,
+        run: impl Future<Output = tunnel::Outcome>,
+    ) -> tunnel::Outcome {
         use crate::{metrics, splice::Engine};
         let same = |engine: Engine| match engine {
             Engine::Copy => metrics::Engine::Copy,
@@ -276,7 +304,7 @@ pub fn spawn(
     process: Arc<Process>,
     log: access_log::Writer,
     drain: drain::Watch,
-    sockets: Vec<(usize, std::net::SocketAddr, Arc<Slots>, TcpListener)>,
+    shares: Vec<Share>,
 ) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -284,21 +312,18 @@ pub fn spawn(
             .build_local(tokio::runtime::LocalOptions::default())?;
         runtime.block_on(async move {
             let worker = Rc::new(Worker::new(process, log, drain, index));
-            serve(worker, sockets).await
+            serve(worker, shares).await
         })
     })
 }
 
-async fn serve(
-    worker: Rc<Worker>,
-    sockets: Vec<(usize, std::net::SocketAddr, Arc<Slots>, TcpListener)>,
-) -> io::Result<()> {
+async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
     let snapshot = worker.process.snapshot.load_full();
     let mut accepting = Vec::new();
-    for (listener, address, slots, socket) in sockets {
-        let config = snapshot.config.listeners[listener].clone();
+    for Share { index, address, slots, socket } in shares {
+        let config = snapshot.config.listeners[index].clone();
         let listener = Rc::new(Listener {
-            index: listener,
+            index,
             name: config.name.as_str().into(),
             address,
             metrics: worker.metrics.listener(&config.name),

@@ -131,8 +131,9 @@ impl Connection {
     pub fn send(
         &mut self,
         request: Request<BodyStream>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>> + 'static + use<>
-    {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>>
+    + 'static
+    + use<> {
         self.link.wire.expect(request.method() == http::Method::HEAD);
         let sent = self.sender.as_mut().map(|sender| sender.try_send_request(request));
         async move {

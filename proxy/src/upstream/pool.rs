@@ -70,7 +70,10 @@ pub struct ServerPool {
 
 impl std::fmt::Debug for ServerPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerPool").field("server", &self.server).field("open", &self.open).finish()
+        f.debug_struct("ServerPool")
+            .field("server", &self.server)
+            .field("open", &self.open)
+            .finish()
     }
 }
 
