@@ -13,14 +13,14 @@ use crate::splice::probe::{self, Report};
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Print JSON instead of a table
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// Probes and prints.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = probe::report();
     let text = if args.json {
         let mut text = serde_json::to_string_pretty(&report)?;
