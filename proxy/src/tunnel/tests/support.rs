@@ -201,7 +201,7 @@ pub(super) async fn write_in_chunks(
         let (chunk, rest) = left.split_at(random.length(most).min(left.len()));
         to.write_all(chunk).await.unwrap();
         left = rest;
-        if random.next() % 4 == 0 {
+        if random.next().is_multiple_of(4) {
             tokio::task::yield_now().await;
         }
     }
