@@ -28,9 +28,7 @@ async fn an_echo_is_the_same_byte_for_byte(mode: SpliceMode) {
 }
 
 async fn an_echo_through_small_socket_buffers_is_the_same(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(4096);
-    echo(setup, 1 << 20).await;
+    echo(Setup::with_buffers(mode, 4096), 1 << 20).await;
 }
 
 async fn echo(setup: Setup, length: usize) {
@@ -121,9 +119,7 @@ async fn half_close(
 }
 
 async fn a_slow_reader_gets_everything_before_the_end(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(16 * 1024);
-    let rig = Rig::with(setup).await;
+    let rig = Rig::with(Setup::with_buffers(mode, 16 * 1024)).await;
     let Rig { mut client, mut server, tunnel, .. } = rig;
     let answer = noise(30, 2 << 20);
     let send = async {

@@ -43,8 +43,8 @@ struct Rig {
 }
 
 async fn connect(mode: SpliceMode) -> Rig {
-    let (mut client, downstream) = pair(None).await;
-    let (upstream, server) = pair(None).await;
+    let (mut client, downstream) = pair(Buffers::default()).await;
+    let (upstream, server) = pair(Buffers::default()).await;
     let address = client.local_addr().unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
     let seen = Rc::new(RefCell::new(Vec::new()));
