@@ -151,8 +151,12 @@ pub(super) async fn pair(buffers: Buffers) -> (TcpStream, TcpStream) {
     for (socket, (send, receive)) in
         [(&connecting, buffers.connecting), (&listening, buffers.accepting)]
     {
-        send.map(|bytes| socket.set_send_buffer_size(bytes).unwrap());
-        receive.map(|bytes| socket.set_recv_buffer_size(bytes).unwrap());
+        if let Some(bytes) = send {
+            socket.set_send_buffer_size(bytes).unwrap();
+        }
+        if let Some(bytes) = receive {
+            socket.set_recv_buffer_size(bytes).unwrap();
+        }
     }
     listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener: TcpListener = listening.listen(1).unwrap();
