@@ -11,6 +11,7 @@
 //!
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
+//! * an open tunnel: [`tunnel`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
 //! * programs as peers: [`nginx`], [`curl`]
 //! * the same test over versions and engines: [`matrix`]
@@ -26,6 +27,7 @@ pub mod origin;
 pub mod pattern;
 pub mod process;
 pub mod proxy;
+pub mod tunnel;
 pub mod websocket;
 pub mod wire;
 
@@ -37,6 +39,7 @@ pub use metrics::Metrics;
 pub use nginx::Nginx;
 pub use origin::{Origin, Refusing, Reply, Saturated, Seen, Served};
 pub use proxy::{Proxy, ProxyBuilder};
+pub use tunnel::{Tunnel, Way};
 pub use wire::{End, Wire};
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    clock::{BOUND, within},
+    clock::{BOUND, eventually, within},
     message::Message,
     wire::Wire,
 };
@@ -116,6 +116,8 @@ pub struct Served {
 struct Log {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    open: AtomicUsize,
+    unreadable: AtomicUsize,
 }
 
 impl Served {
@@ -147,6 +149,14 @@ impl Served {
         self.log.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits until all connections have ended.
+    pub async fn deserted(&self) {
+        eventually("the origin's connections to end", async || {
+            self.log.open.load(Ordering::SeqCst) == 0
+        })
+        .await;
+    }
+
     /// Requests seen so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.log.seen.lock().expect("log").clone()
@@ -168,6 +178,11 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         self.task.abort();
+        // What our reader cannot read must not have left the proxy.
+        if !std::thread::panicking() {
+            let unreadable = self.log.unreadable.load(Ordering::SeqCst);
+            assert_eq!(unreadable, 0, "connections that sent the origin what it could not read");
+        }
     }
 }
 
@@ -181,7 +196,27 @@ async fn accept(origin: Origin, log: Arc<Log>, answer: Answer) {
     }
 }
 
+/// Counts a connection as open, and as unreadable if its task fails.
+struct Open(Arc<Log>);
+
+impl Open {
+    fn count(log: Arc<Log>) -> Self {
+        log.open.fetch_add(1, Ordering::SeqCst);
+        Self(log)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        if std::thread::panicking() {
+            self.0.unreadable.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
 async fn converse(mut wire: Wire, connection: usize, log: Arc<Log>, answer: Answer) {
+    let _open = Open::count(log.clone());
     while wire.readable().await {
         let message = wire.read_request().await;
         let cut = message.cut.is_some();

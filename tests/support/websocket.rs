@@ -25,8 +25,13 @@ pub async fn open(address: SocketAddr) -> WebSocket {
 
 /// Opens a WebSocket over a connected stream.
 pub async fn over(stream: TcpStream, authority: &str) -> WebSocket {
+    at(stream, authority, "/echo").await
+}
+
+/// Opens a WebSocket at this path over a connected stream.
+pub async fn at(stream: TcpStream, authority: &str, path: &str) -> WebSocket {
     stream.set_nodelay(true).expect("TCP_NODELAY");
-    let handshake = client_async(format!("ws://{authority}/echo"), stream);
+    let handshake = client_async(format!("ws://{authority}{path}"), stream);
     let (socket, _) = within(BOUND, "the WebSocket handshake", handshake).await.expect("handshake");
     socket
 }

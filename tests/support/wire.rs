@@ -111,6 +111,15 @@ impl Wire {
         sent
     }
 
+    /// Sends the pattern from `offset` up to `end`.
+    pub async fn send_rest(&mut self, mut offset: u64, end: u64) {
+        while offset < end {
+            let piece = pattern::at(offset, end - offset);
+            self.send(piece).await;
+            offset += piece.len() as u64;
+        }
+    }
+
     /// Sends FIN; reading goes on.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap_or_else(|e| panic!("{}: shutdown: {e}", self.label));
