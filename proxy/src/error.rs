@@ -33,6 +33,8 @@ pub enum Kind {
     RequestBodyTooLarge,
     /// Transfer coding or method we do not implement.
     NotImplemented(&'static str),
+    /// Method that is not for this listener.
+    MethodNotAllowed,
     /// HTTP version we do not speak.
     VersionNotSupported,
     /// Expectation other than 100-continue (RFC 9110 10.1.1).
@@ -75,8 +77,10 @@ impl Kind {
         use Kind::*;
         match self {
             BadRequest(_) | HeadTooLarge | UriTooLong | HeadTimeout | RequestBodyTimeout
-            | RequestBodyTooLarge | NotImplemented(_) | VersionNotSupported | ExpectationFailed
-            | ProxyAuthRequired | Forbidden(_) | NoRoute | ClientGone => Side::Downstream,
+            | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed | VersionNotSupported
+            | ExpectationFailed | ProxyAuthRequired | Forbidden(_) | NoRoute | ClientGone => {
+                Side::Downstream
+            }
             Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
             | BadResponse(_) | ResponseTimeout | ResponseBodyBroken | ResponseBodyTimeout => {
                 Side::Upstream
@@ -96,6 +100,7 @@ impl Kind {
             RequestBodyTimeout => "request_body_timeout",
             RequestBodyTooLarge => "request_body_too_large",
             NotImplemented(_) => "not_implemented",
+            MethodNotAllowed => "method_not_allowed",
             VersionNotSupported => "version_not_supported",
             ExpectationFailed => "expectation_failed",
             ProxyAuthRequired => "proxy_auth_required",

@@ -1,16 +1,58 @@
 //! What the proxy has been told to do, checked and resolved.
 //!
 //! Raw TOML and flags become these types once, here; nothing else in the crate
-//! parses settings. A `Config` that exists is valid: names resolve to indices,
+//! parses settings. The way of a setting: `read.rs` (TOML, through `section.rs`) or flags
+//! (`cli/`), both through `value.rs`, to a `Draft`; `draft.rs` checks the whole. A `Config` that exists is valid: names resolve to indices,
 //! numbers are in range, times are `Duration`s.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use ipnet::IpNet;
+pub(crate) mod draft;
+mod effective;
+pub(crate) mod errors;
+mod forward;
+pub mod limits;
+pub(crate) mod read;
+mod section;
+mod suggest;
+#[cfg(test)]
+mod tests;
+pub(crate) mod value;
 
-mod limits;
-
+pub use errors::{Errors, Place, Problem, Wrong};
+pub use forward::ForwardPolicy;
 pub use limits::Limits;
+
+/// Reads and checks a file.
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    let (draft, errors) = load_draft(path)?;
+    draft.resolve(errors)
+}
+
+/// Reads and checks the text of a file; `name` is what problems call it.
+pub fn parse(text: &str, name: &str) -> Result<Config, Errors> {
+    read::parse(text, name)
+}
+
+/// Reads a file that flags may still add to.
+pub(crate) fn load_draft(path: &Path) -> Result<(draft::Draft, Errors), Errors> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(read::draft(&text, &name)),
+        Err(error) => {
+            let wrong = Wrong::new(
+                format!("the file cannot be read: {error}"),
+                "name a readable TOML file in UTF-8",
+            );
+            Err(Errors::one(Place::Whole(name), wrong))
+        }
+    }
+}
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone)]
@@ -31,6 +73,8 @@ pub struct Config {
     pub log: Log,
     /// How long a drain waits for open requests and tunnels before it ends them.
     pub drain_timeout: Duration,
+    /// Valid, but perhaps not meant; to be logged at start.
+    pub warnings: Vec<String>,
 }
 
 /// One address that clients connect to.
@@ -70,21 +114,6 @@ pub enum ForwardedPolicy {
     Off,
 }
 
-/// Whom and what a forward proxy serves. Deny wins over allow.
-#[derive(Debug, Clone)]
-pub struct ForwardPolicy {
-    /// If not empty, only these destinations are reached.
-    pub allow: Vec<IpNet>,
-    /// Never reached. By default link-local (cloud metadata included), unspecified and multicast networks.
-    pub deny: Vec<IpNet>,
-    /// If not empty, only these destination ports are reached (inclusive ranges).
-    pub allow_ports: Vec<(u16, u16)>,
-    /// Never reached (inclusive ranges).
-    pub deny_ports: Vec<(u16, u16)>,
-    /// `user:password` pairs of Basic proxy authentication (RFC 7617); empty: nobody is asked.
-    pub users: Vec<String>,
-}
-
 /// One rule from request to upstream.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -101,7 +130,7 @@ pub struct Route {
 }
 
 /// Which hosts a route is for. Lower case, without port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// `api.example.org`
     Exact(String),
@@ -129,12 +158,22 @@ pub struct Upstream {
 }
 
 /// Host and port of one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
     /// Name or address, without brackets.
     pub host: String,
     /// Port.
     pub port: u16,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Only an IPv6 address has a colon, and a URI wants it in brackets.
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// How a server is chosen.

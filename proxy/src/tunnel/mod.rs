@@ -1,1 +1,172 @@
 //! After 101 or 2xx: both connections are ours, and bytes go through opaque.
+//!
+//! On the path: `connection.rs` has sent the answer and owns both connections; it makes a
+//! [`Handover`] of them, with every byte that was already read, and calls [`run`]. From
+//! there two lanes of `splice` carry the bytes, `relay.rs` watches over them, and
+//! `registry.rs` lets others see and end the tunnel.
+//!
+//! Invariants (SPLICE.md, "Law"):
+//! - Byte for byte: what was read before the hand-over goes first, then what is read.
+//! - FIN travels behind the last byte, and half-close stays half-close: each direction ends
+//!   by itself.
+//! - An end that one side did not mean to be clean is not clean for the other. A reset is
+//!   passed on as a reset, behind the bytes that had come before it; a tunnel that *we* end
+//!   (idle, drain, by hand) is reset on both sides, because a FIN would say that all had
+//!   been sent. Before a reset, what the kernel still holds for the peer gets
+//!   [`RESET_LINGER`] or [`FORCED_LINGER`] to arrive.
+//! - Memory is bounded per direction by one buffer or one pipe, and the kernel's socket
+//!   buffers; a stalled reader stops its sender.
+//!
+//! An HTTP/2 stream as downstream has two limits, both of hyper's `Upgraded`: a client's
+//! RST_STREAM with CANCEL reads as a clean end (`h2.rs` asks the sending half for the
+//! truth), and dropping it sends END_STREAM, so a reset cannot be passed on to that client.
+
+use std::{fmt, io, time::Duration};
+
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use tokio::net::TcpStream;
+
+use crate::{config::SpliceMode, drain, error::Side, splice::socket};
+
+mod h2;
+pub mod registry;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+pub use registry::{Registry, Ticket};
+
+/// How long bytes that one side sent before its reset may take to reach the other, before
+/// that is reset too. A reset discards what is queued; a direct connection would have had
+/// those bytes in the receiver's kernel already. Long enough for a few retransmissions.
+pub const RESET_LINGER: Duration = Duration::from_secs(5);
+
+/// The same for a tunnel that we end. Below the one second that a drain leaves after it has
+/// lost patience.
+pub const FORCED_LINGER: Duration = Duration::from_millis(500);
+
+/// The client's side of a tunnel.
+#[derive(Debug)]
+pub enum Downstream {
+    /// The connection itself.
+    Tcp(TcpStream),
+    /// One stream of an HTTP/2 connection (RFC 9113 8.5). Bytes are copied.
+    H2(Upgraded),
+}
+
+/// Both connections, and what had been read from them.
+#[derive(Debug)]
+pub struct Handover {
+    /// The client.
+    pub downstream: Downstream,
+    /// Already read from the client: due to the server before anything else.
+    pub downstream_early: Bytes,
+    /// The server.
+    pub upstream: TcpStream,
+    /// Already read from the server: due to the client before anything else.
+    pub upstream_early: Bytes,
+}
+
+/// How a tunnel is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Which engine; `Kernel` counts as `Auto` here.
+    pub mode: SpliceMode,
+    /// Without a byte in either direction for so long, the tunnel is ended.
+    pub idle_timeout: Duration,
+}
+
+/// What became of a tunnel.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Bytes handed to the server's socket, early ones included.
+    pub upstream_bytes: u64,
+    /// Bytes handed to the client's socket or stream, early ones included.
+    pub downstream_bytes: u64,
+    /// The engines that moved the last of them.
+    pub engines: registry::Directions<crate::splice::Engine>,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// Why a tunnel ended.
+#[derive(Debug)]
+pub enum End {
+    /// Both sides said that they had sent everything, and everything was passed on.
+    Finished,
+    /// The client reset its connection or stream.
+    ClientReset,
+    /// The server reset its connection.
+    UpstreamReset,
+    /// No byte in either direction for the idle timeout.
+    IdleTimeout,
+    /// A drain ran out of patience.
+    Drained,
+    /// By hand: DELETE on `/tunnels/ID`.
+    Deleted,
+    /// A connection failed otherwise (no route, keepalive without an answer).
+    Error(Side, io::Error),
+}
+
+impl End {
+    /// Short stable name for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            End::Finished => "finished",
+            End::ClientReset => "client_reset",
+            End::UpstreamReset => "upstream_reset",
+            End::IdleTimeout => "idle_timeout",
+            End::Drained => "drained",
+            End::Deleted => "deleted",
+            End::Error(Side::Downstream, _) => "downstream_error",
+            End::Error(Side::Upstream, _) => "upstream_error",
+            End::Error(Side::Internal, _) => "internal_error",
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        if let End::Error(_, error) = self {
+            write!(f, ": {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Carries a tunnel to its end. Both connections are closed and the ticket's entry is
+/// out of the registry when this returns, and also when the future is dropped before.
+///
+/// Implements: REQ-TUN-001, REQ-TUN-002, REQ-TUN-005
+pub async fn run(
+    handover: Handover,
+    settings: Settings,
+    ticket: registry::Ticket,
+    mut drain: drain::Watch,
+) -> Outcome {
+    let Handover { downstream, downstream_early, upstream, upstream_early } = handover;
+    let early = relay::Early { to_upstream: downstream_early, to_downstream: upstream_early };
+    let end = match downstream {
+        Downstream::Tcp(downstream) => {
+            let end =
+                relay::run(&downstream, &upstream, early, settings, &ticket, &mut drain).await;
+            if !matches!(end, End::Finished) {
+                socket::reset_on_close(&downstream);
+            }
+            end
+        }
+        Downstream::H2(stream) => {
+            let stream = h2::Stream::new(stream);
+            relay::run(&stream, &upstream, early, settings, &ticket, &mut drain).await
+        }
+    };
+    if !matches!(end, End::Finished) {
+        socket::reset_on_close(&upstream);
+    }
+    // Finished: the kernel goes on delivering after close. It would answer a close with
+    // unread bytes by a reset, but both ends have been read.
+    let (upstream_bytes, downstream_bytes) = ticket.bytes();
+    Outcome { upstream_bytes, downstream_bytes, engines: ticket.engines(), end }
+}

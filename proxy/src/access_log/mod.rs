@@ -1,0 +1,135 @@
+//! The access log: one line for each exchange, written when it has ended.
+//!
+//! A worker formats the line into memory of its own and goes on; a thread of its own
+//! writes what the workers have left there. A worker never waits for the disk or for
+//! whoever reads standard error: if the queue is full the line is dropped and counted.
+//!
+//! Invariant: an exchange makes exactly one line or one count of a dropped line, and
+//! nothing that a peer sent can end a line or look like another field.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    net::SocketAddr,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::Path,
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+
+use crate::{
+    config::{self, LogFormat},
+    error::Kind,
+};
+
+mod format;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+
+pub use queue::Writer;
+use queue::{QUEUE_BYTES, Queue};
+
+/// What is told about one exchange.
+#[derive(Debug, Clone)]
+pub struct Exchange<'a> {
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// Request method.
+    pub method: &'a str,
+    /// Request target as it came.
+    pub target: &'a str,
+    /// `Host` or `:authority`.
+    pub host: Option<&'a str>,
+    /// HTTP version of the request.
+    pub version: http::Version,
+    /// Status that the client was sent; 0 if none was.
+    pub status: u16,
+    /// Name of the upstream, once routed.
+    pub upstream: Option<&'a str>,
+    /// The server that was connected to.
+    pub server: Option<SocketAddr>,
+    /// Body bytes from the client, or bytes up through the tunnel.
+    pub request_bytes: u64,
+    /// Body bytes to the client, or bytes down through the tunnel.
+    pub response_bytes: u64,
+    /// From the head of the request to the head of the answer.
+    pub ttfb: Option<Duration>,
+    /// From the head of the request to the end of the exchange.
+    pub duration: Duration,
+    /// Why it ended.
+    pub end: End<'a>,
+}
+
+/// How an exchange ended. The names in the log are stable.
+#[derive(Debug, Clone, Copy)]
+pub enum End<'a> {
+    /// `complete`: the client has the whole answer.
+    Complete,
+    /// `error`: something went wrong on the way.
+    Error(Kind),
+    /// `client_gone`: the client left before the end.
+    ClientGone,
+    /// `tunnel`: the exchange became a tunnel, and that has ended.
+    Tunnel {
+        /// What asked for it: `websocket`, `connect`, …
+        kind: &'a str,
+        /// Engine from client to server.
+        engine_up: &'a str,
+        /// Engine from server to client.
+        engine_down: &'a str,
+        /// Why it ended: `closed`, `idle`, …
+        end: &'a str,
+    },
+}
+
+/// The log of the process. Dropping it writes what is left.
+#[derive(Debug)]
+pub struct AccessLog(Option<Queue>);
+
+/// Implements: REQ-CTRL-005
+impl AccessLog {
+    /// Opens what the configuration names. Lost lines are counted in `dropped`
+    /// (see `Metrics::access_log_dropped`).
+    pub fn open(log: &config::Log, dropped: Counter) -> io::Result<Self> {
+        let sink = match &log.access {
+            config::AccessLog::Off => return Ok(Self(None)),
+            // A descriptor of its own: whoever holds the lock of `io::stderr` while a
+            // slow reader blocks it would hold up every thread that traces.
+            config::AccessLog::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
+            config::AccessLog::File(path) => append(path)?,
+        };
+        Self::into_sink(sink, log.format, QUEUE_BYTES, dropped)
+    }
+
+    /// The end that a worker writes to. One for each thread.
+    pub fn worker(&self) -> Writer {
+        Writer::new(self.0.as_ref())
+    }
+
+    /// Writes all lines that were logged before this call, then closes.
+    ///
+    /// Waits at most five seconds for a reader that has stalled. Lines logged later are
+    /// counted as dropped. The same as dropping it, said aloud.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+
+    fn into_sink(
+        sink: impl io::Write + Send + 'static,
+        format: LogFormat,
+        queue_bytes: usize,
+        dropped: Counter,
+    ) -> io::Result<Self> {
+        Ok(Self(Some(Queue::start(sink, format, queue_bytes, dropped)?)))
+    }
+}
+
+fn append(path: &Path) -> io::Result<std::fs::File> {
+    // Client addresses are personal data: not for everybody on the machine.
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+}

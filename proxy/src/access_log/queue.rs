@@ -1,0 +1,305 @@
+//! Between the workers and the thread that writes.
+//!
+//! Every worker has a lane of two buffers. The worker takes the one that is free, without
+//! waiting, and appends its line; the thread takes one at a time, just long enough to swap
+//! in an empty buffer. So one of the two is always free for the worker: logging neither
+//! blocks nor allocates once the buffers have grown. Lines of one worker keep their order,
+//! because the thread empties the first buffer before the second, and the worker turns to
+//! the second only while the first is being emptied.
+//!
+//! The thread sleeps while there is nothing to write; the first line wakes it, it gathers
+//! for [`FLUSH_INTERVAL`] and writes whole batches.
+
+use std::{
+    cell::Cell,
+    io::{self, Write},
+    marker::PhantomData,
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering::*},
+    },
+    thread::{self, JoinHandle, Thread},
+    time::{Duration, Instant, SystemTime},
+};
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::{Exchange, format};
+use crate::config::LogFormat;
+
+/// Most that one buffer of a lane holds: some 4000 lines, a tenth of a second of a busy
+/// worker. Two buffers per worker and one of the thread make the bound of the memory.
+pub(super) const QUEUE_BYTES: usize = 1024 * 1024;
+
+/// How long a line may wait for company. Promised: 200 ms; the rest is for the write.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the end of the process waits for a reader that has stalled.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause before writing again to a descriptor that somebody made non-blocking.
+const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// The running log.
+#[derive(Debug)]
+pub(super) struct Queue {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One worker's end of the log. Not to be shared between threads, so that its lane has
+/// one user besides the thread that writes.
+#[derive(Debug)]
+pub struct Writer {
+    to: Option<(Arc<Lane>, Arc<Shared>)>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    format: LogFormat,
+    queue_bytes: usize,
+    dropped: Counter,
+    /// Locked when a worker starts and once per batch; never by a line.
+    lanes: Mutex<Vec<Arc<Lane>>>,
+    /// A buffer is half full: write now.
+    urgent: AtomicBool,
+    stopping: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lane([Mutex<Vec<u8>>; 2]);
+
+impl Queue {
+    pub(super) fn start(
+        sink: impl Write + Send + 'static,
+        format: LogFormat,
+        queue_bytes: usize,
+        dropped: Counter,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            format,
+            queue_bytes,
+            dropped,
+            lanes: Mutex::default(),
+            urgent: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
+        let drained = Drainer { shared: shared.clone(), out: Out::new(sink), batch: Vec::new() };
+        let thread = thread::Builder::new().name("access-log".into()).spawn(|| drained.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Release);
+        let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                tracing::warn!("access log: reader stalled, last lines are lost");
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Its panic has been reported by the hook; there is nobody left to tell.
+        let _ = thread.join();
+    }
+}
+
+impl Writer {
+    pub(super) fn new(queue: Option<&Queue>) -> Self {
+        let to = queue.map(|queue| {
+            let lane = Arc::<Lane>::default();
+            lock(&queue.shared.lanes).push(lane.clone());
+            (lane, queue.shared.clone())
+        });
+        Self { to, not_sync: PhantomData }
+    }
+
+    /// Whether lines go anywhere. Where not, nothing need be gathered for one.
+    pub fn is_on(&self) -> bool {
+        self.to.is_some()
+    }
+
+    /// Leaves a line to be written, or counts it as dropped. Never waits.
+    ///
+    /// Implements: REQ-CTRL-005
+    pub fn log(&self, exchange: &Exchange<'_>) {
+        let Some((lane, shared)) = &self.to else { return };
+        if shared.stopping.load(Acquire) {
+            shared.dropped.inc();
+            return;
+        }
+        for buffer in &lane.0 {
+            match buffer.try_lock() {
+                Ok(buffer) => return shared.append(buffer, exchange),
+                Err(TryLockError::Poisoned(buffer)) => {
+                    return shared.append(buffer.into_inner(), exchange);
+                }
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        // Not reached: the thread holds one buffer at a time. Dropping is still better
+        // than waiting.
+        shared.dropped.inc();
+    }
+}
+
+impl Shared {
+    fn append(&self, mut buffer: MutexGuard<'_, Vec<u8>>, exchange: &Exchange<'_>) {
+        let before = buffer.len();
+        if before < self.queue_bytes {
+            format::line(&mut buffer, self.format, SystemTime::now(), exchange);
+        }
+        if before >= self.queue_bytes || buffer.len() > self.queue_bytes {
+            buffer.truncate(before);
+            self.dropped.inc();
+            return;
+        }
+        let half_full = buffer.len() >= self.queue_bytes / 2;
+        drop(buffer);
+        if before == 0 || half_full {
+            // A flag that is up has been followed by a wake-up already.
+            if half_full && self.urgent.swap(true, AcqRel) {
+                return;
+            }
+            if let Some(thread) = self.thread.get() {
+                thread.unpark();
+            }
+        }
+    }
+}
+
+/// The thread's own state.
+struct Drainer<W> {
+    shared: Arc<Shared>,
+    out: Out<W>,
+    batch: Vec<u8>,
+}
+
+impl<W: Write> Drainer<W> {
+    fn run(mut self) {
+        // Lines that were left before this are found by the first pass below.
+        let _ = self.shared.thread.set(thread::current());
+        loop {
+            // Read before the pass: what was left before the stop is then in it.
+            let last = self.shared.stopping.load(Acquire);
+            self.shared.urgent.store(false, Release);
+            let found = self.drain();
+            if last {
+                return;
+            }
+            if !found {
+                thread::park();
+            }
+            self.gather();
+        }
+    }
+
+    fn gather(&self) {
+        let deadline = Instant::now() + FLUSH_INTERVAL;
+        while !self.shared.urgent.load(Acquire) && !self.shared.stopping.load(Acquire) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Writes what all lanes hold; whether there was anything.
+    fn drain(&mut self) -> bool {
+        let lanes = {
+            let mut lanes = lock(&self.shared.lanes);
+            // A lane that only this list holds has lost its worker.
+            lanes.retain(|lane| Arc::strong_count(lane) > 1 || !lane.is_empty());
+            lanes.clone()
+        };
+        let mut found = false;
+        for buffer in lanes.iter().flat_map(|lane| &lane.0) {
+            mem::swap(&mut *lock(buffer), &mut self.batch);
+            if !self.batch.is_empty() {
+                found = true;
+                let lost = self.out.write_lines(&self.batch);
+                self.shared.dropped.inc_by(lost);
+                self.batch.clear();
+            }
+        }
+        found
+    }
+}
+
+impl Lane {
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|buffer| lock(buffer).is_empty())
+    }
+}
+
+/// Where lines go, and what state the last failure left it in.
+struct Out<W> {
+    sink: W,
+    /// The last write ended inside a line.
+    torn: bool,
+    failing: bool,
+}
+
+impl<W: Write> Out<W> {
+    fn new(sink: W) -> Self {
+        Self { sink, torn: false, failing: false }
+    }
+
+    /// Writes whole lines; returns how many were lost.
+    fn write_lines(&mut self, lines: &[u8]) -> u64 {
+        if self.torn {
+            // The next line must not be glued to the rest of the torn one.
+            match self.write(b"\n") {
+                Ok(()) => self.torn = false,
+                Err(_) => return count_lines(lines),
+            }
+        }
+        match self.write(lines) {
+            Ok(()) => {
+                self.failing = false;
+                0
+            }
+            Err((written, error)) => {
+                self.torn = written > 0 && lines[written - 1] != b'\n';
+                if !mem::replace(&mut self.failing, true) {
+                    tracing::warn!("access log: lines are lost: {error}");
+                }
+                count_lines(&lines[written..])
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.sink.write(&bytes[written..]) {
+                Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(WOULD_BLOCK_PAUSE);
+                }
+                Err(error) => return Err((written, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

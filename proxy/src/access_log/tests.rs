@@ -1,0 +1,309 @@
+//! Lines as they come out, and that none is lost unseen.
+
+use std::{
+    io::{self, Read, Write},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use super::*;
+
+fn exchange(target: &str) -> Exchange<'_> {
+    Exchange {
+        listener: "web",
+        client: "192.0.2.1:5000".parse().unwrap(),
+        method: "GET",
+        target,
+        host: Some("api.example.org"),
+        version: http::Version::HTTP_11,
+        status: 200,
+        upstream: Some("api"),
+        server: Some("[2001:db8::1]:3000".parse().unwrap()),
+        request_bytes: 0,
+        response_bytes: 1234,
+        ttfb: Some(Duration::from_micros(1_500)),
+        duration: Duration::from_millis(2_040),
+        end: End::Complete,
+    }
+}
+
+fn line(format: LogFormat, exchange: &Exchange<'_>) -> String {
+    let mut out = Vec::new();
+    format::line(&mut out, format, UNIX_EPOCH + Duration::from_millis(1_700_000_000_123), exchange);
+    String::from_utf8(out).unwrap()
+}
+
+/// A sink whose content can be read while the log is open.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Memory {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader that stalls until it is told to go on.
+struct Stalled {
+    seen: mpsc::Sender<()>,
+    go_on: Receiver<()>,
+    then: Memory,
+}
+
+impl Write for Stalled {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.seen.send(());
+        let _ = self.go_on.recv();
+        self.then.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_text_line_names_everything() {
+    assert_eq!(
+        line(LogFormat::Text, &exchange("/v1/x?a=b")),
+        "2023-11-14T22:13:20.123Z listener=web client=192.0.2.1:5000 method=GET \
+         target=/v1/x?a=b host=api.example.org version=HTTP/1.1 status=200 upstream=api \
+         server=[2001:db8::1]:3000 request_bytes=0 response_bytes=1234 \
+         ttfb_seconds=0.001500 duration_seconds=2.040000 end=complete\n"
+    );
+}
+
+#[test]
+fn what_is_not_known_is_a_dash() {
+    let refused = Exchange {
+        host: None,
+        upstream: None,
+        server: None,
+        ttfb: None,
+        status: 400,
+        end: End::Error(Kind::BadRequest("two lengths")),
+        ..exchange("/")
+    };
+    let text = line(LogFormat::Text, &refused);
+    assert!(text.contains(" host=- "), "{text}");
+    assert!(text.contains(" upstream=- server=- "), "{text}");
+    assert!(text.contains(" ttfb_seconds=- "), "{text}");
+    assert!(text.ends_with("end=error error=bad_request error_detail=\"two lengths\"\n"), "{text}");
+
+    let dash = Exchange { host: Some("-"), ..exchange("/") };
+    assert!(line(LogFormat::Text, &dash).contains(" host=\"-\" "));
+}
+
+#[test]
+fn a_json_line_is_one_object_with_the_same_names() {
+    let tunnel = Exchange {
+        host: None,
+        end: End::Tunnel { kind: "websocket", engine_up: "pipe", engine_down: "copy", end: "idle" },
+        ..exchange("/ws")
+    };
+    let value: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &tunnel)).unwrap();
+    let expected = serde_json::json!({
+        "time": "2023-11-14T22:13:20.123Z", "listener": "web", "client": "192.0.2.1:5000",
+        "method": "GET", "target": "/ws", "version": "HTTP/1.1", "status": 200,
+        "upstream": "api", "server": "[2001:db8::1]:3000", "request_bytes": 0,
+        "response_bytes": 1234, "ttfb_seconds": 0.0015, "duration_seconds": 2.04,
+        "end": "tunnel", "tunnel": "websocket", "engine_up": "pipe", "engine_down": "copy",
+        "tunnel_end": "idle",
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
+fn nothing_a_peer_sends_forges_a_line_or_a_field() {
+    let hostile = [
+        "/\n2023-11-14T22:13:20.123Z listener=web status=200",
+        "/\r\n\r\n",
+        "/ status=200 end=complete",
+        "/\" status=200 x=\"",
+        "/\\\" status=200",
+        "/\u{1b}[2J\u{7}\0\t",
+        "/\u{85}\u{9b}2J\u{2028}\u{2029}\u{202e}\u{7f}",
+        "/\u{fffd}\u{1f600}",
+        "",
+        "-",
+    ];
+    for target in hostile {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let exchange = Exchange { host: Some(target), method: target, ..exchange(target) };
+            let line = line(format, &exchange);
+            let body = line.strip_suffix('\n').unwrap();
+            assert!(body.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "{line:?}");
+            match format {
+                LogFormat::Json => {
+                    let value: serde_json::Value = serde_json::from_str(body).unwrap();
+                    assert_eq!(value["target"], target);
+                    assert_eq!(value["status"], 200);
+                }
+                LogFormat::Text => {
+                    let fields = split(body);
+                    assert_eq!(fields.len(), 15, "{line:?}");
+                    assert!(fields[6].starts_with("version="), "{line:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Fields of a text line, as any reader would split it: at spaces outside quotes.
+fn split(line: &str) -> Vec<String> {
+    let (mut fields, mut quoted, mut escaped) = (vec![String::new()], false, false);
+    for c in line.chars() {
+        match c {
+            ' ' if !quoted => fields.push(String::new()),
+            '"' if !escaped => quoted = !quoted,
+            c => fields.last_mut().unwrap().push(c),
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    assert!(!quoted, "{line:?}");
+    fields
+}
+
+#[test]
+fn every_line_logged_before_shutdown_is_written_in_order() {
+    let memory = Memory::default();
+    let dropped = Counter::default();
+    let log = AccessLog::into_sink(memory.clone(), LogFormat::Text, QUEUE_BYTES, dropped.clone())
+        .unwrap();
+    let workers: Vec<_> = (0..2)
+        .map(|worker| {
+            let writer = log.worker();
+            std::thread::spawn(move || {
+                for i in 0..2_000 {
+                    writer.log(&exchange(&format!("/{worker}/{i}")));
+                }
+            })
+        })
+        .collect();
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    log.shutdown();
+
+    assert_eq!(dropped.get(), 0);
+    let text = memory.text();
+    assert_eq!(text.lines().count(), 4_000);
+    for worker in 0..2 {
+        let mut numbers = text
+            .lines()
+            .filter_map(|line| line.split_once(&format!(" target=/{worker}/")))
+            .map(|(_, rest)| rest.split(' ').next().unwrap().parse::<usize>().unwrap());
+        assert!((0..2_000).all(|i| numbers.next() == Some(i)), "worker {worker}");
+    }
+}
+
+#[test]
+fn a_line_is_written_soon_without_shutdown() {
+    let (reader, writer) = io::pipe().unwrap();
+    let log =
+        AccessLog::into_sink(writer, LogFormat::Text, QUEUE_BYTES, Counter::default()).unwrap();
+    let worker = log.worker();
+    for path in ["/first", "/second"] {
+        worker.log(&exchange(path));
+        let mut read = [0; 1024];
+        // Blocks for ever if the line is kept back.
+        let count = (&reader).read(&mut read).unwrap();
+        assert!(String::from_utf8_lossy(&read[..count]).contains(path));
+    }
+}
+
+#[test]
+fn a_full_queue_drops_the_line_and_counts_it() {
+    let (seen, is_stalled) = mpsc::channel();
+    let (resume, go_on) = mpsc::channel();
+    let memory = Memory::default();
+    let dropped = Counter::default();
+    let sink = Stalled { seen, go_on, then: memory.clone() };
+    let one = line(LogFormat::Text, &exchange("/0")).len();
+    let log = AccessLog::into_sink(sink, LogFormat::Text, one * 3, dropped.clone()).unwrap();
+    let worker = log.worker();
+    worker.log(&exchange("/0"));
+    is_stalled.recv().unwrap();
+    // The thread is stuck in its write; its lane takes three more lines.
+    for i in 1..=5 {
+        worker.log(&exchange(&format!("/{i}")));
+    }
+    assert_eq!(dropped.get(), 2);
+    drop(resume);
+    log.shutdown();
+    assert_eq!(memory.text().lines().count(), 4);
+    assert!(memory.text().contains("target=/3 "));
+
+    worker.log(&exchange("/late"));
+    assert_eq!(dropped.get(), 3);
+}
+
+#[test]
+fn a_failing_sink_counts_its_lines_and_starts_a_new_line_when_it_recovers() {
+    /// Takes ten bytes, then fails once, then takes everything.
+    struct Flaky(usize, Memory);
+    impl Write for Flaky {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += 1;
+            match self.0 {
+                1 => self.1.write(&bytes[..10]),
+                2 => Err(io::ErrorKind::StorageFull.into()),
+                _ => self.1.write(bytes),
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let memory = Memory::default();
+    let dropped = Counter::default();
+    let sink = Flaky(0, memory.clone());
+    let log = AccessLog::into_sink(sink, LogFormat::Text, QUEUE_BYTES, dropped.clone()).unwrap();
+    let worker = log.worker();
+    worker.log(&exchange("/lost"));
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while dropped.get() == 0 {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    worker.log(&exchange("/kept"));
+    log.shutdown();
+    assert_eq!(dropped.get(), 1);
+    let text = memory.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0].len(), 10);
+    assert!(lines[1].contains(" target=/kept "));
+}
+
+#[test]
+fn off_logs_nothing_and_a_file_is_appended_to() {
+    let off = config::Log { format: LogFormat::Text, access: config::AccessLog::Off };
+    let log = AccessLog::open(&off, Counter::default()).unwrap();
+    assert!(!log.worker().is_on());
+    log.worker().log(&exchange("/"));
+
+    let path = std::env::temp_dir().join(format!("underpass-access-{}.log", std::process::id()));
+    let file =
+        config::Log { format: LogFormat::Json, access: config::AccessLog::File(path.clone()) };
+    for _ in 0..2 {
+        let log = AccessLog::open(&file, Counter::default()).unwrap();
+        let worker = log.worker();
+        assert!(worker.is_on());
+        worker.log(&exchange("/"));
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(text.lines().count(), 2);
+}

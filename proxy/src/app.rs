@@ -1,0 +1,224 @@
+//! The composition root: binds, starts the control plane and the workers, waits for a
+//! signal, drains.
+//!
+//! Nothing on the path of a request imports this.
+//!
+//! Implements: REQ-CTRL-005
+
+use std::{io::Write as _, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    access_log::AccessLog,
+    admin,
+    config::{Config, SpliceMode},
+    drain,
+    listener::{bind, slots::Slots},
+    metrics::Metrics,
+    tunnel::registry::Registry,
+    worker::{self, Bound, Process, Snapshot},
+};
+
+/// Threads of the control plane. It serves one scraper and a few people.
+const CONTROL_THREADS: usize = 1;
+
+/// A listener's name and the address it was bound to.
+pub type Address = (String, SocketAddr);
+
+/// Serves until a signal asks for the end and the drain is over. A second signal ends the
+/// drain at once.
+///
+/// Prints one line for each listener to standard output when all are bound.
+///
+/// # Errors
+/// If an address cannot be bound, or `--splice kernel` cannot be had.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    run_with(config, signals, |addresses| {
+        let mut stdout = std::io::stdout().lock();
+        for (name, address) in addresses {
+            // Whoever closed our standard output does not want to know.
+            let _ = writeln!(stdout, "listening {name} http://{address}");
+        }
+        let _ = stdout.flush();
+    })
+}
+
+/// The same with both ends in the caller's hands: each message of the receiver that `stops`
+/// makes counts as a signal, and `ready` is told where the listeners are.
+///
+/// # Errors
+/// As [`run`], and as `stops`.
+pub fn run_with(
+    config: Config,
+    stops: impl FnOnce() -> std::io::Result<mpsc::Receiver<()>>,
+    ready: impl FnOnce(&[Address]),
+) -> anyhow::Result<()> {
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("starting the control plane")?;
+    let outcome = control.block_on(async {
+        // Before anything is announced: a signal from now on drains.
+        let stops = stops().context("listening for signals")?;
+        serve(config, stops, ready).await
+    });
+    // Nothing of it is worth waiting for: the drain is over.
+    control.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+async fn serve(
+    config: Config,
+    mut stops: mpsc::Receiver<()>,
+    ready: impl FnOnce(&[Address]),
+) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    splice_tier(config.splice)?;
+    let drain_timeout = config.drain_timeout;
+    let workers = config.workers;
+    let admin_address = config.admin;
+    let mut bound = bind_all(&config)?;
+    let mut addresses: Vec<Address> = bound
+        .iter()
+        .map(|bound| (config.listeners[bound.index].name.clone(), bound.address))
+        .collect();
+    let admin_socket = match admin_address {
+        Some(address) => {
+            let socket = tokio::net::TcpListener::bind(address)
+                .await
+                .with_context(|| format!("admin: cannot listen on {address}"))?;
+            addresses.push(("admin".into(), socket.local_addr()?));
+            Some(socket)
+        }
+        None => None,
+    };
+
+    let metrics = Metrics::new(workers);
+    let log = AccessLog::open(&config.log, metrics.access_log_dropped())
+        .context("opening the access log")?;
+    let tunnels = Arc::new(Registry::default());
+    let state = admin::State::new(metrics, Arc::clone(&tunnels), config.effective());
+    let process = Arc::new(Process {
+        splice: config.splice,
+        snapshot: ArcSwap::from_pointee(Snapshot::new(config)),
+        tunnels,
+        admin: Arc::clone(&state),
+    });
+    let (mut drain, watch) = drain::channel();
+    let mut threads = Vec::new();
+    for index in 0..workers {
+        let sockets = bound.iter_mut().filter_map(Bound::take).collect();
+        let thread =
+            worker::spawn(index, Arc::clone(&process), log.worker(), watch.clone(), sockets)
+                .context("starting a worker")?;
+        threads.push(thread);
+    }
+    drop(watch);
+    // The admin endpoint goes on while the data plane drains, to show how far it is.
+    let (mut admin_drain, admin_watch) = drain::channel();
+    if let Some(socket) = admin_socket {
+        tokio::spawn(admin::serve(socket, Arc::clone(&state), admin_watch));
+    } else {
+        drop(admin_watch);
+    }
+    state.readiness.reach(admin::Stage::Ready);
+    ready(&addresses);
+
+    // A sender that is gone asks for the end as well.
+    stops.recv().await;
+    tracing::info!("draining, at most {drain_timeout:?}");
+    state.readiness.reach(admin::Stage::Draining);
+    tokio::select! {
+        all = drain.wait(drain_timeout) => if !all {
+            tracing::warn!("some connections did not end in time");
+        },
+        Some(()) = stops.recv() => {
+            tracing::warn!("second signal, ending at once");
+            drain.wait(Duration::ZERO).await;
+        }
+    }
+    let joined = tokio::task::spawn_blocking(move || join(threads));
+    if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
+        tracing::warn!("a worker did not end");
+    }
+    admin_drain.wait(Duration::from_secs(1)).await;
+    log.shutdown();
+    Ok(())
+}
+
+fn join(threads: Vec<JoinHandle<std::io::Result<()>>>) {
+    for thread in threads {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
+            Err(_) => tracing::error!("a worker panicked"),
+        }
+    }
+}
+
+fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
+    let bind = |(index, listener): (usize, &crate::config::Listener)| {
+        let sockets = bind::bind(listener.address, config.workers)
+            .with_context(|| format!("{}: cannot listen on {}", listener.name, listener.address))?;
+        let address = sockets[0].local_addr()?;
+        let slots = Slots::new(listener.limits.max_connections);
+        Ok(Bound { index, address, slots, sockets })
+    };
+    config.listeners.iter().enumerate().map(bind).collect()
+}
+
+/// `--splice kernel` is a demand, `auto` a wish.
+fn splice_tier(mode: SpliceMode) -> anyhow::Result<()> {
+    match (mode, crate::splice::probe::kernel_tier()) {
+        (SpliceMode::Kernel, Err(reason)) => {
+            anyhow::bail!("--splice kernel: {reason}; --splice auto serves without it")
+        }
+        (SpliceMode::Auto, Err(reason)) => {
+            tracing::info!("tunnels stay in userspace: {reason}");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A proxy needs two descriptors per connection; the soft limit is made for shells.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "raising the limit of open files");
+    }
+}
+
+/// SIGTERM and SIGINT as messages.
+fn signals() -> std::io::Result<mpsc::Receiver<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (stop, stops) = mpsc::channel(2);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    tracing::warn!("SIGHUP: this version does not reload, restart it instead");
+                    continue;
+                }
+            }
+            if stop.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(stops)
+}

@@ -1,0 +1,227 @@
+//! `BodyStream`: the frames of a body as the transport gave them, one after the other.
+//!
+//! Invariant: no byte of a body is copied, collected or looked at. A frame is asked for
+//! only when the other side can take it, so backpressure passes through by itself. A
+//! body that breaks off ends in an error, never in a clean end.
+//!
+//! Both directions use the same type: towards the server it carries the request's tap,
+//! towards the client the response's.
+//!
+//! Implements: REQ-CORE-001.F-002, REQ-CTRL-004
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::{
+    error::{Error, Kind},
+    exchange::Exchange,
+    upstream::connection::Connection,
+};
+
+/// A streaming body with its tap.
+#[derive(Debug)]
+pub struct BodyStream {
+    source: Source,
+    tap: Tap,
+}
+
+#[derive(Debug)]
+enum Source {
+    Empty,
+    Fixed(Bytes),
+    Incoming(Incoming),
+}
+
+#[derive(Debug)]
+enum Tap {
+    None,
+    Request(Rc<Exchange>),
+    Response(ResponseTap),
+}
+
+/// Holds what has to last as long as the response does.
+#[derive(Debug)]
+struct ResponseTap {
+    exchange: Rc<Exchange>,
+    connection: Option<Connection>,
+    ended: bool,
+}
+
+impl BodyStream {
+    /// No body.
+    pub fn empty() -> Self {
+        Self { source: Source::Empty, tap: Tap::None }
+    }
+
+    /// A request body on its way to the server.
+    pub fn request(body: Incoming, exchange: &Rc<Exchange>) -> Self {
+        if body.is_end_stream() {
+            exchange.request_ended();
+            return Self::empty();
+        }
+        Self { source: Source::Incoming(body), tap: Tap::Request(Rc::clone(exchange)) }
+    }
+
+    /// An answer of our own.
+    pub fn fixed(text: Bytes, exchange: Rc<Exchange>) -> Self {
+        let tap = ResponseTap { exchange, connection: None, ended: false };
+        Self { source: Source::Fixed(text), tap: Tap::Response(tap) }
+    }
+
+    /// A response body on its way to the client. `connection` goes back to its pool at the
+    /// body's clean end, and is closed at any other.
+    pub fn response(body: Incoming, exchange: Rc<Exchange>, connection: Connection) -> Self {
+        let ended = body.is_end_stream();
+        let mut tap = ResponseTap { exchange, connection: Some(connection), ended };
+        let source = if ended { Source::Empty } else { Source::Incoming(body) };
+        if ended {
+            tap.release();
+        }
+        Self { source, tap: Tap::Response(tap) }
+    }
+}
+
+impl Body for BodyStream {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        match &mut this.source {
+            Source::Empty => {
+                if let Tap::Response(tap) = &mut this.tap {
+                    tap.ended = true;
+                }
+                Poll::Ready(None)
+            }
+            Source::Fixed(text) => {
+                let text = std::mem::take(text);
+                this.source = Source::Empty;
+                if let Tap::Response(tap) = &mut this.tap {
+                    tap.exchange.sent(text.len());
+                    tap.ended = true;
+                }
+                Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
+            }
+            Source::Incoming(body) => match &mut this.tap {
+                Tap::Request(exchange) => poll_request(body, exchange, cx),
+                Tap::Response(tap) => poll_response(body, tap, cx),
+                Tap::None => Pin::new(body)
+                    .poll_frame(cx)
+                    .map_err(|error| Error::because(Kind::Internal, error)),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Fixed(text) => text.is_empty(),
+            Source::Incoming(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Fixed(text) => SizeHint::with_exact(text.len() as u64),
+            Source::Incoming(body) => body.size_hint(),
+        }
+    }
+}
+
+fn poll_request(
+    body: &mut Incoming,
+    exchange: &Exchange,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    // RFC 9110 section 10.1.1: the body is asked for when the server asks for it.
+    ready!(exchange.poll_may_send_body(cx));
+    exchange.waits_for_client();
+    let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+    exchange.client_gave();
+    Poll::Ready(match frame {
+        Some(Ok(frame)) => {
+            if let Some(data) = frame.data_ref()
+                && !exchange.received(data.len())
+            {
+                return Poll::Ready(Some(Err(exchange.fail_request(Kind::RequestBodyTooLarge))));
+            }
+            if frame.is_trailers() || body.is_end_stream() {
+                exchange.request_ended();
+            }
+            Some(Ok(frame))
+        }
+        Some(Err(error)) => Some(Err(exchange.request_broke(error))),
+        None => {
+            exchange.request_ended();
+            None
+        }
+    })
+}
+
+fn poll_response(
+    body: &mut Incoming,
+    tap: &mut ResponseTap,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+        // Over HTTP/2 nobody else looks at the deadline of this stream.
+        return tap.exchange.poll_stalled(cx).map(|error| Some(Err(error)));
+    };
+    Poll::Ready(match frame {
+        Some(Ok(frame)) => {
+            if let Some(data) = frame.data_ref() {
+                tap.exchange.sent(data.len());
+            }
+            if frame.is_trailers() || body.is_end_stream() {
+                tap.ended = true;
+                tap.release();
+            }
+            Some(Ok(frame))
+        }
+        Some(Err(error)) => {
+            let fault = tap.connection.as_ref().and_then(|c| c.link().wire.fault());
+            tap.connection = None;
+            Some(Err(tap.exchange.response_broke(error, fault)))
+        }
+        None => {
+            tap.ended = true;
+            tap.release();
+            None
+        }
+    })
+}
+
+impl ResponseTap {
+    /// The server's part is over: its connection is free if the request is through as well.
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.exchange.is_request_ended()
+        {
+            connection.give_back();
+        }
+    }
+}
+
+impl Drop for ResponseTap {
+    fn drop(&mut self) {
+        // hyper drops a body of known length without asking for its end.
+        if self.ended {
+            self.release();
+        } else {
+            self.connection = None;
+        }
+        self.exchange.finish(self.ended);
+    }
+}

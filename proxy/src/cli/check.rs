@@ -1,0 +1,76 @@
+//! `underpass check`: everything that is wrong in a file, without starting anything.
+//!
+//! stdout: `FILE: ok` and a summary, or with `--effective` a TOML file in which these
+//! lines are comments. Warnings and errors go to stderr; errors give status 2.
+
+use std::{fmt::Write as _, io::Write as _, path::PathBuf, process::ExitCode};
+
+use crate::config::{self, Config, HostPattern, Protocol, Route};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Configuration file (TOML)
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Write the configuration in force, defaults included and passwords hidden, as TOML
+    #[arg(long)]
+    effective: bool,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = config::load(&args.config)?;
+    for warning in &config.warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+    let mut summary = format!("{}: ok\n", args.config.display());
+    summarise(&config, &mut summary);
+    let text = if args.effective {
+        let comments = summary.lines().fold(String::new(), |all, line| all + "# " + line + "\n");
+        comments + "\n" + &config.effective()
+    } else {
+        summary
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line per listener, and below it one per route.
+pub(super) fn summarise(config: &Config, out: &mut String) {
+    // Writing to a `String` cannot fail.
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let (name, address) = (&listener.name, listener.address);
+        match &listener.protocol {
+            Protocol::Http => {
+                let _ = writeln!(out, "  listener {name}: http on {address}");
+                let on = |route: &&Route| route.listener.is_none_or(|only| only == index);
+                for route in config.routes.iter().filter(on) {
+                    let _ = writeln!(out, "    {}", describe(config, route));
+                }
+            }
+            Protocol::Forward(policy) => {
+                let users = match policy.users.len() {
+                    0 => "no password".to_owned(),
+                    1 => "1 user".to_owned(),
+                    n => format!("{n} users"),
+                };
+                let _ = writeln!(out, "  listener {name}: forward on {address}, {users}");
+            }
+        }
+    }
+    let admin = config.admin.map_or("off".to_owned(), |address| address.to_string());
+    let _ = writeln!(out, "  admin: {admin}");
+}
+
+fn describe(config: &Config, route: &Route) -> String {
+    let method = route.method.as_ref().map_or(String::new(), |method| format!("{method} "));
+    let host = match &route.host {
+        None => "*".to_owned(),
+        Some(HostPattern::Exact(host)) => host.clone(),
+        Some(HostPattern::Wildcard(suffix)) => format!("*{suffix}"),
+    };
+    let path = route.path_prefix.as_deref().unwrap_or("/");
+    let Some(upstream) = config.upstreams.get(route.upstream) else { return String::new() };
+    let servers: Vec<String> = upstream.servers.iter().map(ToString::to_string).collect();
+    format!("{method}{host}{path} -> {} ({})", upstream.name, servers.join(", "))
+}

@@ -1,0 +1,132 @@
+//! Flags that every proxying command takes, and how they go over a draft.
+//!
+//! Values are parsed by the same functions as in the file (`config/value.rs`).
+//! Invariant: a flag that was not given changes nothing.
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::Args;
+
+use crate::{
+    app,
+    config::{
+        AccessLog, Config, ForwardedPolicy, LogFormat, Place, Protocol, Server, SpliceMode,
+        Upstream,
+        draft::{Draft, DraftListener, DraftRoute, DraftUpstream},
+        errors::Placed,
+        limits::Setting,
+        value,
+    },
+};
+
+/// Threads that `--workers` may ask for, as in the file.
+const WORKERS: std::ops::RangeInclusive<i64> = 1..=crate::config::read::MOST_WORKERS as i64;
+
+#[derive(Debug, Default, Args)]
+pub(super) struct Common {
+    /// Engine that moves the bytes of tunnels: auto, kernel, pipe or copy [default: auto]
+    #[arg(long, value_name = "ENGINE", value_parser = value::splice)]
+    splice: Option<SpliceMode>,
+
+    /// Data-plane threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(WORKERS))]
+    workers: Option<u16>,
+
+    /// Address of the admin endpoint, or off
+    #[arg(long, value_name = "ADDR|off", value_parser = admin)]
+    admin: Option<Admin>,
+
+    /// Form of all logs: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", value_parser = value::log_format)]
+    log_format: Option<LogFormat>,
+
+    /// Access log: off, stderr or the path of a file [default: stderr]
+    #[arg(long, value_name = "off|stderr|PATH", value_parser = value::access_log)]
+    access_log: Option<AccessLog>,
+
+    /// A limit, for example head_timeout=5s or max_head_bytes=32KiB (docs/configuration.md)
+    #[arg(long = "limit", value_name = "KEY=VALUE", value_parser = Setting::from_flag)]
+    limits: Vec<Setting>,
+
+    /// How long a shutdown waits for open requests and tunnels [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    drain_timeout: Option<Duration>,
+}
+
+/// What `--admin` said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admin {
+    Off,
+    At(SocketAddr),
+}
+
+fn admin(text: &str) -> Result<Admin, crate::config::Wrong> {
+    Ok(value::address_or_off(text)?.map_or(Admin::Off, Admin::At))
+}
+
+impl Common {
+    /// Writes the flags that were given over the draft.
+    pub(super) fn apply(&self, draft: &mut Draft) {
+        draft.splice = self.splice.or(draft.splice);
+        draft.workers = self.workers.map(usize::from).or(draft.workers);
+        draft.log_format = self.log_format.or(draft.log_format);
+        draft.access_log = self.access_log.clone().or(draft.access_log.take());
+        draft.drain_timeout = self.drain_timeout.or(draft.drain_timeout);
+        match self.admin {
+            None => {}
+            Some(Admin::Off) => draft.admin = None,
+            Some(Admin::At(address)) => draft.admin = Some(Placed::flag(address, "--admin")),
+        }
+        let limits = self.limits.iter().cloned();
+        draft.limits.extend(limits.map(|setting| Placed::flag(setting, "--limit")));
+    }
+
+    /// Whether anything was said about the admin endpoint.
+    pub(super) fn says_admin(&self) -> bool {
+        self.admin.is_some()
+    }
+}
+
+/// A draft made of flags alone.
+pub(super) fn draft() -> Draft {
+    Draft::empty(Place::Flag("underpass".to_owned()))
+}
+
+/// A listener made of `--listen`.
+pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> DraftListener {
+    DraftListener {
+        name: Placed::flag(name.to_owned(), "--listen"),
+        address: Placed::flag(address, "--listen"),
+        protocol: Some(protocol),
+        limits: Vec::new(),
+        preserve_header_case: false,
+        forwarded: ForwardedPolicy::Replace,
+    }
+}
+
+/// Everything goes to `servers`.
+pub(super) fn route_all_to(draft: &mut Draft, servers: Vec<Server>) {
+    let place = Place::Flag("--to".to_owned());
+    let name = "origin";
+    draft.routes.push(DraftRoute {
+        place: place.clone(),
+        listener: None,
+        host: None,
+        path_prefix: None,
+        method: None,
+        upstream: Placed::new(name.to_owned(), place.clone()),
+        incomplete: false,
+    });
+    let upstream = Upstream::with_defaults(name, servers);
+    draft.upstreams.push(DraftUpstream { place, upstream });
+}
+
+/// Starts logging and serves until the drain is over.
+pub(super) fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    super::logging::init(config.log.format)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    app::run(config)?;
+    Ok(ExitCode::SUCCESS)
+}

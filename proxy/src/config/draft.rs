@@ -1,0 +1,377 @@
+//! What a file or a command line asked for, each part valid by itself, and the checks of
+//! the whole that turn it into a [`Config`].
+//!
+//! `read.rs` (TOML) and `cli/` (flags) both end here, so that both meet the same checks.
+//! Where a part was wrong, a stand-in (an empty name, port 0) keeps the checks going
+//! without follow-up problems. Invariant: a stand-in never reaches a `Config`, because
+//! the problem that made it is already in the list.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    AccessLog, Config, ForwardedPolicy, HostPattern, Limits, Listener, Log, LogFormat, Protocol,
+    Route, SpliceMode, Upstream,
+    errors::{Errors, Place, Placed, Wrong},
+    limits::Setting,
+    suggest,
+};
+
+/// How long a drain waits unless told otherwise.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Stands in for an address that could not be read; port 0 is never a duplicate.
+pub(crate) const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// All that was asked for; `None` where nothing was said.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// For problems of the whole.
+    pub(crate) place: Place,
+    pub(crate) workers: Option<usize>,
+    pub(crate) splice: Option<SpliceMode>,
+    pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) admin: Option<Placed<SocketAddr>>,
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) limits: Vec<Placed<Setting>>,
+    pub(crate) listeners: Vec<DraftListener>,
+    pub(crate) routes: Vec<DraftRoute>,
+    pub(crate) upstreams: Vec<DraftUpstream>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DraftListener {
+    /// Empty: could not be read.
+    pub(crate) name: Placed<String>,
+    pub(crate) address: Placed<SocketAddr>,
+    /// `None`: could not be read.
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) limits: Vec<Placed<Setting>>,
+    pub(crate) preserve_header_case: bool,
+    pub(crate) forwarded: ForwardedPolicy,
+}
+
+#[derive(Debug)]
+pub(crate) struct DraftRoute {
+    pub(crate) place: Place,
+    /// Empty: could not be read.
+    pub(crate) listener: Option<Placed<String>>,
+    pub(crate) host: Option<HostPattern>,
+    pub(crate) path_prefix: Option<String>,
+    pub(crate) method: Option<http::Method>,
+    /// Empty: could not be read.
+    pub(crate) upstream: Placed<String>,
+    /// A condition could not be read: not to be compared with others.
+    pub(crate) incomplete: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct DraftUpstream {
+    pub(crate) place: Place,
+    pub(crate) upstream: Upstream,
+}
+
+impl Draft {
+    /// A draft that asks for nothing.
+    pub(crate) fn empty(place: Place) -> Self {
+        Self {
+            place,
+            workers: None,
+            splice: None,
+            drain_timeout: None,
+            admin: None,
+            log_format: None,
+            access_log: None,
+            limits: Vec::new(),
+            listeners: Vec::new(),
+            routes: Vec::new(),
+            upstreams: Vec::new(),
+        }
+    }
+
+    /// Checks the whole. `errors` are the problems met so far.
+    pub(crate) fn resolve(self, mut errors: Errors) -> Result<Config, Errors> {
+        let mut warnings = Vec::new();
+        if self.listeners.is_empty() && errors.iter().next().is_none() {
+            errors.add(
+                &self.place,
+                Wrong::new(
+                    "no [[listener]]",
+                    "add one: [[listener]] with `name = \"web\"` and `address = \"127.0.0.1:8080\"`",
+                ),
+            );
+        }
+        self.check_names(&mut errors);
+        self.check_addresses(&mut errors);
+        let routes = self.resolve_routes(&mut errors);
+        self.check_shadowed(&routes, &mut errors);
+        self.check_unrouted(&mut errors);
+        self.warn(&routes, &mut warnings);
+
+        // Problems of `[limits]` would show up once per listener; they are checked here once.
+        Limits::from_settings(&self.limits, &mut errors);
+        let global = self.limits;
+        let listeners = self.listeners.into_iter().map(|draft| {
+            let limits = if draft.limits.is_empty() {
+                Limits::from_settings(&global, &mut Errors::default())
+            } else {
+                Limits::from_settings(global.iter().chain(&draft.limits), &mut errors)
+            };
+            Listener {
+                name: draft.name.value,
+                address: draft.address.value,
+                protocol: draft.protocol.unwrap_or(Protocol::Http),
+                limits,
+                preserve_header_case: draft.preserve_header_case,
+                forwarded: draft.forwarded,
+            }
+        });
+        let listeners = listeners.collect();
+        errors.into_result()?;
+        Ok(Config {
+            workers: self.workers.unwrap_or_else(available_workers),
+            admin: self.admin.map(|admin| admin.value),
+            listeners,
+            routes,
+            upstreams: self.upstreams.into_iter().map(|draft| draft.upstream).collect(),
+            splice: self.splice.unwrap_or(SpliceMode::Auto),
+            log: Log {
+                format: self.log_format.unwrap_or(LogFormat::Text),
+                access: self.access_log.unwrap_or(AccessLog::Stderr),
+            },
+            drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            warnings,
+        })
+    }
+
+    fn check_names(&self, errors: &mut Errors) {
+        let listeners = self.listeners.iter().map(|l| (l.name.value.as_str(), &l.name.place));
+        let upstreams = self.upstreams.iter().map(|u| (u.upstream.name.as_str(), &u.place));
+        check_unique("listener", listeners, errors);
+        check_unique("upstream", upstreams, errors);
+        for listener in self.listeners.iter().filter(|l| l.name.value == "admin") {
+            errors.add(
+                &listener.name.place,
+                Wrong::new(
+                    "the name `admin` is taken by the admin endpoint",
+                    "choose another name",
+                ),
+            );
+        }
+    }
+
+    fn check_addresses(&self, errors: &mut Errors) {
+        let mut seen: HashMap<SocketAddr, String> = HashMap::new();
+        if let Some(admin) = &self.admin {
+            seen.insert(admin.value, "the admin endpoint".to_owned());
+        }
+        for listener in self.listeners.iter().filter(|l| l.address.value.port() != 0) {
+            let address = listener.address.value;
+            if let Some(owner) = seen.get(&address) {
+                errors.add(
+                    &listener.address.place,
+                    Wrong::new(
+                        format!("the address {address} is taken by {owner}"),
+                        "choose another port, or port 0 to have one picked",
+                    ),
+                );
+            } else {
+                seen.insert(address, format!("listener `{}`", listener.name.value));
+            }
+        }
+    }
+
+    /// Names to indices. A name that does not resolve is a problem, and index 0 stands in.
+    fn resolve_routes(&self, errors: &mut Errors) -> Vec<Route> {
+        let listeners: Vec<&str> = self.listeners.iter().map(|l| l.name.value.as_str()).collect();
+        let upstreams: Vec<&str> =
+            self.upstreams.iter().map(|u| u.upstream.name.as_str()).collect();
+        let resolve = |draft: &DraftRoute| {
+            let listener =
+                draft.listener.as_ref().map(|name| find("listener", name, &listeners, errors));
+            if let (Some(Some(index)), Some(name)) = (listener, &draft.listener)
+                && let Some(Protocol::Forward(_)) =
+                    self.listeners.get(index).and_then(|l| l.protocol.as_ref())
+            {
+                let what =
+                    format!("the listener `{}` is a forward proxy, it has no routes", name.value);
+                let http =
+                    self.listeners.iter().filter(|l| matches!(l.protocol, Some(Protocol::Http)));
+                let http = http.map(|l| l.name.value.as_str());
+                let cure = format!(
+                    "name a listener with `protocol = \"http\"` ({})",
+                    suggest::cure("", http)
+                );
+                errors.add(&name.place, Wrong::new(what, cure));
+            }
+            Route {
+                listener: listener.map(|found| found.unwrap_or(0)),
+                host: draft.host.clone(),
+                path_prefix: draft.path_prefix.clone(),
+                method: draft.method.clone(),
+                upstream: find("upstream", &draft.upstream, &upstreams, errors).unwrap_or(0),
+            }
+        };
+        self.routes.iter().map(resolve).collect()
+    }
+
+    /// The reverse listeners that a route is on.
+    fn covered(&self, route: &Route) -> impl Iterator<Item = usize> {
+        let only = route.listener;
+        let reverse = |l: &DraftListener| matches!(l.protocol, Some(Protocol::Http));
+        let indices = self.listeners.iter().enumerate().filter(move |(_, l)| reverse(l));
+        indices.map(|(index, _)| index).filter(move |index| only.is_none_or(|o| o == *index))
+    }
+
+    /// Whether there are listeners and all of them are known to be forward proxies.
+    fn only_forward(&self) -> bool {
+        let forward = |l: &DraftListener| matches!(l.protocol, Some(Protocol::Forward(_)));
+        !self.listeners.is_empty() && self.listeners.iter().all(forward)
+    }
+
+    /// A route is dead if, on each of its listeners, an earlier one has the same conditions.
+    fn check_shadowed(&self, routes: &[Route], errors: &mut Errors) {
+        let unresolved = |draft: &DraftRoute| {
+            draft
+                .listener
+                .as_ref()
+                .is_some_and(|name| self.listeners.iter().all(|l| l.name.value != name.value))
+        };
+        let mut seen: HashMap<Conditions<'_>, &Place> = HashMap::new();
+        for (draft, route) in self.routes.iter().zip(routes) {
+            if draft.incomplete || unresolved(draft) {
+                continue;
+            }
+            // `/v1` and `/v1/` are compared as the same prefix; `/` is every path.
+            let path = route.path_prefix.as_deref().unwrap_or("/").trim_end_matches('/');
+            let key = |listener| (listener, &route.host, path, &route.method);
+            let earlier: Option<Vec<&Place>> =
+                self.covered(route).map(|listener| seen.get(&key(listener)).copied()).collect();
+            match earlier.as_deref() {
+                Some([place, ..]) => errors.add(
+                    &draft.place,
+                    Wrong::new(
+                        format!(
+                            "this route can never match: the one at {place} has the same conditions"
+                        ),
+                        "remove one, or give it another host, path_prefix or method",
+                    ),
+                ),
+                Some([]) if draft.listener.is_none() && self.only_forward() => errors.add(
+                    &draft.place,
+                    Wrong::new(
+                        "this route is on no listener: none has `protocol = \"http\"`",
+                        "add a [[listener]] for it, or remove the route",
+                    ),
+                ),
+                _ => {}
+            }
+            for listener in self.covered(route) {
+                seen.entry(key(listener)).or_insert(&draft.place);
+            }
+        }
+    }
+
+    fn check_unrouted(&self, errors: &mut Errors) {
+        // A route without a listener is on all; one whose listener is wrong may be on any.
+        let reverse = |l: &DraftListener| matches!(l.protocol, Some(Protocol::Http));
+        let anywhere = |r: &DraftRoute| {
+            r.listener.as_ref().is_none_or(|name| {
+                !self.listeners.iter().any(|l| reverse(l) && l.name.value == name.value)
+            })
+        };
+        if self.routes.iter().any(anywhere) {
+            return;
+        }
+        for listener in &self.listeners {
+            let name = &listener.name.value;
+            let on = |r: &DraftRoute| r.listener.as_ref().is_some_and(|l| l.value == *name);
+            if reverse(listener) && !name.is_empty() && !self.routes.iter().any(on) {
+                errors.add(
+                    &listener.name.place,
+                    Wrong::new(
+                        format!("the listener `{name}` has no route"),
+                        format!("add a [[route]] with `listener = \"{name}\"` and an `upstream`"),
+                    ),
+                );
+            }
+        }
+    }
+
+    fn warn(&self, routes: &[Route], warnings: &mut Vec<String>) {
+        let open = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        if let Some(admin) = self.admin.as_ref().filter(|admin| open(&admin.value)) {
+            warnings.push(format!(
+                "{}: the admin endpoint on {} is open to the network and asks for no password; \
+                 127.0.0.1 keeps it to this machine",
+                admin.place, admin.value
+            ));
+        }
+        for listener in self.listeners.iter().filter(|l| open(&l.address.value)) {
+            if let Some(Protocol::Forward(policy)) = &listener.protocol
+                && policy.users.is_empty()
+            {
+                warnings.push(format!(
+                    "{}: the forward proxy on {} is open to the network and asks for no password; \
+                     set `users`, or listen on 127.0.0.1",
+                    listener.address.place, listener.address.value
+                ));
+            }
+        }
+        for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {
+            if !routes.iter().any(|route| route.upstream == index) {
+                warnings.push(format!("{place}: no route leads to upstream `{}`", upstream.name));
+            }
+            for (at, server) in upstream.servers.iter().enumerate() {
+                if upstream.servers.iter().take(at).any(|earlier| earlier == server) {
+                    warnings.push(format!(
+                        "{place}: upstream `{}` names {server} more than once",
+                        upstream.name
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Listener, host, path and method of a route: two with the same are one too many.
+type Conditions<'a> = (usize, &'a Option<HostPattern>, &'a str, &'a Option<http::Method>);
+
+/// One data-plane thread per core that this process may use.
+fn available_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn check_unique<'a>(
+    kind: &str,
+    names: impl Iterator<Item = (&'a str, &'a Place)>,
+    errors: &mut Errors,
+) {
+    let mut seen: HashMap<&str, &Place> = HashMap::new();
+    for (name, place) in names.filter(|(name, _)| !name.is_empty()) {
+        if let Some(first) = seen.get(name) {
+            let what = format!("a second {kind} is called `{name}`, the first is at {first}");
+            errors.add(place, Wrong::new(what, "give each its own name"));
+        } else {
+            seen.insert(name, place);
+        }
+    }
+}
+
+fn find(kind: &str, name: &Placed<String>, valid: &[&str], errors: &mut Errors) -> Option<usize> {
+    let found = valid.iter().position(|v| *v == name.value);
+    // An unreadable name on either side has been complained about already.
+    let excused = name.value.is_empty() || valid.contains(&"");
+    if found.is_none() && !excused {
+        let cure = if valid.is_empty() {
+            format!("add [[{kind}]] with `name = \"{}\"`", name.value)
+        } else {
+            suggest::cure(&name.value, valid.iter().copied())
+        };
+        errors.add(&name.place, Wrong::new(format!("unknown {kind} `{}`", name.value), cure));
+    }
+    found
+}

@@ -1,0 +1,136 @@
+//! A [`Config`] as TOML: what is in force, every default written out, secrets hidden.
+//!
+//! For `/config` and `check --effective`. Invariant: what is written here is a valid file
+//! that means the same (passwords apart), so nothing that can be set is left out; a test
+//! reads it back.
+
+use std::fmt::{Display, Write as _};
+
+use super::{
+    AccessLog, Config, ForwardPolicy, HostPattern, Limits, Listener, Protocol, Route, Upstream,
+    limits::TABLE, value,
+};
+
+impl Config {
+    /// The configuration in force as a TOML file, passwords replaced by `***`.
+    pub fn effective(&self) -> String {
+        let mut out = String::new();
+        key(&mut out, "workers", self.workers);
+        text(&mut out, "splice", value::word(&self.splice, value::SPLICE));
+        text(&mut out, "drain_timeout", value::show_duration(self.drain_timeout));
+        header(&mut out, "[admin]");
+        text(&mut out, "address", self.admin.map_or("off".to_owned(), |a| a.to_string()));
+        header(&mut out, "[log]");
+        text(&mut out, "format", value::word(&self.log.format, value::LOG_FORMAT));
+        let access = match &self.log.access {
+            AccessLog::Off => "off".to_owned(),
+            AccessLog::Stderr => "stderr".to_owned(),
+            AccessLog::File(path) => path.display().to_string(),
+        };
+        text(&mut out, "access", access);
+        self.listeners.iter().for_each(|listener| write_listener(&mut out, listener));
+        self.routes.iter().for_each(|route| self.write_route(&mut out, route));
+        self.upstreams.iter().for_each(|upstream| write_upstream(&mut out, upstream));
+        out
+    }
+
+    fn write_route(&self, out: &mut String, route: &Route) {
+        header(out, "[[route]]");
+        if let Some(listener) = route.listener.and_then(|index| self.listeners.get(index)) {
+            text(out, "listener", &listener.name);
+        }
+        match &route.host {
+            None => {}
+            Some(HostPattern::Exact(host)) => text(out, "host", host),
+            Some(HostPattern::Wildcard(suffix)) => text(out, "host", format!("*{suffix}")),
+        }
+        if let Some(prefix) = &route.path_prefix {
+            text(out, "path_prefix", prefix);
+        }
+        if let Some(method) = &route.method {
+            text(out, "method", method);
+        }
+        if let Some(upstream) = self.upstreams.get(route.upstream) {
+            text(out, "upstream", &upstream.name);
+        }
+    }
+}
+
+fn write_listener(out: &mut String, listener: &Listener) {
+    header(out, "[[listener]]");
+    text(out, "name", &listener.name);
+    text(out, "address", listener.address);
+    let protocol = match &listener.protocol {
+        Protocol::Http => "http",
+        Protocol::Forward(_) => "forward",
+    };
+    text(out, "protocol", protocol);
+    key(out, "preserve_header_case", listener.preserve_header_case);
+    text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));
+    write_limits(out, &listener.limits);
+    if let Protocol::Forward(policy) = &listener.protocol {
+        write_forward(out, policy);
+    }
+}
+
+fn write_limits(out: &mut String, limits: &Limits) {
+    header(out, "[listener.limits]");
+    for limit in TABLE {
+        key(out, limit.key, limit.show(limits));
+    }
+}
+
+fn write_forward(out: &mut String, policy: &ForwardPolicy) {
+    header(out, "[listener.forward]");
+    // The list below is complete; adding the defaults once more would undo their absence.
+    key(out, "deny_defaults", false);
+    list(out, "allow", &policy.allow);
+    list(out, "deny", &policy.deny);
+    let ranges = |ranges: &[(u16, u16)]| -> Vec<String> {
+        let show = |&(first, last): &(u16, u16)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        ranges.iter().map(show).collect()
+    };
+    list(out, "allow_ports", &ranges(&policy.allow_ports));
+    list(out, "deny_ports", &ranges(&policy.deny_ports));
+    let hidden = |user: &String| format!("{}:***", user.split(':').next().unwrap_or_default());
+    list(out, "users", &policy.users.iter().map(hidden).collect::<Vec<_>>());
+}
+
+fn write_upstream(out: &mut String, upstream: &Upstream) {
+    header(out, "[[upstream]]");
+    text(out, "name", &upstream.name);
+    list(out, "servers", &upstream.servers);
+    text(out, "balance", value::word(&upstream.balance, value::BALANCE));
+    text(out, "host", value::word(&upstream.host, value::HOST));
+    key(out, "max_idle_connections", upstream.max_idle_connections);
+    text(out, "idle_timeout", value::show_duration(upstream.idle_timeout));
+    if let Some(most) = upstream.max_connections {
+        key(out, "max_connections", most);
+    }
+}
+
+// Writing to a `String` cannot fail.
+
+fn header(out: &mut String, title: &str) {
+    let _ = writeln!(out, "\n{title}");
+}
+
+fn key(out: &mut String, name: &str, value: impl Display) {
+    let _ = writeln!(out, "{name} = {value}");
+}
+
+fn text(out: &mut String, name: &str, value: impl Display) {
+    key(out, name, quoted(value));
+}
+
+fn list(out: &mut String, name: &str, items: &[impl Display]) {
+    let items: Vec<String> = items.iter().map(quoted).collect();
+    key(out, name, format!("[{}]", items.join(", ")));
+}
+
+fn quoted(value: impl Display) -> String {
+    toml::Value::String(value.to_string()).to_string()
+}

@@ -1,0 +1,270 @@
+//! TOML text to [`Draft`]: which keys there are, their types and their defaults.
+//!
+//! Invariant: every key of the user guide (docs/configuration.md) is read here and
+//! nowhere else; reading goes on after a problem. Next on the way: `draft.rs`.
+
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::{
+    Balance, Config, ForwardPolicy, ForwardedPolicy, HostPolicy, Protocol, Upstream,
+    draft::{Draft, DraftListener, DraftRoute, DraftUpstream, NO_ADDRESS},
+    errors::{Errors, Place, Placed, Wrong},
+    limits,
+    section::{Section, Source},
+    value,
+};
+
+const IDLE_CONNECTIONS: usize = 64;
+/// More than a worker has ports for towards one server.
+const MOST_CONNECTIONS: usize = 1_000_000;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Threads beyond this are a slip of the finger on any machine there is.
+pub(crate) const MOST_WORKERS: usize = 1024;
+
+/// Reads a file's text. What cannot be read is in the `Errors`, the rest in the draft.
+pub(crate) fn draft(text: &str, name: &str) -> (Draft, Errors) {
+    let source = Source::new(name, text);
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        let place = source.place(error.span().map_or(0, |span| span.start));
+        source.add(&place, Wrong::new(format!("not valid TOML: {}", error.message()), ""));
+    }
+    let draft = if syntax.is_empty() {
+        read_file(&source, root.get_ref())
+    } else {
+        // What is left after a syntax error would only give problems that are none.
+        Draft::empty(Place::Whole(name.to_owned()))
+    };
+    (draft, source.into_errors())
+}
+
+/// Reads and checks a file's text; `name` is what problems call it.
+pub(crate) fn parse(text: &str, name: &str) -> Result<Config, Errors> {
+    let (draft, errors) = draft(text, name);
+    draft.resolve(errors)
+}
+
+fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
+    let start = source.place(0);
+    let file = Section::open(
+        source,
+        "the file",
+        start.clone(),
+        root,
+        &[
+            "workers",
+            "splice",
+            "drain_timeout",
+            "admin",
+            "log",
+            "limits",
+            "listener",
+            "route",
+            "upstream",
+        ],
+    );
+    let mut draft = Draft::empty(start);
+    draft.workers = file.number("workers", 1, MOST_WORKERS).map(|n| n.value);
+    draft.splice = file.parsed("splice", "\"auto\"", value::splice).map(|s| s.value);
+    draft.drain_timeout = file.parsed("drain_timeout", "\"30s\"", value::duration).map(|t| t.value);
+    if let Some(admin) = file.table("admin", "[admin]", &["address"]) {
+        draft.admin = admin
+            .required("address", "\"127.0.0.1:9900\"", value::address_or_off)
+            .and_then(|a| a.value.map(|address| Placed::new(address, a.place)));
+    }
+    if let Some(log) = file.table("log", "[log]", &["format", "access"]) {
+        draft.log_format = log.parsed("format", "\"text\"", value::log_format).map(|f| f.value);
+        draft.access_log = log.parsed("access", "\"stderr\"", value::access_log).map(|a| a.value);
+    }
+    if let Some(limits) = file.table("limits", "[limits]", &limit_keys()) {
+        draft.limits = limits.limits();
+    }
+    let listener_keys =
+        ["name", "address", "protocol", "limits", "preserve_header_case", "forwarded", "forward"];
+    let listeners = file.tables("listener", "[[listener]]", &listener_keys);
+    draft.listeners = listeners.iter().map(listener).collect();
+    let route_keys = ["listener", "host", "path_prefix", "method", "upstream"];
+    let routes = file.tables("route", "[[route]]", &route_keys);
+    draft.routes = routes.iter().map(route).collect();
+    let upstream_keys = [
+        "name",
+        "servers",
+        "balance",
+        "host",
+        "max_idle_connections",
+        "idle_timeout",
+        "max_connections",
+    ];
+    let upstreams = file.tables("upstream", "[[upstream]]", &upstream_keys);
+    draft.upstreams = upstreams.iter().map(upstream).collect();
+    draft
+}
+
+fn listener(section: &Section<'_>) -> DraftListener {
+    let name = name(section, "name", "\"web\"");
+    let address = section
+        .required("address", "\"127.0.0.1:8080\"", value::address)
+        .unwrap_or_else(|| Placed::new(NO_ADDRESS, section.place.clone()));
+    let limits =
+        section.table("limits", "[listener.limits]", &limit_keys()).map(|limits| limits.limits());
+    DraftListener {
+        name,
+        address,
+        protocol: protocol(section),
+        limits: limits.unwrap_or_default(),
+        preserve_header_case: section.switch("preserve_header_case").unwrap_or(false),
+        forwarded: section
+            .parsed("forwarded", "\"replace\"", |text| value::choice(text, value::FORWARDED))
+            .map_or(ForwardedPolicy::Replace, |policy| policy.value),
+    }
+}
+
+fn protocol(section: &Section<'_>) -> Option<Protocol> {
+    let forward = section.table(
+        "forward",
+        "[listener.forward]",
+        &["allow", "deny", "deny_defaults", "allow_ports", "deny_ports", "users"],
+    );
+    let policy = forward.as_ref().map(forward_policy);
+    let known: value::Words<bool> = &[("http", false), ("forward", true)];
+    let is_forward = match section.place_of("protocol") {
+        None => false,
+        Some(_) => {
+            let read = |text: &str| match text {
+                "tcp" => Err(Wrong::new(
+                    "`tcp` is not available in this version",
+                    "write \"http\" or \"forward\"",
+                )),
+                _ => value::choice(text, known),
+            };
+            section.parsed("protocol", "\"http\" or \"forward\"", read)?.value
+        }
+    };
+    if is_forward {
+        return Some(Protocol::Forward(policy.unwrap_or_default()));
+    }
+    only_for_forward(section);
+    Some(Protocol::Http)
+}
+
+/// A problem, if a reverse listener has `[listener.forward]`.
+fn only_for_forward(section: &Section<'_>) {
+    if let Some(place) = section.place_of("forward") {
+        section.source.add(
+            &place,
+            Wrong::new(
+                "[listener.forward] on a listener that is no forward proxy",
+                "add `protocol = \"forward\"` to the listener, or remove the section",
+            ),
+        );
+    }
+}
+
+fn forward_policy(section: &Section<'_>) -> ForwardPolicy {
+    let nets = |key| values(section.list(key, "\"10.0.0.0/8\"", value::network));
+    let ports = |key| values(section.list(key, "443, \"8000-8999\"", value::ports));
+    let mut deny = match section.switch("deny_defaults") {
+        Some(false) => Vec::new(),
+        _ => ForwardPolicy::default_deny().to_vec(),
+    };
+    for net in nets("deny") {
+        if !deny.contains(&net) {
+            deny.push(net);
+        }
+    }
+    ForwardPolicy {
+        allow: nets("allow"),
+        deny,
+        allow_ports: ports("allow_ports"),
+        deny_ports: ports("deny_ports"),
+        users: values(section.list("users", "\"name:password\"", value::user)),
+    }
+}
+
+fn route(section: &Section<'_>) -> DraftRoute {
+    let listener = section.place_of("listener").map(|_| name(section, "listener", "\"web\""));
+    let host = section.parsed("host", "\"api.example.org\"", value::host_pattern);
+    let path_prefix = section.parsed("path_prefix", "\"/v1/\"", value::path_prefix);
+    let method = section.parsed("method", "\"GET\"", value::method);
+    let unread = |key, read: bool| section.place_of(key).is_some() && !read;
+    DraftRoute {
+        place: section.place.clone(),
+        incomplete: unread("host", host.is_some())
+            || unread("path_prefix", path_prefix.is_some())
+            || unread("method", method.is_some()),
+        listener,
+        host: host.map(|h| h.value),
+        path_prefix: path_prefix.map(|p| p.value),
+        method: method.map(|m| m.value),
+        upstream: name(section, "upstream", "\"api\""),
+    }
+}
+
+fn upstream(section: &Section<'_>) -> DraftUpstream {
+    let name = name(section, "name", "\"api\"");
+    let example = "\"127.0.0.1:3000\"";
+    let servers = section.list("servers", example, value::server);
+    if section.is_missing_or_empty("servers") {
+        let cure = format!("add `servers = [{example}]`");
+        section.source.add(&section.place, Wrong::new("[[upstream]] has no `servers`", cure));
+    }
+    let max_connections = section.number("max_connections", 1, MOST_CONNECTIONS);
+    let max_idle = section.number("max_idle_connections", 0, MOST_CONNECTIONS);
+    let most = max_connections.as_ref().map_or(usize::MAX, |n| n.value);
+    if let Some(idle) = max_idle.as_ref().filter(|idle| idle.value > most) {
+        let what = "`max_idle_connections` is more than `max_connections`";
+        section.source.add(&idle.place, Wrong::new(what, format!("write at most {most}")));
+    }
+    DraftUpstream {
+        place: name.place,
+        upstream: Upstream {
+            name: name.value,
+            servers: values(servers),
+            balance: section
+                .parsed("balance", "\"round_robin\"", |text| value::choice(text, value::BALANCE))
+                .map_or(Balance::RoundRobin, |balance| balance.value),
+            host: section
+                .parsed("host", "\"preserve\" or \"server\"", |text| {
+                    value::choice(text, value::HOST)
+                })
+                .map_or(HostPolicy::Preserve, |host| host.value),
+            max_idle_connections: max_idle.map_or(IDLE_CONNECTIONS, |n| n.value).min(most),
+            idle_timeout: section
+                .parsed("idle_timeout", "\"60s\"", value::duration)
+                .map_or(IDLE_TIMEOUT, |time| time.value),
+            max_connections: max_connections.map(|n| n.value),
+        },
+    }
+}
+
+impl Upstream {
+    /// An upstream with the defaults of the file.
+    pub(crate) fn with_defaults(name: &str, servers: Vec<super::Server>) -> Self {
+        Self {
+            name: name.to_owned(),
+            servers,
+            balance: Balance::RoundRobin,
+            host: HostPolicy::Preserve,
+            max_idle_connections: IDLE_CONNECTIONS,
+            idle_timeout: IDLE_TIMEOUT,
+            max_connections: None,
+        }
+    }
+}
+
+/// A required name; empty where it could not be read.
+fn name(section: &Section<'_>, key: &str, example: &str) -> Placed<String> {
+    section
+        .required(key, example, value::name)
+        .unwrap_or_else(|| Placed::new(String::new(), section.place.clone()))
+}
+
+fn values<T>(list: Option<Vec<Placed<T>>>) -> Vec<T> {
+    list.unwrap_or_default().into_iter().map(|item| item.value).collect()
+}
+
+fn limit_keys() -> Vec<&'static str> {
+    limits::TABLE.iter().map(|limit| limit.key).collect()
+}

@@ -1,0 +1,309 @@
+//! A section of a TOML file, read key by key, with the place of everything.
+//!
+//! Serde's derive stops at the first problem; here every key is looked at, problems are
+//! added to the list, and reading goes on. Invariant: a key that nobody asked for is a
+//! problem. Used by `read.rs` only.
+
+use std::cell::RefCell;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    errors::{Errors, Place, Placed, Wrong},
+    limits::{self, Given},
+    suggest,
+};
+
+/// The file and what has been found wrong in it.
+pub(super) struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+    errors: RefCell<Errors>,
+}
+
+/// One table of the file and the keys that it may have.
+pub(super) struct Section<'a> {
+    pub(super) source: &'a Source<'a>,
+    pub(super) place: Place,
+    title: &'static str,
+    table: &'a DeTable<'a>,
+    /// Keys that an unknown key was a near miss of: not missing, but misspelt.
+    misspelt: Vec<&'static str>,
+}
+
+/// Keys that a reader of the design may try, and that come with a later version.
+const LATER: &[&str] = &["tls", "proxy_protocol", "local_bypass", "record", "cache"];
+
+/// Keys at home elsewhere: TOML puts a key into whatever section stands above it.
+const TOP_LEVEL: &[&str] = &["workers", "splice", "drain_timeout"];
+
+impl<'a> Source<'a> {
+    pub(super) fn new(name: &'a str, text: &'a str) -> Self {
+        Self { name, text, errors: RefCell::default() }
+    }
+
+    pub(super) fn place(&self, offset: usize) -> Place {
+        let before = self.text.get(..offset.min(self.text.len())).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Place::File {
+            name: self.name.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before.get(line_start..).unwrap_or("").chars().count() + 1,
+        }
+    }
+
+    pub(super) fn add(&self, place: &Place, wrong: Wrong) {
+        self.errors.borrow_mut().add(place, wrong);
+    }
+
+    pub(super) fn into_errors(self) -> Errors {
+        self.errors.into_inner()
+    }
+}
+
+impl<'a> Section<'a> {
+    /// Opens a table; every key that is not in `keys` is a problem.
+    pub(super) fn open(
+        source: &'a Source<'a>,
+        title: &'static str,
+        place: Place,
+        table: &'a DeTable<'a>,
+        keys: &[&'static str],
+    ) -> Self {
+        let mut misspelt = Vec::new();
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            if keys.contains(&name) {
+                continue;
+            }
+            let at = source.place(key.span().start);
+            if LATER.contains(&name) {
+                source.add(
+                    &at,
+                    Wrong::new(
+                        format!("`{name}` is not available in this version"),
+                        "remove the key",
+                    ),
+                );
+                continue;
+            }
+            let cure = if TOP_LEVEL.contains(&name) {
+                format!("`{name}` belongs at the top of the file, before the first section")
+            } else if limits::find(name).is_some() && title == "[[listener]]" {
+                format!("`{name}` belongs in [listener.limits] or [limits]")
+            } else {
+                misspelt.extend(suggest::nearest(name, keys));
+                suggest::cure(name, keys.iter().copied())
+            };
+            source.add(&at, Wrong::new(format!("unknown key `{name}` in {title}"), cure));
+        }
+        Self { source, place, title, table, misspelt }
+    }
+
+    fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, Place)> {
+        let value = self.table.get(key)?;
+        Some((value.get_ref(), self.source.place(value.span().start)))
+    }
+
+    fn mistyped(&self, key: &str, value: &DeValue<'_>, place: &Place, right: &str) {
+        let what = format!("`{key}` is {}", kind(value));
+        self.source.add(place, Wrong::new(what, format!("write {right}")));
+    }
+
+    /// A string that `parse` understands; a problem is added and `None` given otherwise.
+    /// `example` shows the right form where the value is no string at all.
+    pub(super) fn parsed<T>(
+        &self,
+        key: &str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Placed<T>> {
+        let (value, place) = self.get(key)?;
+        let result = match value {
+            DeValue::String(text) => parse(text),
+            // The parser knows best what `5` or `8080` should have been.
+            DeValue::Integer(number) => parse(number.as_str()).and_then(|_| {
+                Err(Wrong::new(format!("`{key}` is a number"), format!("write {example}")))
+            }),
+            other => {
+                self.mistyped(key, other, &place, example);
+                return None;
+            }
+        };
+        match result {
+            Ok(value) => Some(Placed::new(value, place)),
+            Err(wrong) => {
+                self.source.add(&place, wrong);
+                None
+            }
+        }
+    }
+
+    /// Like [`Self::parsed`], and a missing key is a problem.
+    pub(super) fn required<T>(
+        &self,
+        key: &str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Placed<T>> {
+        if !self.table.contains_key(key) && !self.misspelt.contains(&key) {
+            let what = format!("{} has no `{key}`", self.title);
+            self.source.add(&self.place, Wrong::new(what, format!("add `{key} = {example}`")));
+        }
+        self.parsed(key, example, parse)
+    }
+
+    /// A list of strings (or of numbers, which are parsed as they are written).
+    pub(super) fn list<T>(
+        &self,
+        key: &str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Vec<Placed<T>>> {
+        let (value, place) = self.get(key)?;
+        let DeValue::Array(items) = value else {
+            self.mistyped(key, value, &place, &format!("a list: {key} = [{example}]"));
+            return None;
+        };
+        let mut list = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            let place = self.source.place(item.span().start);
+            let result = match item.get_ref() {
+                DeValue::String(text) => parse(text),
+                DeValue::Integer(number) => parse(number.as_str()),
+                other => {
+                    self.mistyped(key, other, &place, &format!("strings: {key} = [{example}]"));
+                    continue;
+                }
+            };
+            match result {
+                Ok(value) => list.push(Placed::new(value, place)),
+                Err(wrong) => self.source.add(&place, wrong),
+            }
+        }
+        Some(list)
+    }
+
+    /// A whole number in a range.
+    pub(super) fn number(&self, key: &str, least: usize, most: usize) -> Option<Placed<usize>> {
+        let (value, place) = self.get(key)?;
+        let number = integer(value).and_then(|n| usize::try_from(n).ok());
+        match number.filter(|n| (least..=most).contains(n)) {
+            Some(number) => Some(Placed::new(number, place)),
+            None => {
+                let what = match value {
+                    DeValue::Integer(n) => format!("`{key} = {}` is out of range", n.as_str()),
+                    other => format!("`{key}` is {}", kind(other)),
+                };
+                let cure = format!("write a whole number from {least} to {most}");
+                self.source.add(&place, Wrong::new(what, cure));
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn switch(&self, key: &str) -> Option<bool> {
+        let (value, place) = self.get(key)?;
+        if value.as_bool().is_none() {
+            self.mistyped(key, value, &place, "true or false, without quotes");
+        }
+        value.as_bool()
+    }
+
+    /// All limits that the table sets.
+    pub(super) fn limits(&self) -> Vec<Placed<limits::Setting>> {
+        let mut settings = Vec::new();
+        for limit in limits::TABLE {
+            let Some((value, place)) = self.get(limit.key) else { continue };
+            let given = match (value, integer(value)) {
+                (_, Some(number)) => Given::Integer(number),
+                (DeValue::String(text), _) => Given::Text(text),
+                _ => {
+                    let right = limit.show(&super::Limits::default());
+                    self.mistyped(limit.key, value, &place, &format!("for example {right}"));
+                    continue;
+                }
+            };
+            match limit.read(given) {
+                Ok(setting) => settings.push(Placed::new(setting, place)),
+                Err(wrong) => self.source.add(&place, wrong),
+            }
+        }
+        settings
+    }
+
+    /// A table below this one.
+    pub(super) fn table(
+        &self,
+        key: &str,
+        title: &'static str,
+        keys: &[&'static str],
+    ) -> Option<Section<'a>> {
+        let (value, place) = self.get(key)?;
+        match value {
+            DeValue::Table(table) => Some(Self::open(self.source, title, place, table, keys)),
+            other => {
+                let right = title;
+                self.mistyped(key, other, &place, &format!("it as a section: {right}"));
+                None
+            }
+        }
+    }
+
+    /// The tables of `[[key]]`.
+    pub(super) fn tables(
+        &self,
+        key: &str,
+        title: &'static str,
+        keys: &[&'static str],
+    ) -> Vec<Section<'a>> {
+        let Some((value, place)) = self.get(key) else { return Vec::new() };
+        let right = format!("[[{key}]] (two brackets: there can be several)");
+        let DeValue::Array(items) = value else {
+            self.mistyped(key, value, &place, &right);
+            return Vec::new();
+        };
+        let open = |item: &'a Spanned<DeValue<'a>>| {
+            let place = self.source.place(item.span().start);
+            match item.get_ref() {
+                DeValue::Table(table) => Some(Self::open(self.source, title, place, table, keys)),
+                other => {
+                    self.mistyped(key, other, &place, &right);
+                    None
+                }
+            }
+        };
+        items.iter().filter_map(open).collect()
+    }
+
+    /// Whether a list is not there or has no items, wrong ones included.
+    pub(super) fn is_missing_or_empty(&self, key: &str) -> bool {
+        self.get(key).is_none_or(|(value, _)| value.as_array().is_some_and(|a| a.is_empty()))
+    }
+
+    /// Where the value of a key stands, if it is there.
+    pub(super) fn place_of(&self, key: &str) -> Option<Place> {
+        self.get(key).map(|(_, place)| place)
+    }
+}
+
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}

@@ -1,0 +1,349 @@
+//! One request and its answer: what is known of it, counted once, told once.
+//!
+//! Lives from the request's head to the end of the answer's body or of the tunnel. Shared
+//! on one thread by the service, the request's body and the response's body; whoever is
+//! last reports it to the metrics and the access log, exactly once.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::time::Instant;
+
+use crate::{
+    access_log,
+    connection::Client,
+    error::{Error, Kind},
+    upstream::balance::Upstream,
+    watchdog::{Wait, Watched},
+};
+
+/// Whether the request's body may go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expect {
+    /// The client waits for 100 (Continue), and so do we.
+    Waiting,
+    /// Nobody waits.
+    Go,
+}
+
+/// The state of one exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    client: Rc<Client>,
+    watched: Rc<Watched>,
+    started: Instant,
+    version: Version,
+    line: Option<Line>,
+    expect: Cell<Expect>,
+    body_waker: RefCell<Option<Waker>>,
+    upstream: RefCell<Option<Rc<Upstream>>>,
+    server: Cell<Option<std::net::SocketAddr>>,
+    status: Cell<StatusCode>,
+    ttfb: Cell<Option<Duration>>,
+    request_bytes: Cell<u64>,
+    response_bytes: Cell<u64>,
+    request_ended: Cell<bool>,
+    answered: Cell<bool>,
+    fault: Cell<Option<Kind>>,
+    tunnelled: Cell<bool>,
+    reported: Cell<bool>,
+}
+
+/// The head as the access log shows it; kept only if there is a log.
+#[derive(Debug)]
+struct Line {
+    method: Method,
+    target: Uri,
+    host: Option<HeaderValue>,
+}
+
+impl Exchange {
+    /// Begins with the head of a request.
+    pub fn begin<B>(
+        client: &Rc<Client>,
+        watched: Rc<Watched>,
+        request: &http::Request<B>,
+    ) -> Rc<Self> {
+        let line = client.log().is_on().then(|| Line {
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            host: request.headers().get(http::header::HOST).cloned(),
+        });
+        client.exchange_begins();
+        Rc::new(Self {
+            client: Rc::clone(client),
+            watched,
+            started: Instant::now(),
+            version: request.version(),
+            line,
+            expect: Cell::new(Expect::Go),
+            body_waker: RefCell::new(None),
+            upstream: RefCell::new(None),
+            server: Cell::new(None),
+            status: Cell::new(StatusCode::INTERNAL_SERVER_ERROR),
+            ttfb: Cell::new(None),
+            request_bytes: Cell::new(0),
+            response_bytes: Cell::new(0),
+            request_ended: Cell::new(false),
+            answered: Cell::new(false),
+            fault: Cell::new(None),
+            tunnelled: Cell::new(false),
+            reported: Cell::new(false),
+        })
+    }
+
+    /// The connection it came on.
+    pub fn client(&self) -> &Rc<Client> {
+        &self.client
+    }
+
+    /// HTTP version of the request.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Who watches its deadlines.
+    pub fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// Where it goes.
+    pub fn routed(&self, upstream: &Rc<Upstream>) {
+        *self.upstream.borrow_mut() = Some(Rc::clone(upstream));
+    }
+
+    /// Whom it has reached.
+    pub fn reached(&self, server: std::net::SocketAddr) {
+        self.server.set(Some(server));
+    }
+
+    // -- the request's body ---------------------------------------------------------
+
+    /// Holds the body back until [`Self::may_send_body`].
+    pub fn expect_continue(&self) {
+        self.expect.set(Expect::Waiting);
+    }
+
+    /// The server wants the body.
+    pub fn may_send_body(&self) {
+        self.expect.set(Expect::Go);
+        if let Some(waker) = self.body_waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Resolves when the body may go out.
+    pub fn poll_may_send_body(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.expect.get() == Expect::Go {
+            return Poll::Ready(());
+        }
+        *self.body_waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The next chunk is the client's to give; the server owes nothing meanwhile.
+    pub fn waits_for_client(&self) {
+        self.watched.wait_on(Wait::Request, self.client.limits().body_idle_timeout);
+        if !self.answered.get() {
+            self.watched.done(Wait::Response);
+        }
+    }
+
+    /// It gave one, which the server has to take.
+    pub fn client_gave(&self) {
+        self.watched.done(Wait::Request);
+        if !self.answered.get() {
+            self.watched.wait(Wait::Response, self.client.limits().response_timeout);
+        }
+    }
+
+    /// Counts bytes from the client. False: more than the limit allows.
+    pub fn received(&self, bytes: usize) -> bool {
+        let total = self.request_bytes.get() + bytes as u64;
+        self.request_bytes.set(total);
+        self.client.limits().max_request_body_bytes.is_none_or(|max| total <= max)
+    }
+
+    /// The request is complete; from now on the answer is waited for.
+    pub fn request_ended(&self) {
+        if !self.request_ended.replace(true) && !self.answered.get() {
+            self.watched.wait(Wait::Response, self.client.limits().response_timeout);
+        }
+    }
+
+    /// Whether the whole request has been passed on.
+    pub fn is_request_ended(&self) -> bool {
+        self.request_ended.get()
+    }
+
+    /// The request's body cannot go on, for a reason of ours.
+    pub fn fail_request(&self, kind: Kind) -> Error {
+        self.fault.set(Some(kind));
+        Error::new(kind)
+    }
+
+    /// The request's body broke off: bad framing, or the client is gone.
+    pub fn request_broke(&self, error: hyper::Error) -> Error {
+        let kind = self.client.wire_body_fault().unwrap_or(Kind::ClientGone);
+        self.fault.set(Some(kind));
+        Error::because(kind, error)
+    }
+
+    // -- the answer -----------------------------------------------------------------
+
+    /// What has gone wrong, if anything.
+    pub fn fault(&self) -> Option<Kind> {
+        self.fault.get()
+    }
+
+    /// Notes what goes wrong; the first fault is the one that is told.
+    pub fn fail(&self, kind: Kind) {
+        if self.fault.get().is_none() {
+            self.fault.set(Some(kind));
+        }
+    }
+
+    /// The head of the answer goes to the client.
+    pub fn answer(&self, status: StatusCode) {
+        self.status.set(status);
+        self.answered.set(true);
+        self.client.answering(false);
+        self.ttfb.set(Some(self.started.elapsed()));
+        self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
+    }
+
+    /// Whether the head of an answer has gone to the client.
+    pub fn is_answered(&self) -> bool {
+        self.answered.get()
+    }
+
+    /// Counts bytes to the client.
+    pub fn sent(&self, bytes: usize) {
+        self.response_bytes.set(self.response_bytes.get() + bytes as u64);
+        self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
+    }
+
+    /// The answer broke off at the server's side.
+    pub fn response_broke(&self, error: hyper::Error, rule: Option<&'static str>) -> Error {
+        let kind = rule.map_or(Kind::ResponseBodyBroken, Kind::BadResponse);
+        self.fail(kind);
+        self.client.cut();
+        Error::because(kind, error)
+    }
+
+    /// Resolves when the server has been silent for too long in the middle of a body.
+    pub fn poll_stalled(&self, cx: &Context<'_>) -> Poll<Error> {
+        self.watched.register(cx);
+        if self.watched.expired() != Some(Wait::Response) {
+            return Poll::Pending;
+        }
+        self.fail(Kind::ResponseBodyTimeout);
+        self.client.cut();
+        Poll::Ready(Error::new(Kind::ResponseBodyTimeout))
+    }
+
+    // -- the end --------------------------------------------------------------------
+
+    /// The exchange goes on as a tunnel, which reports its end itself.
+    pub fn becomes_tunnel(&self) {
+        self.tunnelled.set(true);
+        self.watched.clear();
+    }
+
+    /// Whether it goes on as a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnelled.get()
+    }
+
+    /// Reports the end of a tunnel.
+    pub fn tunnel_ended(&self, end: access_log::End<'_>, up: u64, down: u64) {
+        self.request_bytes.set(up);
+        self.response_bytes.set(down);
+        self.report(end);
+    }
+
+    /// The answer's body is over; `complete`: its last byte has been handed on.
+    pub fn finish(&self, complete: bool) {
+        if self.tunnelled.get() {
+            return;
+        }
+        let end = match self.fault.get() {
+            Some(Kind::ClientGone) => access_log::End::ClientGone,
+            Some(kind) => access_log::End::Error(kind),
+            None if complete => access_log::End::Complete,
+            None => access_log::End::ClientGone,
+        };
+        self.report(end);
+    }
+
+    fn report(&self, end: access_log::End<'_>) {
+        if self.reported.replace(true) {
+            return;
+        }
+        let duration = self.started.elapsed();
+        let client = &self.client;
+        match end {
+            access_log::End::Error(kind) => client.worker_metrics().error(kind),
+            access_log::End::ClientGone => client.worker_metrics().error(Kind::ClientGone),
+            _ => {}
+        }
+        let metrics = client.listener_metrics();
+        let status = if self.answered.get() {
+            self.status.get()
+        } else {
+            // Nobody was told; 499 is what nginx made customary for "client closed first".
+            StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+        };
+        metrics.request(status, self.ttfb.get(), duration);
+        metrics.received(self.request_bytes.get());
+        metrics.sent(self.response_bytes.get());
+        if let Some(line) = &self.line {
+            let upstream = self.upstream.borrow();
+            let path = line.target.path_and_query().map_or("*", |path| path.as_str());
+            let whole;
+            let target = if line.target.authority().is_some() {
+                whole = line.target.to_string();
+                whole.as_str()
+            } else {
+                path
+            };
+            client.log().log(&access_log::Exchange {
+                listener: client.listener_name(),
+                client: client.peer(),
+                method: line.method.as_str(),
+                target,
+                host: line
+                    .host
+                    .as_ref()
+                    .and_then(|host| host.to_str().ok())
+                    .or(line.target.authority().map(|authority| authority.as_str())),
+                version: self.version,
+                status: status.as_u16(),
+                upstream: upstream.as_ref().map(|upstream| &*upstream.name),
+                server: self.server.get(),
+                request_bytes: self.request_bytes.get(),
+                response_bytes: self.response_bytes.get(),
+                ttfb: self.ttfb.get(),
+                duration,
+                end,
+            });
+        }
+        if !self.tunnelled.get() {
+            client.exchange_ends(self, &self.watched);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.reported.get() {
+            self.tunnelled.set(false);
+            self.finish(false);
+        }
+    }
+}

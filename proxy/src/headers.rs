@@ -1,0 +1,281 @@
+//! What changes in a head on its way: connection-specific fields go, our hop is told,
+//! everything else stays as it came, in its order. Pure.
+//!
+//! Implements: REQ-EDGE-004, REQ-CORE-001.F-003
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{self, Entry},
+};
+
+use crate::{config::ForwardedPolicy, wire::fields};
+
+/// `Via` of this hop (RFC 9110 section 7.6.3): the version is the one received.
+pub fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2.0 underpass",
+        Version::HTTP_10 => "1.0 underpass",
+        _ => "1.1 underpass",
+    })
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Removes what is for this connection only (RFC 9110 section 7.6.1): what `Connection`
+/// names, and the fields that older peers send without naming them.
+///
+/// `Transfer-Encoding` stays: the wire has made sure that it is `chunked`, and hyper needs
+/// to be told so for methods that seldom have a body. `TE: trailers` stays, it is the one
+/// coding that holds for the next hop as well; `Connection: TE` is added by the caller.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most heads have at most `Connection: keep-alive`; they cost one look-up.
+    if let Entry::Occupied(entry) = headers.entry(header::CONNECTION) {
+        let named: Vec<HeaderName> = entry
+            .iter()
+            .flat_map(|value| fields::list(value.as_bytes()))
+            .filter(|option| {
+                !option.eq_ignore_ascii_case(b"close")
+                    && !option.eq_ignore_ascii_case(b"keep-alive")
+                    && !option.eq_ignore_ascii_case(b"te")
+                    && !fields::is_end_to_end(option)
+            })
+            .filter_map(|option| HeaderName::from_bytes(option).ok())
+            .collect();
+        entry.remove_entry_mult();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+        header::UPGRADE,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+    ] {
+        headers.remove(name);
+    }
+    if let Some(te) = headers.get(header::TE) {
+        let trailers = fields::list(te.as_bytes())
+            .any(|coding| coding.split(|&b| b == b';').next().is_some_and(is_trailers));
+        headers.remove(header::TE);
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+fn is_trailers(coding: &[u8]) -> bool {
+    fields::trim(coding).eq_ignore_ascii_case(b"trailers")
+}
+
+/// HTTP/2 splits cookies over several fields; HTTP/1 wants them in one (RFC 9113 section 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.by_ref().nth(1).is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// The forwarding fields of one client connection, made once and cloned by reference.
+#[derive(Debug)]
+pub struct Forwarding {
+    policy: ForwardedPolicy,
+    client: HeaderValue,
+    node: String,
+    /// The last host, and the `Forwarded` element made for it.
+    last: Option<(HeaderValue, HeaderValue)>,
+}
+
+impl Forwarding {
+    /// For the connection of one client.
+    pub fn new(policy: ForwardedPolicy, client: SocketAddr) -> Self {
+        let ip = client.ip().to_canonical();
+        let text = ip.to_string();
+        let node = match ip {
+            IpAddr::V4(_) => text.clone(),
+            // RFC 7239 section 6: an IPv6 address stands in brackets and quotes.
+            IpAddr::V6(_) => format!("\"[{text}]\""),
+        };
+        let client = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { policy, client, node, last: None }
+    }
+
+    /// Adds this hop to a request (RFC 7239 and the customary `X-Forwarded-*`).
+    pub fn apply(&mut self, headers: &mut HeaderMap, host: Option<&HeaderValue>) {
+        match self.policy {
+            ForwardedPolicy::Off => return,
+            ForwardedPolicy::Replace => {
+                for name in [header::FORWARDED, X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP] {
+                    headers.remove(name);
+                }
+                headers.insert(X_FORWARDED_FOR, self.client.clone());
+                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+                match host {
+                    Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
+                    None => headers.remove(X_FORWARDED_HOST),
+                };
+            }
+            ForwardedPolicy::Append => {
+                append_to_list(headers, X_FORWARDED_FOR, &self.client);
+                // What the first hop said of itself stays; it alone has seen the client.
+                let entry = headers.entry(X_FORWARDED_PROTO);
+                entry.or_insert(HeaderValue::from_static("http"));
+                if let Some(host) = host {
+                    headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+                }
+            }
+        }
+        let element = self.element(host);
+        append_to_list(headers, header::FORWARDED, &element);
+    }
+
+    fn element(&mut self, host: Option<&HeaderValue>) -> HeaderValue {
+        let host = host.cloned().unwrap_or(HeaderValue::from_static(""));
+        if let Some((last, element)) = &self.last
+            && *last == host
+        {
+            return element.clone();
+        }
+        let mut text = format!("for={};proto=http", self.node);
+        if let Ok(host) = host.to_str()
+            && !host.is_empty()
+            && !host.contains(['"', '\\'])
+        {
+            text.push_str(";host=\"");
+            text.push_str(host);
+            text.push('"');
+        }
+        let element =
+            HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"));
+        self.last = Some((host, element.clone()));
+        element
+    }
+}
+
+/// Adds a member to a list that may stand in several lines; they become one.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, member: &HeaderValue) {
+    let joined = match headers.entry(name.clone()) {
+        Entry::Vacant(entry) => {
+            entry.insert(member.clone());
+            return;
+        }
+        Entry::Occupied(entry) => {
+            let mut joined = Vec::new();
+            for value in entry.iter() {
+                joined.extend_from_slice(value.as_bytes());
+                joined.extend_from_slice(b", ");
+            }
+            joined.extend_from_slice(member.as_bytes());
+            joined
+        }
+    };
+    // Made of valid values and ", ": always valid.
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn connection_specific_fields_go_and_others_stay_in_order() {
+        let mut headers = map(&[
+            ("connection", "close, X-Mine"),
+            ("connection", "x-other"),
+            ("x-mine", "1"),
+            ("x-other", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eA=="),
+            ("upgrade", "h2c"),
+            ("te", "gzip, trailers;q=0.5"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        let left = map(&[
+            ("te", "trailers"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+        ]);
+        assert_eq!(headers, left);
+    }
+
+    #[test]
+    fn forwarding_fields_follow_the_policy() {
+        let sent = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+        ];
+        let client = "192.0.2.1:5000".parse().unwrap();
+        let host = HeaderValue::from_static("example.org:80");
+
+        let mut headers = map(&sent);
+        Forwarding::new(ForwardedPolicy::Replace, client).apply(&mut headers, Some(&host));
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "example.org:80");
+        assert_eq!(headers["forwarded"], "for=192.0.2.1;proto=http;host=\"example.org:80\"");
+        assert!(!headers.contains_key("x-real-ip"));
+
+        let mut headers = map(&sent);
+        headers.append("x-forwarded-for", "7.7.7.7".parse().unwrap());
+        Forwarding::new(ForwardedPolicy::Append, client).apply(&mut headers, Some(&host));
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 7.7.7.7, 192.0.2.1");
+        assert_eq!(
+            headers["forwarded"],
+            "for=6.6.6.6, for=192.0.2.1;proto=http;host=\"example.org:80\""
+        );
+
+        let mut headers = map(&sent);
+        Forwarding::new(ForwardedPolicy::Off, client).apply(&mut headers, Some(&host));
+        assert_eq!(headers, map(&sent));
+    }
+
+    #[test]
+    fn addresses_are_written_as_rfc_7239_says() {
+        let apply = |client: &str| {
+            let mut headers = HeaderMap::new();
+            let client = client.parse().unwrap();
+            Forwarding::new(ForwardedPolicy::Replace, client).apply(&mut headers, None);
+            (headers["x-forwarded-for"].clone(), headers["forwarded"].clone())
+        };
+        assert_eq!(
+            apply("[2001:db8::1]:9"),
+            ("2001:db8::1".parse().unwrap(), "for=\"[2001:db8::1]\";proto=http".parse().unwrap())
+        );
+        assert_eq!(apply("[::ffff:192.0.2.7]:9").0, "192.0.2.7");
+    }
+}

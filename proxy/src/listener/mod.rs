@@ -1,0 +1,29 @@
+//! Where clients arrive: sockets shared by all workers through SO_REUSEPORT, and the
+//! loop that accepts on each.
+//!
+//! Invariant: an error of accept(2) never ends the loop, and never makes it spin.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::{config, metrics::ListenerMetrics};
+
+pub mod accept;
+pub mod bind;
+pub mod slots;
+
+/// One listener as one worker sees it.
+#[derive(Debug)]
+pub struct Listener {
+    /// Index in the configuration.
+    pub index: usize,
+    /// Name, shared.
+    pub name: Arc<str>,
+    /// Bound address.
+    pub address: SocketAddr,
+    /// Settings.
+    pub config: config::Listener,
+    /// Counters of this worker.
+    pub metrics: ListenerMetrics,
+    /// Open connections over all workers.
+    pub slots: Arc<slots::Slots>,
+}

@@ -1,0 +1,300 @@
+//! The cells that workers count in, and the handles to them.
+//!
+//! Invariant: a cell has one writing thread. Everything open is counted by a guard that
+//! gives its count back in `Drop`, so a gauge cannot drift, whichever way things end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
+
+use super::{Shared, histogram::Histogram, resolve};
+use crate::error::Kind;
+
+/// Which engine moves the bytes of one direction of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// BPF, inside the kernel.
+    Kernel,
+    /// splice(2) through a pipe.
+    Pipe,
+    /// read and write.
+    Copy,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+/// Counters of one worker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerMetrics {
+    pub(super) index: usize,
+    pub(super) cells: Arc<WorkerCells>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Counters of one listener at one worker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ListenerMetrics(Arc<ListenerCells>);
+
+/// Counters of one upstream at one worker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct UpstreamMetrics(Arc<UpstreamCells>);
+
+/// A client connection, counted as open until this is dropped.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<ListenerCells>);
+
+/// A tunnel, counted as open until this is dropped.
+#[derive(Debug)]
+pub struct OpenTunnel {
+    engine: Engine,
+    cells: Arc<WorkerCells>,
+}
+
+// Aligned so that two workers never write to the same cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct WorkerCells {
+    pub(super) errors: [AtomicU64; KINDS.len()],
+    pub(super) tunnels_opened: [AtomicU64; ENGINES],
+    pub(super) tunnels_open: [AtomicI64; ENGINES],
+    pub(super) tunnel_bytes: [[AtomicU64; 2]; ENGINES],
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct ListenerCells {
+    pub(super) accepted: AtomicU64,
+    pub(super) open: AtomicI64,
+    pub(super) accept_pauses: AtomicU64,
+    pub(super) accept_errors: AtomicU64,
+    /// By first digit of the status, 1 to 5.
+    pub(super) requests: [AtomicU64; 5],
+    pub(super) received_bytes: AtomicU64,
+    pub(super) sent_bytes: AtomicU64,
+    pub(super) duration: Histogram,
+    pub(super) ttfb: Histogram,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct UpstreamCells {
+    pub(super) connects: AtomicU64,
+    pub(super) reuses: AtomicU64,
+    pub(super) connect_failures: AtomicU64,
+    pub(super) stale_retries: AtomicU64,
+}
+
+const ENGINES: usize = 3;
+
+/// Every kind of error, at its [`index`].
+pub(super) const KINDS: [Kind; 25] = [
+    Kind::BadRequest(""),
+    Kind::HeadTooLarge,
+    Kind::UriTooLong,
+    Kind::HeadTimeout,
+    Kind::RequestBodyTimeout,
+    Kind::RequestBodyTooLarge,
+    Kind::NotImplemented(""),
+    Kind::VersionNotSupported,
+    Kind::ExpectationFailed,
+    Kind::ProxyAuthRequired,
+    Kind::Forbidden(""),
+    Kind::NoRoute,
+    Kind::ClientGone,
+    Kind::Resolve,
+    Kind::Connect,
+    Kind::ConnectTimeout,
+    Kind::PoolExhausted,
+    Kind::UpstreamClosed,
+    Kind::BadResponse(""),
+    Kind::ResponseTimeout,
+    Kind::ResponseBodyBroken,
+    Kind::ResponseBodyTimeout,
+    Kind::Draining,
+    Kind::Internal,
+    Kind::MethodNotAllowed,
+];
+
+/// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
+pub(super) fn index(kind: Kind) -> usize {
+    match kind {
+        Kind::BadRequest(_) => 0,
+        Kind::HeadTooLarge => 1,
+        Kind::UriTooLong => 2,
+        Kind::HeadTimeout => 3,
+        Kind::RequestBodyTimeout => 4,
+        Kind::RequestBodyTooLarge => 5,
+        Kind::NotImplemented(_) => 6,
+        Kind::VersionNotSupported => 7,
+        Kind::ExpectationFailed => 8,
+        Kind::ProxyAuthRequired => 9,
+        Kind::Forbidden(_) => 10,
+        Kind::NoRoute => 11,
+        Kind::ClientGone => 12,
+        Kind::Resolve => 13,
+        Kind::Connect => 14,
+        Kind::ConnectTimeout => 15,
+        Kind::PoolExhausted => 16,
+        Kind::UpstreamClosed => 17,
+        Kind::BadResponse(_) => 18,
+        Kind::ResponseTimeout => 19,
+        Kind::ResponseBodyBroken => 20,
+        Kind::ResponseBodyTimeout => 21,
+        Kind::Draining => 22,
+        Kind::Internal => 23,
+        Kind::MethodNotAllowed => 24,
+    }
+}
+
+impl Engine {
+    /// All of them.
+    pub const ALL: [Engine; ENGINES] = [Engine::Kernel, Engine::Pipe, Engine::Copy];
+
+    /// Value of the label `engine`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Kernel => "kernel",
+            Engine::Pipe => "pipe",
+            Engine::Copy => "copy",
+        }
+    }
+}
+
+impl Direction {
+    /// Both of them.
+    pub const ALL: [Direction; 2] = [Direction::Up, Direction::Down];
+
+    /// Value of the label `direction`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        }
+    }
+}
+
+/// Implements: REQ-CTRL-005
+impl WorkerMetrics {
+    /// Counters of a listener, by its name. Takes a lock: once per listener, not per request.
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        ListenerMetrics(resolve(&self.shared.listeners, name, self.index))
+    }
+
+    /// Counters of an upstream, by its name. Takes a lock: once per upstream, not per request.
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics(resolve(&self.shared.upstreams, name, self.index))
+    }
+
+    /// An exchange or a connection went wrong.
+    pub fn error(&self, kind: Kind) {
+        self.cells.errors[index(kind)].fetch_add(1, Relaxed);
+    }
+
+    /// A tunnel opens.
+    pub fn tunnel(&self, engine: Engine) -> OpenTunnel {
+        self.cells.tunnels_opened[engine as usize].fetch_add(1, Relaxed);
+        self.cells.tunnels_open[engine as usize].fetch_add(1, Relaxed);
+        OpenTunnel { engine, cells: self.cells.clone() }
+    }
+}
+
+impl OpenTunnel {
+    /// Bytes that `engine` moved. The two directions of a tunnel may have different engines.
+    pub fn moved(&self, engine: Engine, direction: Direction, bytes: u64) {
+        self.cells.tunnel_bytes[engine as usize][direction as usize].fetch_add(bytes, Relaxed);
+    }
+
+    /// The tunnel goes on with another engine.
+    pub fn switched(&mut self, engine: Engine) {
+        self.cells.tunnels_open[self.engine as usize].fetch_sub(1, Relaxed);
+        self.cells.tunnels_open[engine as usize].fetch_add(1, Relaxed);
+        self.engine = engine;
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.cells.tunnels_open[self.engine as usize].fetch_sub(1, Relaxed);
+    }
+}
+
+impl ListenerMetrics {
+    /// A client has connected.
+    pub fn connection(&self) -> OpenConnection {
+        self.0.accepted.fetch_add(1, Relaxed);
+        self.0.open.fetch_add(1, Relaxed);
+        OpenConnection(self.0.clone())
+    }
+
+    /// Accepting pauses because the limit of connections is reached.
+    pub fn accept_paused(&self) {
+        self.0.accept_pauses.fetch_add(1, Relaxed);
+    }
+
+    /// accept(2) failed.
+    pub fn accept_error(&self) {
+        self.0.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// A request has ended: answered with `status`, first byte of the answer after `ttfb`.
+    pub fn request(&self, status: StatusCode, ttfb: Option<Duration>, duration: Duration) {
+        // Statuses of 600 and more are refused at the upstream; should one pass, it is a fault.
+        let class = (status.as_u16() / 100).clamp(1, 5) as usize;
+        self.0.requests[class - 1].fetch_add(1, Relaxed);
+        self.0.duration.observe(duration);
+        if let Some(ttfb) = ttfb {
+            self.0.ttfb.observe(ttfb);
+        }
+    }
+
+    /// Bytes of request bodies that came from the client.
+    pub fn received(&self, bytes: u64) {
+        self.0.received_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes of response bodies that went to the client.
+    pub fn sent(&self, bytes: u64) {
+        self.0.sent_bytes.fetch_add(bytes, Relaxed);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl UpstreamMetrics {
+    /// A connection was made.
+    pub fn connected(&self) {
+        self.0.connects.fetch_add(1, Relaxed);
+    }
+
+    /// A request took an idle connection from the pool.
+    pub fn reused(&self) {
+        self.0.reuses.fetch_add(1, Relaxed);
+    }
+
+    /// A connection could not be made.
+    pub fn connect_failed(&self) {
+        self.0.connect_failures.fetch_add(1, Relaxed);
+    }
+
+    /// A pooled connection was dead; the request went out again on another.
+    pub fn stale_retry(&self) {
+        self.0.stale_retries.fetch_add(1, Relaxed);
+    }
+}

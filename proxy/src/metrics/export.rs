@@ -1,0 +1,192 @@
+//! A scrape: adds up the cells of all workers and gives them their names.
+//!
+//! Runs on the control plane. Every name that begins with `underpass_` is here, save the
+//! one counter that the access log owns; `_total` and units are appended by the encoder.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use super::{
+    Named, Shared,
+    cells::{Direction, Engine, KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
+    histogram::{Histogram, Totals},
+    lock,
+};
+
+/// First digits of statuses, in the order of the cells.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+#[derive(Debug)]
+pub(super) struct Exporter(pub(super) Arc<Shared>);
+
+impl Collector for Exporter {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let out = &mut encoder;
+        build_info(out)?;
+        out.encode_descriptor("workers", "Data-plane threads", None, MetricType::Gauge)?
+            .encode_gauge(&(self.0.workers.len() as i64))?;
+        listeners(out, &lock(&self.0.listeners))?;
+        upstreams(out, &lock(&self.0.upstreams))?;
+        errors_and_tunnels(out, &self.0.workers)
+    }
+}
+
+fn build_info(out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let labels = [("version", env!("CARGO_PKG_VERSION"))];
+    out.encode_descriptor("build", "What is running", None, MetricType::Info)?.encode_info(&labels)
+}
+
+fn listeners(out: &mut DescriptorEncoder<'_>, all: &Named<ListenerCells>) -> fmt::Result {
+    type Count = fn(&ListenerCells) -> &AtomicU64;
+    let plain: [(&str, &str, Option<Unit>, Count); 5] = [
+        ("connections_accepted", "Connections from clients", None, |c| &c.accepted),
+        ("accept_pauses", "Pauses of accept because of the connection limit", None, |c| {
+            &c.accept_pauses
+        }),
+        ("accept_errors", "Failures of accept", None, |c| &c.accept_errors),
+        ("request_body", "Body bytes from clients", Some(Unit::Bytes), |c| &c.received_bytes),
+        ("response_body", "Body bytes to clients", Some(Unit::Bytes), |c| &c.sent_bytes),
+    ];
+    for (name, help, unit, cell) in plain {
+        counter(out, name, help, unit, |one| {
+            all.iter().try_for_each(|(listener, workers)| {
+                one(&[("listener", &**listener)], sum(workers.values().map(|c| cell(c))))
+            })
+        })?;
+    }
+    gauge(out, "connections_open", "Open connections of clients", |one| {
+        all.iter().try_for_each(|(listener, workers)| {
+            one(&[("listener", &**listener)], level(workers.values().map(|c| &c.open)))
+        })
+    })?;
+    counter(out, "requests", "Requests that have ended, by class of status", None, |one| {
+        all.iter().try_for_each(|(listener, workers)| {
+            CLASSES.iter().enumerate().try_for_each(|(class, name)| {
+                let count = sum(workers.values().map(|c| &c.requests[class]));
+                one(&[("listener", &**listener), ("status", *name)], count)
+            })
+        })
+    })?;
+    type Distribution = fn(&ListenerCells) -> &Histogram;
+    let distributions: [(&str, &str, Distribution); 2] = [
+        ("request_duration", "From the head of a request to the end of its answer", |c| {
+            &c.duration
+        }),
+        ("time_to_first_byte", "From the head of a request to the head of its answer", |c| &c.ttfb),
+    ];
+    for (name, help, cell) in distributions {
+        let mut metric =
+            out.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (listener, workers) in all {
+            let mut totals = Totals::default();
+            workers.values().for_each(|cells| totals.add(cell(cells)));
+            metric.encode_family(&[("listener", &**listener)])?.encode_histogram::<NoLabelSet>(
+                totals.sum_seconds(),
+                totals.count(),
+                &totals.buckets(),
+                None,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt::Result {
+    type Count = fn(&UpstreamCells) -> &AtomicU64;
+    let plain: [(&str, &str, Count); 4] = [
+        ("upstream_connects", "Connections made to servers", |c| &c.connects),
+        ("upstream_reuses", "Requests on a pooled connection", |c| &c.reuses),
+        ("upstream_connect_failures", "Connections that could not be made", |c| {
+            &c.connect_failures
+        }),
+        ("upstream_stale_retries", "Requests sent again because a pooled connection was dead", {
+            |c| &c.stale_retries
+        }),
+    ];
+    for (name, help, cell) in plain {
+        counter(out, name, help, None, |one| {
+            all.iter().try_for_each(|(upstream, workers)| {
+                one(&[("upstream", &**upstream)], sum(workers.values().map(|c| cell(c))))
+            })
+        })?;
+    }
+    Ok(())
+}
+
+fn errors_and_tunnels(out: &mut DescriptorEncoder<'_>, all: &[Arc<WorkerCells>]) -> fmt::Result {
+    counter(out, "errors", "Exchanges that went wrong, by kind", None, |one| {
+        KINDS.iter().try_for_each(|kind| {
+            one(&[("kind", kind.name())], sum(all.iter().map(|c| &c.errors[index(*kind)])))
+        })
+    })?;
+    counter(out, "tunnels_opened", "Tunnels, by the engine they began with", None, |one| {
+        Engine::ALL.iter().try_for_each(|engine| {
+            let count = sum(all.iter().map(|c| &c.tunnels_opened[*engine as usize]));
+            one(&[("engine", engine.name())], count)
+        })
+    })?;
+    gauge(out, "tunnels_open", "Open tunnels, by engine", |one| {
+        Engine::ALL.iter().try_for_each(|engine| {
+            let count = level(all.iter().map(|c| &c.tunnels_open[*engine as usize]));
+            one(&[("engine", engine.name())], count)
+        })
+    })?;
+    let help = "Bytes through tunnels, by engine and direction";
+    counter(out, "tunnel", help, Some(Unit::Bytes), |one| {
+        Engine::ALL.iter().try_for_each(|engine| {
+            Direction::ALL.iter().try_for_each(|direction| {
+                let cells =
+                    all.iter().map(|c| &c.tunnel_bytes[*engine as usize][*direction as usize]);
+                one(&[("engine", engine.name()), ("direction", direction.name())], sum(cells))
+            })
+        })
+    })
+}
+
+/// Name and value of each label of a series.
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// A counter whose series are what `series` hands to its argument.
+fn counter(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+    series: impl FnOnce(&mut dyn FnMut(Labels<'_>, u64) -> fmt::Result) -> fmt::Result,
+) -> fmt::Result {
+    let mut metric = out.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+    series(&mut |labels, value| {
+        metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    })
+}
+
+/// The same for a gauge.
+fn gauge(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl FnOnce(&mut dyn FnMut(Labels<'_>, i64) -> fmt::Result) -> fmt::Result,
+) -> fmt::Result {
+    let mut metric = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    series(&mut |labels, value| metric.encode_family(&labels)?.encode_gauge(&value))
+}
+
+fn sum<'a>(cells: impl Iterator<Item = &'a AtomicU64>) -> u64 {
+    cells.map(|cell| cell.load(Relaxed)).sum()
+}
+
+fn level<'a>(cells: impl Iterator<Item = &'a AtomicI64>) -> i64 {
+    cells.map(|cell| cell.load(Relaxed)).sum()
+}

@@ -1,0 +1,124 @@
+//! What is counted, and where it is added up.
+//!
+//! Each worker counts in cells of its own and nobody waits for anybody: a handle is
+//! looked up once, when a listener or an upstream starts, and from then on counting is
+//! one relaxed atomic addition in memory that no other thread writes. A scrape, on the
+//! control plane, reads the cells of all workers and adds them up.
+//!
+//! Invariant: nothing that is called per request takes a lock, allocates or looks up a
+//! label. Names and help texts are in `export.rs` and nowhere else.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
+
+mod cells;
+mod export;
+mod histogram;
+mod process;
+#[cfg(test)]
+mod tests;
+
+pub use cells::{
+    Direction, Engine, ListenerMetrics, OpenConnection, OpenTunnel, UpstreamMetrics, WorkerMetrics,
+};
+use cells::{ListenerCells, UpstreamCells, WorkerCells};
+
+/// Content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    shared: Arc<Shared>,
+    access_log_dropped: Counter,
+}
+
+/// What scrape and workers both see.
+struct Shared {
+    workers: Vec<Arc<WorkerCells>>,
+    // Locked when a listener or an upstream starts, and during a scrape; never per request.
+    listeners: Mutex<Named<ListenerCells>>,
+    upstreams: Mutex<Named<UpstreamCells>>,
+}
+
+/// The cells of each name, by number of the worker.
+type Named<T> = BTreeMap<Box<str>, BTreeMap<usize, Arc<T>>>;
+
+impl Metrics {
+    /// Cells for `workers` data-plane threads.
+    pub fn new(workers: usize) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            listeners: Mutex::default(),
+            upstreams: Mutex::default(),
+        });
+        let access_log_dropped = Counter::default();
+        let mut registry = Registry::default();
+        let ours = registry.sub_registry_with_prefix("underpass");
+        ours.register(
+            "access_log_lines_dropped",
+            "Access log lines that found the queue full or could not be written",
+            access_log_dropped.clone(),
+        );
+        ours.register_collector(Box::new(export::Exporter(shared.clone())));
+        registry.register_collector(Box::new(process::Process::starting_now()));
+        Arc::new(Self { registry, shared, access_log_dropped })
+    }
+
+    /// The handle of one worker.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn worker(&self, index: usize) -> WorkerMetrics {
+        WorkerMetrics {
+            index,
+            cells: self.shared.workers[index].clone(),
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// What the access log counts its losses in.
+    pub fn access_log_dropped(&self) -> Counter {
+        self.access_log_dropped.clone()
+    }
+
+    /// Everything, in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        text::encode(&mut text, &self.registry).expect("a String takes everything");
+        text
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("workers", &self.shared.workers.len()).finish()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+/// The cells of `name` at `worker`; the same ones each time, so that a listener which is
+/// bound again after a reload goes on counting.
+fn resolve<T: Default>(all: &Mutex<Named<T>>, name: &str, worker: usize) -> Arc<T> {
+    let mut all = lock(all);
+    let workers = match all.get_mut(name) {
+        Some(workers) => workers,
+        None => all.entry(name.into()).or_default(),
+    };
+    workers.entry(worker).or_default().clone()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The maps are whole after every step, so a panic elsewhere leaves them usable.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,96 @@
+//! The only table from error to status, and the answers made from it.
+//!
+//! Peers get fixed text; causes go to the log.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{body::BodyStream, error::Kind, exchange::Exchange};
+
+/// The status that a client is sent for a fault.
+pub fn status(kind: Kind) -> StatusCode {
+    use Kind::*;
+    match kind {
+        BadRequest(_) => StatusCode::BAD_REQUEST,
+        HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        UriTooLong => StatusCode::URI_TOO_LONG,
+        HeadTimeout | RequestBodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        RequestBodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+        MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+        ProxyAuthRequired => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        Forbidden(_) => StatusCode::FORBIDDEN,
+        NoRoute => StatusCode::NOT_FOUND,
+        // Nobody is there to read it.
+        ClientGone => StatusCode::BAD_REQUEST,
+        Resolve | Connect | UpstreamClosed | BadResponse(_) | ResponseBodyBroken => {
+            StatusCode::BAD_GATEWAY
+        }
+        ConnectTimeout | ResponseTimeout | ResponseBodyTimeout => StatusCode::GATEWAY_TIMEOUT,
+        PoolExhausted | Draining => StatusCode::SERVICE_UNAVAILABLE,
+        Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Whether what follows on the connection cannot be trusted, or will not be read.
+fn closes(kind: Kind) -> bool {
+    use Kind::*;
+    matches!(
+        kind,
+        BadRequest(_)
+            | HeadTooLarge
+            | UriTooLong
+            | HeadTimeout
+            | RequestBodyTimeout
+            | RequestBodyTooLarge
+            | NotImplemented(_)
+            | VersionNotSupported
+            | ClientGone
+            | Draining
+            | Internal
+    )
+}
+
+/// The answer to an exchange that failed before its head was sent.
+pub fn error(kind: Kind, exchange: Rc<Exchange>) -> Response<BodyStream> {
+    let status = status(kind);
+    exchange.fail(kind);
+    exchange.answer(status);
+    let reason = status.canonical_reason().unwrap_or("Error");
+    let text = match (kind, kind.detail()) {
+        // Which server or which rule of its answer: nothing for clients.
+        (Kind::BadResponse(_), _) | (_, None) => format!("{} {reason}\n", status.as_u16()),
+        (_, Some(detail)) => format!("{} {reason}: {detail}\n", status.as_u16()),
+    };
+    let length = text.len();
+    let mut response = Response::new(BodyStream::fixed(Bytes::from(text), exchange));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    if closes(kind) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    match kind {
+        Kind::ProxyAuthRequired => {
+            let challenge =
+                HeaderValue::from_static("Basic realm=\"underpass\", charset=\"UTF-8\"");
+            headers.insert(header::PROXY_AUTHENTICATE, challenge);
+        }
+        Kind::MethodNotAllowed => {
+            // RFC 9110 section 15.5.6: what would be allowed is the target's to say; these
+            // are what this proxy never refuses.
+            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            headers.insert(header::ALLOW, allow);
+        }
+        Kind::PoolExhausted | Kind::Draining => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+    response
+}

@@ -1,0 +1,214 @@
+//! One direction of a tunnel: bytes from one end to the other, by whichever engine.
+//!
+//! Invariant (see `mod.rs`): filled only when nothing is held. The end of the source is
+//! passed on (shutdown) after the last byte; a fault ends the lane and drops what it held.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+
+use crate::config::SpliceMode;
+
+use super::{
+    TURN_BYTES,
+    buffer::Buffer,
+    copy,
+    endpoint::Endpoint,
+    meter::{Engine, Meter},
+    picker::Picker,
+    pipe, pipe_pool,
+};
+
+/// One direction.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    held: Held,
+    stage: Stage,
+    picker: Picker,
+    /// Whether the end of the source is told to the other side.
+    passes_end: bool,
+}
+
+/// Why a lane could not go on, by the end that failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// Reading.
+    From(io::Error),
+    /// Writing.
+    To(io::Error),
+}
+
+/// The one container of bytes.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    /// Read by others, before the lane began.
+    Early(Bytes),
+    Buffer(Buffer),
+    Pipe(pipe_pool::Pooled),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Moving,
+    /// The source has ended, the other side has yet to be told.
+    Ending,
+    Done,
+}
+
+impl Lane {
+    /// A lane that sends `early` before anything that it reads.
+    pub(crate) fn new(mode: SpliceMode, splicable: bool, early: Bytes, meter: &Meter) -> Self {
+        let picker = Picker::new(mode, splicable);
+        let (engine, why) = picker.engine();
+        meter.show(engine, why);
+        let held = if early.is_empty() { Held::Nothing } else { Held::Early(early) };
+        Self { held, stage: Stage::Moving, picker, passes_end: true }
+    }
+
+    /// Whether all has been said, or the lane has failed.
+    pub(crate) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// From now on the end of the source is not told to the other side: it is not a clean one.
+    pub(crate) fn conceal_end(&mut self) {
+        self.passes_end = false;
+        if self.stage == Stage::Ending {
+            self.stage = Stage::Done;
+        }
+    }
+
+    /// Moves what can be moved, up to [`TURN_BYTES`]. Ready when the source has ended and
+    /// the other side has been told; not to be polled again after a fault.
+    pub(crate) fn poll<F: Endpoint, T: Endpoint>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &F,
+        to: &T,
+        meter: &Meter,
+    ) -> Poll<Result<(), Fault>> {
+        let mut turn = 0;
+        loop {
+            let step = match self.stage {
+                Stage::Done => return Poll::Ready(Ok(())),
+                Stage::Ending => to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done),
+                Stage::Moving => self.poll_move(cx, from, to, meter, &mut turn),
+            };
+            match ready!(step) {
+                Ok(stage) => self.stage = stage,
+                Err(fault) => {
+                    self.stage = Stage::Done;
+                    self.held = Held::Nothing;
+                    return Poll::Ready(Err(fault));
+                }
+            }
+        }
+    }
+
+    /// Sends what is held, then fetches more. Ready with what comes next.
+    fn poll_move<F: Endpoint, T: Endpoint>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &F,
+        to: &T,
+        meter: &Meter,
+        turn: &mut usize,
+    ) -> Poll<Result<Stage, Fault>> {
+        while let Some(sent) = ready!(self.poll_drain(cx, to)).map_err(Fault::To)? {
+            meter.add(sent);
+            *turn += sent;
+        }
+        if *turn >= TURN_BYTES {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let (engine, why) = self.picker.engine();
+        let filled = ready!(self.poll_fill(cx, from, engine)).map_err(Fault::From)?;
+        if self.picker.engine() != (engine, why) {
+            let (engine, why) = self.picker.engine();
+            meter.show(engine, why);
+        }
+        Poll::Ready(Ok(match filled {
+            Filled::Some | Filled::OtherEngine => Stage::Moving,
+            Filled::End if self.passes_end => Stage::Ending,
+            Filled::End => Stage::Done,
+        }))
+    }
+
+    /// Writes once; `None` when nothing is held.
+    fn poll_drain<T: Endpoint>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &T,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let sent = match &mut self.held {
+            Held::Early(bytes) if !bytes.is_empty() => {
+                let n = ready!(to.poll_write(cx, bytes))?;
+                bytes.advance(n);
+                n
+            }
+            Held::Buffer(buffer) if !buffer.is_empty() => ready!(copy::poll_drain(cx, to, buffer))?,
+            Held::Pipe(pipe) if !pipe.is_empty() => {
+                ready!(pipe.poll_drain(cx, to.tcp().expect("a pipe leads to a socket")))?
+            }
+            _ => return Poll::Ready(Ok(None)),
+        };
+        Poll::Ready(Ok(Some(sent)))
+    }
+
+    /// Reads once. On `Pending` nothing is held: buffer or pipe are back in their pool.
+    fn poll_fill<F: Endpoint>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &F,
+        engine: Engine,
+    ) -> Poll<io::Result<Filled>> {
+        match (engine, std::mem::replace(&mut self.held, Held::Nothing)) {
+            (Engine::Copy, held) => {
+                let held = if let Held::Buffer(buffer) = held { Some(buffer) } else { None };
+                let Some(buffer) = ready!(copy::poll_fill(cx, from, held))? else {
+                    return Poll::Ready(Ok(Filled::End));
+                };
+                self.picker.filled(engine, buffer.pending().len());
+                self.held = Held::Buffer(buffer);
+            }
+            (Engine::Pipe, held) => {
+                ready!(from.poll_readable(cx))?;
+                let mut pipe = match held {
+                    Held::Pipe(pipe) => pipe,
+                    _ => match pipe_pool::take() {
+                        Ok(pipe) => pipe,
+                        Err(_) => {
+                            self.picker.no_pipe();
+                            return Poll::Ready(Ok(Filled::OtherEngine));
+                        }
+                    },
+                };
+                let socket = from.tcp().expect("a pipe comes from a socket");
+                match ready!(pipe.poll_fill(cx, socket)) {
+                    Ok(0) => return Poll::Ready(Ok(Filled::End)),
+                    Ok(n) => self.picker.filled(engine, n),
+                    Err(error) if pipe::is_unsupported(&error) => {
+                        self.picker.no_splice();
+                        return Poll::Ready(Ok(Filled::OtherEngine));
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+                self.held = Held::Pipe(pipe);
+            }
+        }
+        Poll::Ready(Ok(Filled::Some))
+    }
+}
+
+/// What came of a fill.
+enum Filled {
+    Some,
+    End,
+    /// Nothing yet: the engine is not to be had, the picker knows.
+    OtherEngine,
+}

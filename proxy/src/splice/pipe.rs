@@ -1,0 +1,106 @@
+//! Engine `pipe`: splice(2) from a socket into a pipe and on into the other socket.
+//!
+//! Invariant: `len` is exactly what the pipe holds, and it is filled only when that is 0.
+//! A splice may move less than there is, for want of slots (one per fragment of an skb,
+//! however small), so neither a short fill nor a short drain says anything about the
+//! socket; only EAGAIN does, and only because the pipe cannot be its cause (see `mod.rs`).
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    task::{Context, Poll, ready},
+};
+
+use rustix::{
+    io::retry_on_intr,
+    pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
+};
+use tokio::{io::Interest, net::TcpStream};
+
+use super::PIPE_BYTES;
+
+/// A pipe and how much is in it.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    room: usize,
+    len: usize,
+}
+
+impl Pipe {
+    /// Makes one; smaller than asked for where the system does not grant it.
+    pub(super) fn new() -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        // EPERM above fs.pipe-max-size or pipe-user-pages-soft: the default is good enough.
+        let room = match fcntl_setpipe_size(&write, PIPE_BYTES) {
+            Ok(room) => room,
+            Err(_) => fcntl_getpipe_size(&write)?,
+        };
+        Ok(Self { read, write, room, len: 0 })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Moves what the socket has, as far as there is room; 0 is the end.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+    ) -> Poll<io::Result<usize>> {
+        assert!(self.is_empty(), "filled before it was drained");
+        loop {
+            ready!(from.poll_read_ready(cx))?;
+            let moved = from.try_io(Interest::READABLE, || {
+                Ok(retry_on_intr(|| splice(from, None, &self.write, None, self.room, flags()))?)
+            });
+            if let Some(result) = unless_blocked(moved) {
+                return Poll::Ready(result.inspect(|n| self.len = *n));
+            }
+        }
+    }
+
+    /// Moves what the socket takes; returns how much.
+    pub(super) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(to.poll_write_ready(cx))?;
+            // Not more than is there: else the kernel expects more and holds the last
+            // segment back (MSG_MORE).
+            let moved = to.try_io(Interest::WRITABLE, || {
+                Ok(retry_on_intr(|| splice(&self.read, None, to, None, self.len, flags()))?)
+            });
+            match unless_blocked(moved) {
+                Some(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Some(result) => return Poll::Ready(result.inspect(|n| self.len -= *n)),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Whether this error says that splice(2) is not to be had for these sockets (an old or
+/// emulated kernel, a seccomp filter), as opposed to a fault of the connection.
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP)
+    )
+}
+
+fn flags() -> SpliceFlags {
+    SpliceFlags::MOVE | SpliceFlags::NONBLOCK
+}
+
+fn unless_blocked(result: io::Result<usize>) -> Option<io::Result<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        other => Some(other),
+    }
+}

@@ -1,0 +1,343 @@
+//! The live table of tunnels: who, where to, by which engine, how much, since when.
+//!
+//! Invariant: an entry is in the table exactly as long as its [`Ticket`] lives. The lock is
+//! taken once when a tunnel opens and once when it ends; everything that changes in
+//! between is an atomic in the entry, written by the tunnel's worker and read by anybody,
+//! so looking at the table wakes nobody.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::splice::{Engine, Meter};
+
+/// All tunnels of the process. Cheap to clone.
+///
+/// Implements: REQ-TUN-004
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    last_id: AtomicU64,
+    open: Mutex<BTreeMap<u64, Arc<Entry>>>,
+}
+
+/// How a tunnel came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// 101 to `Upgrade: websocket` (RFC 6455).
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// 101 to any other `Upgrade` (RFC 9110 7.8).
+    Upgrade,
+    /// 2xx to CONNECT (RFC 9110 9.3.6).
+    Connect,
+}
+
+impl Kind {
+    /// Stable name, as in `/tunnels` and the access log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::WebSocket => "websocket",
+            Kind::Upgrade => "upgrade",
+            Kind::Connect => "connect",
+        }
+    }
+}
+
+/// What is known of a tunnel when it opens.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// How it came to be.
+    pub kind: Kind,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The server, as it was asked for or as it is configured.
+    pub upstream: String,
+    /// The listener's name.
+    pub listener: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: Info,
+    to_upstream: Meter,
+    to_downstream: Meter,
+    started: SystemTime,
+    opened: Instant,
+    /// Microseconds from `opened` to the last byte.
+    last_activity: AtomicU64,
+    end: Notify,
+}
+
+/// A tunnel's place in the table; dropping it gives it up.
+#[derive(Debug)]
+pub struct Ticket {
+    id: u64,
+    entry: Arc<Entry>,
+    registry: Registry,
+}
+
+/// One tunnel, as it stood when the snapshot was taken.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct View {
+    /// Unique in the process.
+    pub id: u64,
+    /// How it came to be.
+    pub kind: Kind,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The server, as it was asked for or as it is configured.
+    pub upstream: String,
+    /// The listener's name.
+    pub listener: String,
+    /// What moves the bytes.
+    pub engine: Directions<EngineView>,
+    /// Bytes handed on.
+    pub bytes: Directions<u64>,
+    /// Unix time, seconds.
+    pub started: f64,
+    /// Since the last byte in either direction, seconds.
+    pub idle_seconds: f64,
+}
+
+/// One value per direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Directions<T> {
+    /// Client to server.
+    pub to_upstream: T,
+    /// Server to client.
+    pub to_downstream: T,
+}
+
+/// Engine of a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct EngineView {
+    /// Its name.
+    pub name: Engine,
+    /// Why not a faster one, where something stands in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+impl Registry {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Enters a tunnel.
+    pub fn open(&self, info: Info) -> Ticket {
+        let id = self.shared.last_id.fetch_add(1, Relaxed) + 1;
+        let entry = Arc::new(Entry {
+            info,
+            to_upstream: Meter::default(),
+            to_downstream: Meter::default(),
+            started: SystemTime::now(),
+            opened: Instant::now(),
+            last_activity: AtomicU64::new(0),
+            end: Notify::new(),
+        });
+        self.lock().insert(id, entry.clone());
+        Ticket { id, entry, registry: self.clone() }
+    }
+
+    /// All open tunnels, oldest first.
+    pub fn snapshot(&self) -> Vec<View> {
+        // Views are made after the lock is let go: a long table must not hold up workers.
+        let entries: Vec<_> = self.lock().iter().map(|(id, entry)| (*id, entry.clone())).collect();
+        entries.into_iter().map(|(id, entry)| entry.view(id)).collect()
+    }
+
+    /// Tells a tunnel to end. Whether there is one of that id.
+    pub fn end(&self, id: u64) -> bool {
+        let entry = self.lock().get(&id).cloned();
+        entry.is_some_and(|entry| {
+            // Keeps for a tunnel that is not waiting yet.
+            entry.end.notify_one();
+            true
+        })
+    }
+
+    /// Open tunnels.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Entry>>> {
+        // Every critical section is one call into the map: it is whole even if one panicked.
+        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn view(&self, id: u64) -> View {
+        let engine = |meter: &Meter| {
+            let (name, why) = meter.standing();
+            EngineView { name, reason: why.map(|why| why.name()) }
+        };
+        View {
+            id,
+            kind: self.info.kind,
+            client: self.info.client,
+            upstream: self.info.upstream.clone(),
+            listener: self.info.listener.to_string(),
+            engine: Directions {
+                to_upstream: engine(&self.to_upstream),
+                to_downstream: engine(&self.to_downstream),
+            },
+            bytes: Directions {
+                to_upstream: self.to_upstream.bytes(),
+                to_downstream: self.to_downstream.bytes(),
+            },
+            started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            idle_seconds: self.idle().as_secs_f64(),
+        }
+    }
+
+    fn idle(&self) -> Duration {
+        let active = Duration::from_micros(self.last_activity.load(Relaxed));
+        self.opened.elapsed().saturating_sub(active)
+    }
+}
+
+impl Ticket {
+    /// The tunnel's id in the table.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Bytes handed on so far: to the server, to the client.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.entry.to_upstream.bytes(), self.entry.to_downstream.bytes())
+    }
+
+    /// The engines that move the bytes now.
+    pub fn engines(&self) -> Directions<Engine> {
+        Directions {
+            to_upstream: self.entry.to_upstream.standing().0,
+            to_downstream: self.entry.to_downstream.standing().0,
+        }
+    }
+
+    pub(super) fn to_upstream(&self) -> &Meter {
+        &self.entry.to_upstream
+    }
+
+    pub(super) fn to_downstream(&self) -> &Meter {
+        &self.entry.to_downstream
+    }
+
+    /// A byte has moved.
+    pub(super) fn touch(&self) {
+        let micros = self.entry.opened.elapsed().as_micros();
+        self.entry.last_activity.store(micros.try_into().unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Time since a byte moved.
+    pub(super) fn idle(&self) -> Duration {
+        self.entry.idle()
+    }
+
+    /// Resolves when somebody wants the tunnel to end.
+    pub(super) async fn ended(&self) {
+        self.entry.end.notified().await;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.registry.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> Info {
+        Info {
+            kind: Kind::WebSocket,
+            client: "192.0.2.1:4711".parse().unwrap(),
+            upstream: "127.0.0.1:3000".into(),
+            listener: "web".into(),
+        }
+    }
+
+    #[test]
+    fn an_entry_lives_as_long_as_its_ticket() {
+        let registry = Registry::new();
+        let first = registry.open(info());
+        let second = registry.open(info());
+        assert_ne!(first.id(), second.id());
+        assert_eq!(
+            registry.snapshot().iter().map(|view| view.id).collect::<Vec<_>>(),
+            [first.id(), second.id()]
+        );
+        let id = first.id();
+        drop(first);
+        assert_eq!(registry.len(), 1);
+        assert!(!registry.end(id));
+        drop(second);
+        assert!(registry.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_end_ordered_before_anybody_waits_is_kept() {
+        let registry = Registry::new();
+        let ticket = registry.open(info());
+        assert!(registry.end(ticket.id()));
+        ticket.ended().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_time_counts_from_the_last_byte() {
+        let registry = Registry::new();
+        let ticket = registry.open(info());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(registry.snapshot()[0].idle_seconds, 5.0);
+        ticket.touch();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(registry.snapshot()[0].idle_seconds, 2.0);
+    }
+
+    #[test]
+    fn a_view_has_stable_json() {
+        let registry = Registry::new();
+        let _ticket = registry.open(info());
+        let mut json = serde_json::to_value(registry.snapshot()).unwrap();
+        let view = json[0].as_object_mut().unwrap();
+        assert!(view.remove("started").unwrap().as_f64().unwrap() > 1.7e9);
+        assert!(view.remove("idle_seconds").unwrap().is_number());
+        assert_eq!(
+            json[0],
+            serde_json::json!({
+                "id": 1,
+                "kind": "websocket",
+                "client": "192.0.2.1:4711",
+                "upstream": "127.0.0.1:3000",
+                "listener": "web",
+                "engine": {"to_upstream": {"name": "copy"}, "to_downstream": {"name": "copy"}},
+                "bytes": {"to_upstream": 0, "to_downstream": 0},
+            })
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! Names to addresses to a connected socket. Runs off the hot path.
+//!
+//! Implements: REQ-CORE-001.F-001
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    config::{ForwardPolicy, Server},
+    error::{Error, Kind},
+};
+
+/// Connects to a server, trying its addresses in the order the system gives.
+///
+/// With a `policy` only addresses it permits are tried: the look-up and the check are of
+/// the same addresses, so a name cannot point elsewhere in between.
+///
+/// # Errors
+/// [`Kind::Resolve`], [`Kind::Connect`], [`Kind::Forbidden`]. No time limit of its own.
+pub async fn connect(
+    server: &Server,
+    policy: Option<&ForwardPolicy>,
+) -> Result<(TcpStream, SocketAddr), Error> {
+    let addresses = resolve(server).await?;
+    let mut last = Error::new(Kind::Resolve).retry_safe();
+    for address in addresses {
+        if let Some(policy) = policy
+            && let Err(rule) = policy.permits(address.ip(), address.port())
+        {
+            last = Error::new(Kind::Forbidden(rule));
+            continue;
+        }
+        match TcpStream::connect(address).await.and_then(prepare) {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => last = Error::because(Kind::Connect, error).retry_safe(),
+        }
+    }
+    Err(last)
+}
+
+fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn resolve(server: &Server) -> Result<Vec<SocketAddr>, Error> {
+    if let Ok(address) = server.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, server.port)]);
+    }
+    // getaddrinfo, on a thread of the runtime's blocking pool: a slow resolver holds up
+    // this request only.
+    match tokio::net::lookup_host((server.host.as_str(), server.port)).await {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(Error::because(Kind::Resolve, error).retry_safe()),
+    }
+}

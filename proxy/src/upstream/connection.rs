@@ -1,0 +1,241 @@
+//! One connection to a server: the end that sends a request, and the task that drives it.
+//!
+//! A [`Connection`] is checked out by one exchange. It goes back to its pool only by
+//! [`Connection::give_back`]; dropped in any other way it ends the socket at once, which
+//! is how a client that goes away ends the upstream request.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use tokio::net::TcpStream;
+
+use super::pool::ServerPool;
+use crate::{
+    body::BodyStream,
+    wire::{
+        head::Bounds,
+        upstream::{Shared, UpstreamIo},
+    },
+};
+
+/// What a connection's task and its user tell each other.
+#[derive(Debug)]
+pub struct Link {
+    /// Interim responses and faults of the wire.
+    pub wire: Rc<Shared>,
+    /// The server's address.
+    pub address: SocketAddr,
+    killed: Cell<bool>,
+    returning: RefCell<Option<http1::SendRequest<BodyStream>>>,
+    tunnel: RefCell<Option<(TcpStream, Bytes)>>,
+    ended: Cell<bool>,
+    driver: RefCell<Option<Waker>>,
+    user: RefCell<Option<Waker>>,
+    pool: Weak<ServerPool>,
+}
+
+impl Link {
+    fn wake_driver(&self) {
+        if let Some(waker) = &*self.driver.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// After a 101: the bare socket, and what the server sent behind its head. `None` if
+    /// the connection ended otherwise.
+    pub async fn tunnel(&self) -> Option<(TcpStream, Bytes)> {
+        poll_fn(|cx| {
+            if let Some(parts) = self.tunnel.borrow_mut().take() {
+                return Poll::Ready(Some(parts));
+            }
+            if self.ended.get() {
+                return Poll::Ready(None);
+            }
+            *self.user.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// A checked-out connection.
+#[derive(Debug)]
+pub struct Connection {
+    sender: Option<http1::SendRequest<BodyStream>>,
+    link: Rc<Link>,
+    reused: bool,
+}
+
+impl Connection {
+    /// Starts HTTP/1.1 on a fresh socket. `pool` is where it may go when it is done.
+    pub async fn start(
+        stream: TcpStream,
+        address: SocketAddr,
+        bounds: Bounds,
+        preserve_header_case: bool,
+        pool: Weak<ServerPool>,
+    ) -> hyper::Result<Self> {
+        let wire = Rc::new(Shared::default());
+        let link = Rc::new(Link {
+            wire: Rc::clone(&wire),
+            address,
+            killed: Cell::new(false),
+            returning: RefCell::new(None),
+            tunnel: RefCell::new(None),
+            ended: Cell::new(false),
+            driver: RefCell::new(None),
+            user: RefCell::new(None),
+            pool,
+        });
+        let io = UpstreamIo::new(stream, bounds, wire);
+        let (sender, connection) = http1::Builder::new()
+            .preserve_header_case(preserve_header_case)
+            .max_headers(bounds.max_headers)
+            .max_buf_size(buffer_bytes(bounds.max_bytes))
+            .handshake(io)
+            .await?;
+        tokio::task::spawn_local(drive(connection, Rc::clone(&link)));
+        Ok(Self { sender: Some(sender), link, reused: false })
+    }
+
+    /// Takes a kept one into use.
+    pub(super) fn resume(sender: http1::SendRequest<BodyStream>, link: Rc<Link>) -> Self {
+        Self { sender: Some(sender), link, reused: true }
+    }
+
+    /// Whether it carried a request before, so that the server may have closed it meanwhile.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// What is known of its wire.
+    pub fn link(&self) -> &Rc<Link> {
+        &self.link
+    }
+
+    /// Sends a request. The future resolves with the final response head.
+    ///
+    /// # Errors
+    /// As hyper's; the request comes back if not a byte of it was written.
+    pub fn send(
+        &mut self,
+        request: Request<BodyStream>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>>
+    + 'static
+    + use<> {
+        self.link.wire.expect(request.method() == http::Method::HEAD);
+        let sent = self.sender.as_mut().map(|sender| sender.try_send_request(request));
+        async move {
+            match sent {
+                Some(response) => response.await,
+                // `sender` is taken only by `give_back`, which consumes the connection.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The exchange is complete, both ways: keep the connection for the next one.
+    pub fn give_back(mut self) {
+        let (Some(sender), Some(pool)) = (self.sender.take(), self.link.pool.upgrade()) else {
+            return;
+        };
+        if sender.is_ready() {
+            pool.put(sender, Rc::clone(&self.link));
+        } else if !sender.is_closed() {
+            // hyper has not yet seen that it is idle; its task returns it then.
+            *self.link.returning.borrow_mut() = Some(sender);
+            self.link.wake_driver();
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.sender.is_some() {
+            self.link.killed.set(true);
+            self.link.wake_driver();
+        }
+    }
+}
+
+/// hyper's buffers: room for a head and a good piece of a body.
+pub fn buffer_bytes(max_head_bytes: usize) -> usize {
+    max_head_bytes + 64 * 1024
+}
+
+type Http1 = http1::Connection<UpstreamIo, BodyStream>;
+
+async fn drive(mut connection: Http1, link: Rc<Link>) {
+    let ended = poll_fn(|cx| poll_drive(&mut connection, &link, cx)).await;
+    if let Some(Ok(())) = ended {
+        let parts = connection.into_parts();
+        let (stream, behind) = parts.io.into_tunnel();
+        *link.tunnel.borrow_mut() = Some((stream, join(parts.read_buf, behind)));
+    } else if let Some(Err(error)) = ended {
+        tracing::debug!(server = %link.address, %error, "upstream connection ended");
+    }
+    link.ended.set(true);
+    if let Some(waker) = link.user.borrow_mut().take() {
+        waker.wake();
+    }
+    if let Some(pool) = link.pool.upgrade() {
+        pool.closed();
+    }
+}
+
+/// `None`: killed.
+fn poll_drive(
+    connection: &mut Http1,
+    link: &Rc<Link>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<hyper::Result<()>>> {
+    if link.killed.get() {
+        return Poll::Ready(None);
+    }
+    {
+        let mut driver = link.driver.borrow_mut();
+        match &mut *driver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *driver = Some(cx.waker().clone()),
+        }
+    }
+    let poll = connection.poll_without_shutdown(cx);
+    if poll.is_pending()
+        && link.returning.borrow().is_some()
+        && let Some(sender) = link.returning.take()
+    {
+        if sender.is_ready() {
+            if let Some(pool) = link.pool.upgrade() {
+                pool.put(sender, Rc::clone(link));
+            }
+        } else if !sender.is_closed() {
+            *link.returning.borrow_mut() = Some(sender);
+        }
+    }
+    poll.map(Some)
+}
+
+/// Two runs of bytes as one, in order.
+pub fn join(first: Bytes, second: Bytes) -> Bytes {
+    if second.is_empty() {
+        first
+    } else if first.is_empty() {
+        second
+    } else {
+        let mut both = BytesMut::with_capacity(first.len() + second.len());
+        both.extend_from_slice(&first);
+        both.extend_from_slice(&second);
+        both.freeze()
+    }
+}

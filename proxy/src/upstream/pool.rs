@@ -1,0 +1,210 @@
+//! Connections to one server, kept by one worker, in two layers: what is there without
+//! waiting, and what has to be made.
+//!
+//! Invariant: an idle connection in the pool has carried whole exchanges only, and its
+//! task still watches it; one that the server closes leaves by itself.
+//!
+//! Implements: REQ-CTRL-001
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    time::Duration,
+};
+
+use hyper::client::conn::http1;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    connect,
+    connection::{Connection, Link},
+};
+use crate::{
+    body::BodyStream,
+    config::{ForwardPolicy, Server},
+    error::{Error, Kind},
+    metrics::UpstreamMetrics,
+    wire::head::Bounds,
+};
+
+/// Limits of one pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Idle connections kept.
+    pub max_idle: usize,
+    /// How long one is kept idle.
+    pub idle_timeout: Duration,
+    /// Connections open at once, `None`: any number.
+    pub max_open: Option<usize>,
+}
+
+/// How a new connection is made, and for how long one is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Making<'a> {
+    /// Look-up, connect and waiting together.
+    pub timeout: Duration,
+    /// Bounds of response heads.
+    pub bounds: Bounds,
+    /// Keep the case of header names.
+    pub preserve_header_case: bool,
+    /// Addresses that may be connected to, for a forward proxy.
+    pub policy: Option<&'a ForwardPolicy>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<BodyStream>,
+    link: Rc<Link>,
+    since: Instant,
+}
+
+/// The connections of one worker to one server.
+pub struct ServerPool {
+    server: Server,
+    settings: Settings,
+    metrics: UpstreamMetrics,
+    idle: RefCell<VecDeque<Idle>>,
+    open: Cell<usize>,
+    freed: Notify,
+}
+
+impl std::fmt::Debug for ServerPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerPool")
+            .field("server", &self.server)
+            .field("open", &self.open)
+            .finish()
+    }
+}
+
+impl ServerPool {
+    /// An empty pool.
+    pub fn new(server: Server, settings: Settings, metrics: UpstreamMetrics) -> Self {
+        Self {
+            server,
+            settings,
+            metrics,
+            idle: RefCell::default(),
+            open: Cell::new(0),
+            freed: Notify::new(),
+        }
+    }
+
+    /// The server it leads to.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Counters of the upstream.
+    pub fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
+    }
+
+    /// Whether nothing is open and nothing kept.
+    pub fn is_unused(&self) -> bool {
+        self.open.get() == 0
+    }
+
+    /// A kept connection, the one used last. Never waits.
+    pub fn try_acquire(&self) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { sender, link, .. }) = idle.pop_back() {
+            if sender.is_ready() {
+                self.metrics.reused();
+                return Some(Connection::resume(sender, link));
+            }
+        }
+        None
+    }
+
+    /// A fresh connection, or one that another exchange gives back meanwhile.
+    ///
+    /// # Errors
+    /// [`Kind::ConnectTimeout`] or [`Kind::PoolExhausted`] after `making.timeout`, or as
+    /// [`connect::connect`]. All are safe to retry elsewhere.
+    pub async fn acquire_slow(self: &Rc<Self>, making: Making<'_>) -> Result<Connection, Error> {
+        let deadline = Instant::now() + making.timeout;
+        while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
+            let freed = self.freed.notified();
+            if let Some(connection) = self.try_acquire() {
+                return Ok(connection);
+            }
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                return Err(Error::new(Kind::PoolExhausted).retry_safe());
+            }
+        }
+        // Counted before it is made, so that many at once do not pass the limit together.
+        let place = Place::take(self);
+        let connect = connect::connect(&self.server, making.policy);
+        let (stream, address) = match tokio::time::timeout_at(deadline, connect).await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => {
+                self.metrics.connect_failed();
+                return Err(error);
+            }
+            Err(_) => {
+                self.metrics.connect_failed();
+                return Err(Error::new(Kind::ConnectTimeout).retry_safe());
+            }
+        };
+        self.metrics.connected();
+        let pool = Rc::downgrade(self);
+        let started =
+            Connection::start(stream, address, making.bounds, making.preserve_header_case, pool);
+        let connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
+        place.keep();
+        Ok(connection)
+    }
+
+    pub(super) fn put(&self, sender: http1::SendRequest<BodyStream>, link: Rc<Link>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= self.settings.max_idle {
+            // The oldest goes; dropping its sender ends its task.
+            idle.pop_front();
+        }
+        if self.settings.max_idle > 0 {
+            idle.push_back(Idle { sender, link, since: Instant::now() });
+        }
+        self.freed.notify_one();
+    }
+
+    /// A connection of this pool has ended.
+    pub(super) fn closed(&self) {
+        self.open.set(self.open.get().saturating_sub(1));
+        self.freed.notify_one();
+    }
+
+    /// Ends connections that have been idle for too long, and forgets dead ones.
+    pub fn sweep(&self, now: Instant) {
+        let limit = self.settings.idle_timeout;
+        self.idle
+            .borrow_mut()
+            .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < limit);
+    }
+
+    /// Ends all idle connections (drain).
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+}
+
+/// One of the open connections, from before it is made.
+struct Place<'a>(&'a ServerPool);
+
+impl<'a> Place<'a> {
+    fn take(pool: &'a ServerPool) -> Self {
+        pool.open.set(pool.open.get() + 1);
+        Self(pool)
+    }
+
+    /// From now on the connection's task gives it back.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}

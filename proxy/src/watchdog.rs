@@ -1,0 +1,199 @@
+//! Deadlines of connections and exchanges without a timer for each.
+//!
+//! A worker ticks once for all it serves: whoever waits for a peer stores a deadline in
+//! a cell (no allocation, no timer wheel, no system call) and is woken when it has
+//! passed. Precision is one tick, a quarter of the shortest limit, 10 to 500 ms.
+//! An idle worker does not tick.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::{Rc, Weak},
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// What is being waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// A head of the client, or its next request.
+    Head = 0,
+    /// The next chunk of a request body.
+    Request = 1,
+    /// The head of a response, or its next chunk, or a client that takes none.
+    Response = 2,
+}
+
+/// One connection or one HTTP/2 stream.
+#[derive(Debug, Default)]
+pub struct Watched {
+    deadlines: [Cell<Option<Instant>>; 3],
+    expired: Cell<Option<Wait>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Watched {
+    /// Starts (or restarts) a wait of at most `limit`.
+    pub fn wait(&self, what: Wait, limit: Duration) {
+        // A limit too far away to be a time is none.
+        self.deadlines[what as usize].set(Instant::now().checked_add(limit));
+    }
+
+    /// Starts a wait unless one of that kind is under way.
+    pub fn wait_on(&self, what: Wait, limit: Duration) {
+        if self.deadlines[what as usize].get().is_none() {
+            self.wait(what, limit);
+        }
+    }
+
+    /// Moves a wait's deadline if one is under way: there was progress.
+    pub fn progress(&self, what: Wait, limit: Duration) {
+        if self.deadlines[what as usize].get().is_some() {
+            self.wait(what, limit);
+        }
+    }
+
+    /// What was waited for has come.
+    pub fn done(&self, what: Wait) {
+        self.deadlines[what as usize].set(None);
+    }
+
+    /// Ends every wait and forgets an expiry: the next exchange starts anew.
+    pub fn clear(&self) {
+        self.deadlines.iter().for_each(|deadline| deadline.set(None));
+        self.expired.set(None);
+    }
+
+    /// Which wait has passed its deadline, if one has; stays until [`Self::clear`].
+    pub fn expired(&self) -> Option<Wait> {
+        self.expired.get()
+    }
+
+    /// Forgets an expiry that has been dealt with.
+    pub fn forgive(&self) {
+        self.expired.set(None);
+    }
+
+    /// Has the current task woken at an expiry.
+    pub fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn check(&self, now: Instant) {
+        const WAITS: [Wait; 3] = [Wait::Head, Wait::Request, Wait::Response];
+        for what in WAITS {
+            let deadline = &self.deadlines[what as usize];
+            if deadline.get().is_some_and(|deadline| deadline <= now) {
+                deadline.set(None);
+                self.expired.set(Some(what));
+                if let Some(waker) = &*self.waker.borrow() {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+}
+
+/// All that one worker watches.
+#[derive(Debug)]
+pub struct Watchdog {
+    watched: RefCell<Vec<Weak<Watched>>>,
+    tick: Cell<Duration>,
+    first: Notify,
+}
+
+impl Watchdog {
+    /// Ticks often enough for `shortest`, the shortest limit in force.
+    pub fn new(shortest: Duration) -> Self {
+        let this = Self {
+            watched: RefCell::default(),
+            tick: Cell::new(Duration::ZERO),
+            first: Notify::new(),
+        };
+        this.set_shortest(shortest);
+        this
+    }
+
+    /// Adapts the tick to other limits.
+    pub fn set_shortest(&self, shortest: Duration) {
+        let tick = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
+        self.tick.set(tick);
+    }
+
+    /// Watches until the returned handle is dropped.
+    pub fn watch(&self) -> Rc<Watched> {
+        let watched = Rc::new(Watched::default());
+        let mut all = self.watched.borrow_mut();
+        if all.is_empty() {
+            self.first.notify_one();
+        }
+        all.push(Rc::downgrade(&watched));
+        watched
+    }
+
+    /// Wakes everybody: something that all have to look at has changed.
+    pub fn wake_all(&self) {
+        for watched in self.watched.borrow().iter().filter_map(Weak::upgrade) {
+            if let Some(waker) = &*watched.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Runs for the life of the worker.
+    pub async fn run(&self) {
+        loop {
+            if self.watched.borrow().is_empty() {
+                self.first.notified().await;
+            }
+            tokio::time::sleep(self.tick.get()).await;
+            let now = Instant::now();
+            self.watched.borrow_mut().retain(|watched| match watched.upgrade() {
+                Some(watched) => {
+                    watched.check(now);
+                    true
+                }
+                None => false,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passed_deadline_wakes_its_task_and_progress_moves_it() {
+        let watchdog = Rc::new(Watchdog::new(Duration::from_secs(1)));
+        let watched = watchdog.watch();
+        let local = tokio::task::LocalSet::new();
+        let runner = Rc::clone(&watchdog);
+        local.spawn_local(async move { runner.run().await });
+        local
+            .run_until(async move {
+                let started = Instant::now();
+                watched.wait(Wait::Request, Duration::from_secs(2));
+                watched.wait(Wait::Head, Duration::from_secs(1));
+                watched.done(Wait::Head);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                watched.progress(Wait::Request, Duration::from_secs(2));
+                watched.progress(Wait::Response, Duration::from_secs(2));
+                let expired = poll_fn(|cx| {
+                    watched.register(cx);
+                    watched.expired().map_or(Poll::Pending, Poll::Ready)
+                });
+                assert_eq!(expired.await, Wait::Request);
+                let took = started.elapsed();
+                assert!(took >= Duration::from_secs(3) && took <= Duration::from_millis(3500));
+            })
+            .await;
+    }
+}

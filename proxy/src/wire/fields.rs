@@ -1,0 +1,180 @@
+//! Field lines of HTTP/1 heads and trailers, judged by the letter of RFC 9110 section 5
+//! and RFC 9112 section 5. Pure.
+
+use memchr::memchr;
+
+/// tchar of RFC 9110 section 5.6.2.
+pub fn is_token_byte(byte: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let allowed =
+            b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let mut i = 0;
+        while i < allowed.len() {
+            table[allowed[i] as usize] = true;
+            i += 1;
+        }
+        table
+    };
+    TABLE[byte as usize]
+}
+
+/// A non-empty token.
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().copied().all(is_token_byte)
+}
+
+/// Splits one field line (without its CRLF) into name and value, or names the broken rule.
+pub fn split(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    if let Some(b' ' | b'\t') = line.first() {
+        return Err("folded or indented field line");
+    }
+    let Some(colon) = memchr(b':', line) else {
+        return Err("field line without a colon");
+    };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() {
+        return Err("empty field name");
+    }
+    if !is_token(name) {
+        return Err(if matches!(name.last(), Some(b' ' | b'\t')) {
+            "white space before the colon"
+        } else {
+            "bad byte in a field name"
+        });
+    }
+    if !value.iter().all(|&b| b >= 0x20 && b != 0x7f || b == b'\t') {
+        return Err("control byte in a field value");
+    }
+    Ok((name, trim(value)))
+}
+
+/// Takes optional white space (SP, HTAB) off both ends.
+pub fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The members of a comma-separated list, empty ones left out (RFC 9110 section 5.6.1).
+pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(trim).filter(|member| !member.is_empty())
+}
+
+/// A `Content-Length`: digits only, below 2^63 (RFC 9110 section 8.6).
+pub fn content_length(value: &[u8]) -> Result<u64, &'static str> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return Err("bad Content-Length");
+    }
+    let length = value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    if length > i64::MAX as u64 { Err("bad Content-Length") } else { Ok(length) }
+}
+
+/// Whether a field must not be named by `Connection`: it is for the recipient at the end,
+/// or frames the message, and stripping it would change what the next parser reads
+/// (RFC 9110 section 7.6.1).
+pub fn is_end_to_end(name: &[u8]) -> bool {
+    const FIELDS: [&str; 26] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "content-type",
+        "content-encoding",
+        "content-range",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "cache-control",
+        "expect",
+        "date",
+        "age",
+        "expires",
+        "etag",
+        "vary",
+        "location",
+        "range",
+        "if-match",
+        "if-none-match",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "via",
+        "connection",
+    ];
+    FIELDS.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Whether a field may not stand in a trailer section: it frames, routes or
+/// authenticates (RFC 9110 section 6.5.1).
+pub fn is_forbidden_trailer(name: &[u8]) -> bool {
+    const FIELDS: [&str; 12] = [
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "connection",
+        "upgrade",
+        "trailer",
+        "te",
+        "authorization",
+        "proxy-authorization",
+        "set-cookie",
+        "content-encoding",
+        "content-range",
+    ];
+    FIELDS.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_split_or_refused() {
+        assert_eq!(split(b"Host: a").unwrap(), (&b"Host"[..], &b"a"[..]));
+        assert_eq!(split(b"X:\t a b \t").unwrap(), (&b"X"[..], &b"a b"[..]));
+        assert_eq!(split(b"X:").unwrap(), (&b"X"[..], &b""[..]));
+        assert_eq!(split(b"X: \xc3\xa4").unwrap(), (&b"X"[..], "ä".as_bytes()));
+        for (line, rule) in [
+            (&b" folded"[..], "folded"),
+            (b"\tfolded", "folded"),
+            (b"no colon", "without a colon"),
+            (b": v", "empty field name"),
+            (b"Host : a", "before the colon"),
+            (b"Ho st: a", "field name"),
+            (b"H\x00: a", "field name"),
+            (b"X: a\x00b", "control"),
+            (b"X: a\rb", "control"),
+            (b"X: a\x7fb", "control"),
+        ] {
+            let error = split(line).unwrap_err();
+            assert!(error.contains(rule), "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_digits_only() {
+        assert_eq!(content_length(b"0"), Ok(0));
+        assert_eq!(content_length(b"0012"), Ok(12));
+        assert_eq!(content_length(b"9223372036854775807"), Ok(i64::MAX as u64));
+        for bad in [
+            &b""[..],
+            b"+1",
+            b"-1",
+            b"1 2",
+            b"5, 5",
+            b"0x10",
+            b"1_000",
+            b"1.0",
+            b"9223372036854775808",
+            b"18446744073709551616",
+            b"99999999999999999999",
+        ] {
+            assert!(content_length(bad).is_err(), "{bad:?}");
+        }
+    }
+}

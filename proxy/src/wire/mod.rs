@@ -1,0 +1,30 @@
+//! The wire under hyper: nothing that two HTTP/1 parsers could read differently gets past here.
+//!
+//! hyper's parser is lenient where peers differ (bare LF, `Transfer-Encoding` beside
+//! `Content-Length`, repeated lengths). A proxy must not be: what it forwards another
+//! parser reads again. So both sides' sockets are wrapped: [`downstream::DownstreamIo`]
+//! and [`upstream::UpstreamIo`] hand hyper a head only when it is complete and strictly
+//! valid, and follow the framing of bodies without touching their bytes (RFC 9112).
+//!
+//! Pure: [`head`], [`chunked`], [`fields`], [`track`]. I/O: [`downstream`], [`upstream`].
+
+pub mod chunked;
+pub mod downstream;
+pub mod fields;
+pub mod head;
+mod socket;
+pub mod track;
+pub mod upstream;
+
+/// How the end of a body is found (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// As many bytes as `Content-Length` says, at least one.
+    Length(u64),
+    /// Chunked coding, the only one besides identity that is forwarded.
+    Chunked,
+    /// Everything up to the end of the connection (responses only).
+    UntilClose,
+}

@@ -1,0 +1,66 @@
+//! What both wrapped sockets share: reading in place, and memory held only while needed.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::BytesMut;
+use hyper::rt::ReadBufCursor;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
+
+/// Read size while a head is incomplete or bytes are held.
+const STASH_READ_BYTES: usize = 8 * 1024;
+
+/// What one read brought.
+pub(super) struct ReadInPlace {
+    /// Bytes read, 0 at the end of the stream.
+    pub(super) read: usize,
+    /// Bytes of them that the judge let pass; they stand in the caller's buffer.
+    pub(super) passed: usize,
+}
+
+/// Reads into hyper's own buffer, shows the bytes to `judge`, lets those pass that it
+/// says, and keeps the others in `stash`. No byte of a body is copied.
+pub(super) fn poll_read_in_place(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBufCursor<'_>,
+    stash: &mut BytesMut,
+    judge: impl FnOnce(&[u8]) -> usize,
+) -> Poll<io::Result<ReadInPlace>> {
+    // SAFETY: the slice goes only to `ReadBuf::uninit`, which never de-initialises it.
+    let mut target = ReadBuf::uninit(unsafe { buf.as_mut() });
+    ready!(Pin::new(stream).poll_read(cx, &mut target))?;
+    let filled = target.filled();
+    let read = filled.len();
+    let passed = if read == 0 { 0 } else { judge(filled) };
+    stash.extend_from_slice(&filled[passed..]);
+    // SAFETY: `passed <= read`, and the first `read` bytes have been filled above.
+    unsafe { buf.advance(passed) };
+    Poll::Ready(Ok(ReadInPlace { read, passed }))
+}
+
+/// Reads more behind what is in `stash`. Returns the number of bytes, 0 at the end.
+pub(super) fn poll_read_to_stash(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    stash: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    stash.reserve(STASH_READ_BYTES);
+    let mut read = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(stream, stash));
+    read.as_mut().poll(cx)
+}
+
+/// Moves up to `passable` bytes from `stash` to hyper. Gives the memory back when empty.
+pub(super) fn deliver(stash: &mut BytesMut, passable: &mut usize, buf: &mut ReadBufCursor<'_>) {
+    let n = (*passable).min(buf.remaining());
+    buf.put_slice(&stash[..n]);
+    *passable -= n;
+    let rest = stash.split_off(n);
+    *stash = if rest.is_empty() { BytesMut::new() } else { rest };
+}

@@ -1,0 +1,366 @@
+//! One data-plane thread: a current-thread runtime with its own listeners, pools and
+//! deadlines. What it shares with others is read-only or atomic.
+//!
+//! Implements: REQ-CTRL-002, REQ-CTRL-005
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    access_log, admin,
+    config::{self, Config, Server, SpliceMode},
+    drain,
+    error::{Error, Kind},
+    listener::{Listener, accept, slots::Slots},
+    metrics::{UpstreamMetrics, WorkerMetrics},
+    route, tunnel,
+    upstream::balance::Upstream,
+    watchdog::Watchdog,
+};
+
+/// How often idle upstream connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Pools of a forward proxy kept at once per worker; the least useful go first.
+const MAX_FORWARD_POOLS: usize = 1024;
+
+/// Idle connections that a forward proxy keeps per server and worker, and for how long.
+const FORWARD_IDLE: (usize, Duration) = (8, Duration::from_secs(60));
+
+/// A configuration, compiled. Never changes; a reload puts another in its place.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// As it was checked.
+    pub config: Config,
+    /// Its routes.
+    pub routes: route::Table,
+}
+
+impl Snapshot {
+    /// Compiles what requests need.
+    pub fn new(config: Config) -> Self {
+        let routes = route::Table::compile(&config);
+        Self { config, routes }
+    }
+}
+
+/// What all threads share.
+#[derive(Debug)]
+pub struct Process {
+    /// The configuration in force.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// All open tunnels.
+    pub tunnels: Arc<tunnel::registry::Registry>,
+    /// Counters, tunnels and configuration for the admin endpoint.
+    pub admin: Arc<admin::State>,
+    /// Engine of tunnels.
+    pub splice: SpliceMode,
+}
+
+/// A listener's sockets, one for each worker, and what its workers share.
+#[derive(Debug)]
+pub struct Bound {
+    /// Index in the configuration.
+    pub index: usize,
+    /// The address that was bound.
+    pub address: std::net::SocketAddr,
+    /// Open connections.
+    pub slots: Arc<Slots>,
+    /// Not yet taken by a worker.
+    pub sockets: Vec<TcpListener>,
+}
+
+/// One worker's share of a listener.
+#[derive(Debug)]
+pub struct Share {
+    index: usize,
+    address: std::net::SocketAddr,
+    slots: Arc<Slots>,
+    socket: TcpListener,
+}
+
+impl Bound {
+    /// The next worker's share; `None` when all have been taken.
+    pub fn take(&mut self) -> Option<Share> {
+        let socket = self.sockets.pop()?;
+        let slots = Arc::clone(&self.slots);
+        Some(Share { index: self.index, address: self.address, slots, socket })
+    }
+}
+
+/// One worker, seen from its own thread.
+#[derive(Debug)]
+pub struct Worker {
+    /// Shared state.
+    pub process: Arc<Process>,
+    /// This worker's counters.
+    pub metrics: WorkerMetrics,
+    /// This worker's end of the access log.
+    pub log: access_log::Writer,
+    /// Deadlines.
+    pub watchdog: Watchdog,
+    /// For those who wait for the end by themselves.
+    pub drain: drain::Watch,
+    index: usize,
+    draining: Cell<bool>,
+    forced: Cell<bool>,
+    connections: Cell<usize>,
+    last_gone: Notify,
+    view: RefCell<View>,
+    forward: RefCell<HashMap<Server, Rc<Upstream>>>,
+    forward_metrics: UpstreamMetrics,
+}
+
+/// The upstreams of the snapshot that this worker saw last.
+#[derive(Debug)]
+struct View {
+    snapshot: Arc<Snapshot>,
+    upstreams: Vec<Rc<Upstream>>,
+}
+
+impl View {
+    fn new(snapshot: Arc<Snapshot>, metrics: &WorkerMetrics, index: usize) -> Self {
+        let upstreams = snapshot.config.upstreams.iter();
+        let upstreams = upstreams
+            .map(|upstream| {
+                Rc::new(Upstream::new(upstream, &metrics.upstream(&upstream.name), index))
+            })
+            .collect();
+        Self { snapshot, upstreams }
+    }
+}
+
+impl Worker {
+    fn new(
+        process: Arc<Process>,
+        log: access_log::Writer,
+        drain: drain::Watch,
+        index: usize,
+    ) -> Self {
+        let metrics = process.admin.metrics.worker(index);
+        let snapshot = process.snapshot.load_full();
+        let watchdog = Watchdog::new(shortest(&snapshot.config));
+        Self {
+            view: RefCell::new(View::new(snapshot, &metrics, index)),
+            forward: RefCell::default(),
+            forward_metrics: metrics.upstream("forward"),
+            draining: Cell::new(false),
+            forced: Cell::new(false),
+            connections: Cell::new(0),
+            last_gone: Notify::new(),
+            process,
+            metrics,
+            log,
+            watchdog,
+            drain,
+            index,
+        }
+    }
+
+    /// Whether connections are to end after what they are doing.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Whether connections are to end now.
+    pub fn is_forced(&self) -> bool {
+        self.forced.get()
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub fn connection_opens(self: &Rc<Self>) -> ConnectionGuard {
+        self.connections.set(self.connections.get() + 1);
+        ConnectionGuard(Rc::clone(self))
+    }
+
+    /// The upstream for a request.
+    ///
+    /// # Errors
+    /// [`Kind::NoRoute`].
+    pub fn route(
+        &self,
+        listener: usize,
+        host: &str,
+        path: &str,
+        method: &http::Method,
+    ) -> Result<Rc<Upstream>, Error> {
+        let snapshot = self.process.snapshot.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(&view.snapshot, &snapshot) {
+            *view = View::new(Arc::clone(&snapshot), &self.metrics, self.index);
+        }
+        let found = view.snapshot.routes.find(listener, host, path, method);
+        found.map(|index| Rc::clone(&view.upstreams[index])).ok_or(Error::new(Kind::NoRoute))
+    }
+
+    /// The pool of a server that a client of a forward proxy named.
+    pub fn forward_upstream(&self, server: &Server) -> Rc<Upstream> {
+        let mut pools = self.forward.borrow_mut();
+        if let Some(upstream) = pools.get(server) {
+            return Rc::clone(upstream);
+        }
+        if pools.len() >= MAX_FORWARD_POOLS {
+            pools.retain(|_, upstream| !upstream.servers().iter().all(|pool| pool.is_unused()));
+        }
+        let named = config::Upstream {
+            name: server.to_string(),
+            servers: vec![server.clone()],
+            balance: config::Balance::RoundRobin,
+            host: config::HostPolicy::Preserve,
+            max_idle_connections: FORWARD_IDLE.0,
+            idle_timeout: FORWARD_IDLE.1,
+            max_connections: None,
+        };
+        let upstream = Rc::new(Upstream::new(&named, &self.forward_metrics, 0));
+        if pools.len() < MAX_FORWARD_POOLS {
+            pools.insert(server.clone(), Rc::clone(&upstream));
+        }
+        upstream
+    }
+
+    /// Counts a tunnel while it runs, and what it moved.
+    pub async fn report_tunnel(
+        &self,
+        run: impl Future<Output = tunnel::Outcome>,
+    ) -> tunnel::Outcome {
+        use crate::{metrics, splice::Engine};
+        let same = |engine: Engine| match engine {
+            Engine::Copy => metrics::Engine::Copy,
+            Engine::Pipe => metrics::Engine::Pipe,
+        };
+        let open = self.metrics.tunnel(metrics::Engine::Copy);
+        let outcome = run.await;
+        let up = same(outcome.engines.to_upstream);
+        let down = same(outcome.engines.to_downstream);
+        open.moved(up, metrics::Direction::Up, outcome.upstream_bytes);
+        open.moved(down, metrics::Direction::Down, outcome.downstream_bytes);
+        outcome
+    }
+
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let now = Instant::now();
+            let forward = self.forward.borrow();
+            let upstreams = self.view.borrow().upstreams.clone();
+            for upstream in upstreams.iter().chain(forward.values()) {
+                upstream.servers().iter().for_each(|pool| pool.sweep(now));
+            }
+        }
+    }
+
+    /// Follows the drain and tells the connections, which look at the flags when woken.
+    async fn follow(&self) {
+        let mut drain = self.drain.clone();
+        drain.draining().await;
+        self.draining.set(true);
+        self.watchdog.wake_all();
+        drain.forced().await;
+        self.forced.set(true);
+        self.watchdog.wake_all();
+        std::future::pending().await
+    }
+}
+
+/// One open connection of a worker.
+#[derive(Debug)]
+pub struct ConnectionGuard(Rc<Worker>);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let left = self.0.connections.get() - 1;
+        self.0.connections.set(left);
+        if left == 0 {
+            self.0.last_gone.notify_one();
+        }
+    }
+}
+
+/// The shortest limit that the watchdog of a worker looks after.
+fn shortest(config: &Config) -> Duration {
+    let limits = config.listeners.iter().map(|listener| &listener.limits);
+    limits
+        .flat_map(|l| [l.head_timeout, l.idle_timeout, l.body_idle_timeout, l.response_timeout])
+        .min()
+        .unwrap_or(Duration::from_secs(1))
+}
+
+/// Starts the thread of a worker. It ends after the drain, when its connections have.
+///
+/// # Errors
+/// If there is no thread or no runtime to be had.
+pub fn spawn(
+    index: usize,
+    process: Arc<Process>,
+    log: access_log::Writer,
+    drain: drain::Watch,
+    shares: Vec<Share>,
+) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        runtime.block_on(async move {
+            let worker = Rc::new(Worker::new(process, log, drain, index));
+            serve(worker, shares).await
+        })
+    })
+}
+
+async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
+    let snapshot = worker.process.snapshot.load_full();
+    let mut accepting = Vec::new();
+    for Share { index, address, slots, socket } in shares {
+        let config = snapshot.config.listeners[index].clone();
+        let listener = Rc::new(Listener {
+            index,
+            name: config.name.as_str().into(),
+            address,
+            metrics: worker.metrics.listener(&config.name),
+            config,
+            slots,
+        });
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        let run = accept::run(Rc::clone(&worker), listener, socket);
+        accepting.push(tokio::task::spawn_local(run));
+    }
+    for run in [0, 1, 2] {
+        let worker = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            match run {
+                0 => worker.watchdog.run().await,
+                1 => worker.sweep().await,
+                _ => worker.follow().await,
+            }
+        });
+    }
+    for run in accepting {
+        // The loop ends with the drain, and its socket is closed then.
+        let _ = run.await;
+    }
+    while worker.connections.get() > 0 && !worker.is_forced() {
+        tokio::select! {
+            () = worker.last_gone.notified() => {}
+            () = async { worker.drain.clone().forced().await } => {}
+        }
+    }
+    // After the deadline each connection sees the flag when it is polled next; tunnels
+    // have a short grace of their own to tell both sides.
+    let grace = async {
+        while worker.connections.get() > 0 {
+            worker.last_gone.notified().await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(900), grace).await;
+    Ok(())
+}
