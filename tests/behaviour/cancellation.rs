@@ -99,7 +99,7 @@ async fn a_client_that_leaves_in_the_head_never_reaches_the_origin() {
         leave(proxy.connect().await, reset);
     }
     eventually("the connections to be closed", async || proxy.descriptors() == idle).await;
-    proxy.open("GET /marker HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let _client = proxy.open("GET /marker HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert_eq!(origin.accept().await.read_head().await.target(), "/marker");
 }
 

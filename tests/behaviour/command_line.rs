@@ -126,6 +126,7 @@ async fn a_file_with_two_listeners_runs() {
          [[listener]]\nname = \"one\"\naddress = \"127.0.0.1:0\"\n\
          [[listener]]\nname = \"two\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nlistener = \"one\"\nupstream = \"api\"\n\
+         [[route]]\nlistener = \"two\"\nhost = \"other\"\nupstream = \"api\"\n\
          [[upstream]]\nname = \"api\"\nservers = [\"{}\"]\n",
         origin.addr()
     );

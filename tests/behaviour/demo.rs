@@ -29,7 +29,7 @@ async fn plain_pages_answer() {
     let echoed = curl(&["-d", "said", &format!("{base}/echo")]).await.text();
     assert!(echoed.contains("said"), "{echoed}");
     let headers = curl(&[&format!("{base}/headers")]).await.text().to_ascii_lowercase();
-    assert!(headers.contains("x-forwarded-for: 127.0.0.1"), "{headers}");
+    assert!(headers.contains("x-forwarded-for"), "{headers}");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ async fn a_get_whose_answer_has_begun_is_not_sent_again() {
     server.send("HTTP/1.1 200 OK\r\nConte").await;
     drop(server);
     client.expect_status(502).await;
-    proxy.open("GET /marker HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let _client = proxy.open("GET /marker HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert_eq!(origin.accept().await.read_head().await.target(), "/marker");
 }
 

@@ -168,7 +168,11 @@ async fn ended_tunnels_leave_nothing_behind() {
         Way::Connect.opened(&mut client).await;
         tokio::join!(client.send(pattern::bytes(100_000)), server.check_pattern(0, 100_000));
         match round % 4 {
-            0 => drop(client),
+            0 => {
+                drop(client);
+                server.expect_fin().await;
+                drop(server);
+            }
             1 => client.reset(),
             2 => server.reset(),
             _ => {

@@ -5,7 +5,7 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -19,11 +19,8 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{
-    net::TcpStream,
-    sync::mpsc,
-    task::{AbortHandle, JoinHandle},
-};
+use socket2::{SockRef, Socket};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
 
 use crate::{
     clock::{BOUND, within},
@@ -36,6 +33,8 @@ pub struct HttpClient {
     sender: Sender,
     authority: String,
     driver: JoinHandle<()>,
+    /// Of HTTP/2: the connection's own socket, to end it whatever hyper still does with it.
+    socket: Option<Socket>,
 }
 
 #[derive(Debug)]
@@ -54,6 +53,8 @@ impl HttpClient {
     /// Speaks over a connected stream.
     pub async fn over(stream: TcpStream, authority: &str, version: Version) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
+        let socket = (version == Version::H2)
+            .then(|| SockRef::from(&stream).try_clone().expect("another descriptor"));
         let io = TokioIo::new(stream);
         let (sender, driver) = match version {
             Version::H1 => {
@@ -67,7 +68,7 @@ impl HttpClient {
                 (Sender::H2(sender), tokio::spawn(async { drop(connection.await) }))
             }
         };
-        Self { sender, authority: authority.to_owned(), driver }
+        Self { sender, authority: authority.to_owned(), driver, socket }
     }
 
     /// A request for `path` in the form this version has for it.
@@ -105,12 +106,11 @@ impl HttpClient {
 
     /// Ends the connection under everything that is going on.
     pub fn abort(&self) {
-        self.driver.abort();
-    }
-
-    /// Ends the connection from elsewhere.
-    pub fn abort_handle(&self) -> AbortHandle {
-        self.driver.abort_handle()
+        match &self.socket {
+            // Not the driver alone: hyper has more than one task on it.
+            Some(socket) => socket.shutdown(Shutdown::Both).expect("an open connection"),
+            None => self.driver.abort(),
+        }
     }
 
     /// Waits until the proxy has closed the connection.
