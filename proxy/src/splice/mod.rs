@@ -33,10 +33,13 @@ mod buffer;
 mod copy;
 pub(crate) mod endpoint;
 pub(crate) mod engine;
+pub mod loader;
 mod meter;
 mod picker;
 mod pipe;
 pub mod pipe_pool;
+pub mod probe;
+mod probe_sockets;
 pub(crate) mod socket;
 
 pub use buffer::in_use as buffers_in_use;
@@ -85,4 +88,3 @@ pub const RETRY_FILLS: u32 = 64;
 /// Bytes after which a lane lets the other tunnels of its thread go first, even though it
 /// could go on: about a quarter of a millisecond at the rates above.
 pub const TURN_BYTES: usize = 512 * 1024;
-pub mod probe;
