@@ -498,7 +498,7 @@ async fn connect(
                 // An error: the stream ended before the answer was out. Dropping the
                 // exchange reports it.
                 if let Ok(upgraded) = upgrade.await {
-                    let downstream = tunnel::Downstream::H2(upgraded);
+                    let downstream = tunnel::Downstream::H2(upgraded.into());
                     let early = Default::default();
                     connection::run_tunnel(&client, handover, downstream, early).await;
                 }
