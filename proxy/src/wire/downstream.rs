@@ -128,8 +128,9 @@ impl Shared {
         if self.inject.borrow().is_empty() {
             return Poll::Ready(());
         }
-        // hyper flushes after it has polled the service, in the same turn; look again then.
-        cx.waker().wake_by_ref();
+        // hyper flushes after it has polled the service, in the same turn; whoever has
+        // written the last of it wakes us.
+        self.park(cx);
         Poll::Pending
     }
 
@@ -303,7 +304,10 @@ impl DownstreamIo {
             }
             inject.advance(written);
         }
-        self.injecting = false;
+        if std::mem::take(&mut self.injecting) {
+            *inject = BytesMut::new();
+            self.shared.wake();
+        }
         Poll::Ready(Ok(()))
     }
 
