@@ -58,13 +58,13 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
     match relay(&exchange, request, may_tunnel).await {
         Ok(response) => {
             if response.status() != StatusCode::SWITCHING_PROTOCOLS && !exchange.is_tunnel() {
-                wire.resume_http();
+                wire.resume_http(number);
             }
             poll_fn(|cx| wire.poll_injected(cx)).await;
             response
         }
         Err(error) => {
-            wire.resume_http();
+            wire.resume_http(number);
             failed(error, exchange)
         }
     }
