@@ -48,6 +48,7 @@ pub struct Exchange {
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     request_ended: Cell<bool>,
+    for_server: Cell<bool>,
     answered: Cell<bool>,
     fault: Cell<Option<Kind>>,
     tunnelled: Cell<bool>,
@@ -90,6 +91,7 @@ impl Exchange {
             request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
             request_ended: Cell::new(false),
+            for_server: Cell::new(false),
             answered: Cell::new(false),
             fault: Cell::new(None),
             tunnelled: Cell::new(false),
@@ -105,6 +107,16 @@ impl Exchange {
     /// HTTP version of the request.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The target is the server itself, in absolute-form.
+    pub fn for_server(&self) {
+        self.for_server.set(true);
+    }
+
+    /// Whether it is (RFC 9112 section 3.2.4).
+    pub fn is_for_server(&self) -> bool {
+        self.for_server.get()
     }
 
     /// Who watches its deadlines.

@@ -306,10 +306,12 @@ pub fn spawn(
     drain: drain::Watch,
     shares: Vec<Share>,
 ) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+    let process_workers = process.snapshot.load().config.workers;
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
+        crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
             let worker = Rc::new(Worker::new(process, log, drain, index));
             serve(worker, shares).await
