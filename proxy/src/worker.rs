@@ -319,6 +319,14 @@ pub fn spawn(
     })
 }
 
+/// Pipes that one worker may have: an eighth of its share of the descriptors, two each.
+/// The rest is for connections.
+fn pipe_budget(workers: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| limit as usize / workers.max(1));
+    (share / 16).min(crate::splice::OPEN_PIPES)
+}
+
 async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
     let snapshot = worker.process.snapshot.load_full();
     let mut accepting = Vec::new();

@@ -262,17 +262,13 @@ fn poll_protocol(
     }
 }
 
-fn bounds(limits: &Limits) -> Bounds {
+/// Bounds of requests' heads, and of the answers'.
+pub fn bounds(limits: &Limits) -> Bounds {
     Bounds {
         max_bytes: limits.max_head_bytes,
         max_headers: limits.max_headers,
         max_uri_bytes: limits.max_uri_bytes,
     }
-}
-
-/// Bounds of the answers' heads are those of the requests'.
-pub fn upstream_bounds(limits: &Limits) -> Bounds {
-    bounds(limits)
 }
 
 /// Runs a tunnel to its end and reports it.

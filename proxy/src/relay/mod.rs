@@ -22,6 +22,7 @@ use crate::{
     request::{self as head, Class},
     response,
     upstream::{connection::Connection, pool::Making},
+    wire::http2 as http2_head,
 };
 
 mod outgoing;
@@ -67,10 +68,12 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
 pub async fn http2(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
     let watched = client.worker().watchdog.watch();
     let exchange = Exchange::begin(&client, watched, &request);
-    match relay(&exchange, request, || false).await {
-        Ok(response) => response,
-        Err(error) => failed(error, exchange),
-    }
+    let bounds = connection::bounds(client.limits());
+    let answer = match http2_head::request(&request, &bounds) {
+        Ok(()) => relay(&exchange, request, || false).await,
+        Err(kind) => Err(Error::new(kind)),
+    };
+    answer.unwrap_or_else(|error| failed(error, exchange))
 }
 
 fn failed(error: Error, exchange: Rc<Exchange>) -> Response<BodyStream> {
@@ -128,7 +131,7 @@ async fn relay(
     }
     let making = Making {
         timeout: limits.connect_timeout,
-        bounds: connection::upstream_bounds(limits),
+        bounds: connection::bounds(limits),
         preserve_header_case: client.listener().config.preserve_header_case,
         policy,
     };

@@ -363,7 +363,7 @@ fn coding(value: &[u8]) -> Coding {
 }
 
 /// `uri-host [":" port]`, not empty, without userinfo (RFC 9110 section 4.2.4).
-fn is_authority(authority: &[u8]) -> bool {
+pub(super) fn is_authority(authority: &[u8]) -> bool {
     let (host, port) = split_port(authority);
     let host_ok = match host {
         [b'[', inner @ .., b']'] => {
@@ -401,7 +401,7 @@ fn has_port(authority: &[u8]) -> bool {
 
 /// Target and `Host` name the same place. Clients leave the port out of `Host` beside
 /// CONNECT, and default ports may be written or not.
-fn same_authority(target: &[u8], host: &[u8], is_connect: bool) -> bool {
+pub(super) fn same_authority(target: &[u8], host: &[u8], is_connect: bool) -> bool {
     let ((a, a_port), (b, b_port)) = (split_port(target), split_port(host));
     if !a.eq_ignore_ascii_case(b) {
         return false;
