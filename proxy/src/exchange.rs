@@ -38,6 +38,7 @@ pub struct Exchange {
     watched: Rc<Watched>,
     started: Instant,
     version: Version,
+    to_head: bool,
     line: Option<Line>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
@@ -80,6 +81,7 @@ impl Exchange {
             watched,
             started: Instant::now(),
             version: request.version(),
+            to_head: request.method() == Method::HEAD,
             line,
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
@@ -105,6 +107,11 @@ impl Exchange {
     /// HTTP version of the request.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Whether the request is HEAD, so that no answer has a body.
+    pub fn is_to_head(&self) -> bool {
+        self.to_head
     }
 
     /// Who watches its deadlines.
