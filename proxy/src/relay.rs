@@ -118,7 +118,9 @@ async fn relay(
             request.uri().path(),
             request.method(),
         )?,
-        Class::InspectAt(server) => client.worker().forward_upstream(&server),
+        Class::InspectAt(server) => {
+            client.worker().forward_upstream(client.listener().index, &server)
+        }
         Class::Connect(server) => {
             let upgrade =
                 (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
