@@ -134,7 +134,7 @@ async fn relay(
     let wants_tunnel = request.version() == Version::HTTP_11 && asks_upgrade(&request);
     let version = request.version();
     let kind = tunnel_kind(&request);
-    let (request, expects_continue) = outgoing(exchange, request, &upstream, wants_tunnel)?;
+    let (request, expects_continue) = outgoing(exchange, request, wants_tunnel)?;
     if expects_continue {
         exchange.expect_continue();
     }
@@ -200,7 +200,6 @@ fn tunnel_kind<B>(request: &Request<B>) -> tunnel::registry::Kind {
 fn outgoing(
     exchange: &Rc<Exchange>,
     request: Request<Incoming>,
-    upstream: &Upstream,
     wants_tunnel: bool,
 ) -> Result<(Request<BodyStream>, bool), Error> {
     let (mut parts, body) = request.into_parts();
@@ -230,12 +229,6 @@ fn outgoing(
     let forward = matches!(exchange.client().listener().config.protocol, Protocol::Forward(_));
     if !forward {
         exchange.client().forwarding.borrow_mut().apply(&mut parts.headers, host.as_ref());
-    }
-    if upstream.host == HostPolicy::Server {
-        let server = upstream.servers()[0].server().to_string();
-        if let Ok(host) = HeaderValue::from_str(&server) {
-            parts.headers.insert(header::HOST, host);
-        }
     }
     parts.headers.append(header::VIA, headers::via(parts.version));
     match protocol {
@@ -290,6 +283,9 @@ async fn send(
             },
         };
         exchange.reached(connection.link().address);
+        if upstream.host == HostPolicy::Server {
+            request.headers_mut().insert(header::HOST, pool.host().clone());
+        }
         let replay = replay(&connection, &request);
         let limits = exchange.client().limits();
         exchange.watched().wait(Wait::Response, limits.response_timeout);
