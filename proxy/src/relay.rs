@@ -409,11 +409,14 @@ fn poll_interim(exchange: &Exchange, link: &Link, cx: &Context<'_>) {
 fn answered(
     exchange: &Rc<Exchange>,
     answer: Response<Incoming>,
-    connection: Connection,
+    mut connection: Connection,
     version: Version,
 ) -> Response<BodyStream> {
     let (mut parts, body) = answer.into_parts();
     let received = parts.version;
+    if received == Version::HTTP_10 {
+        connection.retire();
+    }
     headers::strip_hop_by_hop(&mut parts.headers);
     parts.headers.append(header::VIA, headers::via(received));
     if version == Version::HTTP_2 {
