@@ -38,6 +38,7 @@ pub struct Exchange {
     watched: Rc<Watched>,
     started: Instant,
     version: Version,
+    to_head: bool,
     line: Option<Line>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
@@ -81,6 +82,7 @@ impl Exchange {
             watched,
             started: Instant::now(),
             version: request.version(),
+            to_head: request.method() == Method::HEAD,
             line,
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
@@ -109,6 +111,7 @@ impl Exchange {
         self.version
     }
 
+<<<<<<< HEAD
     /// The target is the server itself, in absolute-form.
     pub fn for_server(&self) {
         self.for_server.set(true);
@@ -117,6 +120,11 @@ impl Exchange {
     /// Whether it is (RFC 9112 section 3.2.4).
     pub fn is_for_server(&self) -> bool {
         self.for_server.get()
+=======
+    /// Whether the request is HEAD, so that no answer has a body.
+    pub fn is_to_head(&self) -> bool {
+        self.to_head
+>>>>>>> w-review
     }
 
     /// Who watches its deadlines.

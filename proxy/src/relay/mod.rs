@@ -111,7 +111,9 @@ async fn relay(
             request.uri().path(),
             request.method(),
         )?,
-        Class::InspectAt(server) => client.worker().forward_upstream(&server),
+        Class::InspectAt(server) => {
+            client.worker().forward_upstream(client.listener().index, &server)
+        }
         Class::Connect(server) => {
             let upgrade =
                 (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
@@ -169,11 +171,14 @@ fn max_forwards(
 fn answered(
     exchange: &Rc<Exchange>,
     answer: Response<Incoming>,
-    connection: Connection,
+    mut connection: Connection,
     version: Version,
 ) -> Response<BodyStream> {
     let (mut parts, body) = answer.into_parts();
     let received = parts.version;
+    if received == Version::HTTP_10 {
+        connection.retire();
+    }
     headers::strip_hop_by_hop(&mut parts.headers);
     parts.headers.append(header::VIA, headers::via(received));
     if version == Version::HTTP_2 {

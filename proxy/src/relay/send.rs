@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, header, request};
+use http::{Request, Response, header, request};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
 use crate::{
@@ -104,10 +104,7 @@ fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, pool: &Serv
     if upstream.host == HostPolicy::Preserve && given {
         return;
     }
-    // A host that has been resolved or parsed is a valid value.
-    if let Ok(host) = HeaderValue::from_str(&pool.server().to_string()) {
-        request.headers_mut().insert(header::HOST, host);
-    }
+    request.headers_mut().insert(header::HOST, pool.host().clone());
 }
 
 /// What is needed to send the request a second time, if that may become necessary and is
