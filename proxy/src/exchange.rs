@@ -111,7 +111,6 @@ impl Exchange {
         self.version
     }
 
-<<<<<<< HEAD
     /// The target is the server itself, in absolute-form.
     pub fn for_server(&self) {
         self.for_server.set(true);
@@ -120,11 +119,11 @@ impl Exchange {
     /// Whether it is (RFC 9112 section 3.2.4).
     pub fn is_for_server(&self) -> bool {
         self.for_server.get()
-=======
+    }
+
     /// Whether the request is HEAD, so that no answer has a body.
     pub fn is_to_head(&self) -> bool {
         self.to_head
->>>>>>> w-review
     }
 
     /// Who watches its deadlines.
