@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::Method;
 use mantra_macros::req_test;
 use underpass_tests::{
-    End, HttpClient, Origin, OutBody, Proxy, Version, Wire, bytes_from, eventually, over_versions,
-    within,
+    End, HttpClient, Origin, OutBody, Proxy, Saturated, Version, Wire, bytes_from, eventually,
+    over_versions, within,
 };
 
 /// The requirement says 100 ms on a quiet machine; the suite shares two cores.
@@ -101,6 +101,21 @@ async fn a_client_that_leaves_in_the_head_never_reaches_the_origin() {
     eventually("the connections to be closed", async || proxy.descriptors() == idle).await;
     let _client = proxy.open("GET /marker HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert_eq!(origin.accept().await.read_head().await.target(), "/marker");
+}
+
+/// Nobody is waiting for that connection any more: it is not waited for.
+#[req_test("REQ-CORE-001.F-003")]
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_attempt_to_connect() {
+    let saturated = Saturated::bind();
+    let proxy = Proxy::reverse(saturated.addr()).limit("connect_timeout", "10m").start();
+    let idle = proxy.descriptors();
+    for reset in [false, true] {
+        let client = proxy.open(GET).await;
+        eventually("the attempt to connect", async || proxy.descriptors() == idle + 2).await;
+        leave(client, reset);
+        eventually("the attempt to be given up", async || proxy.descriptors() == idle).await;
+    }
 }
 
 /// Over HTTP/2 a stream is given up by RST_STREAM while its connection goes on.
