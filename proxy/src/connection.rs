@@ -182,8 +182,12 @@ impl Client {
         if !exchange.is_request_ended() {
             self.unread.set(true);
         }
-        if self.in_flight.get() == 0 && !self.wire.as_ref().is_some_and(|w| w.has_partial_head()) {
-            self.watched.wait(Wait::Head, self.limits().idle_timeout);
+        if self.in_flight.get() == 0 {
+            // The beginning of a head that came early has lost its deadline to this exchange.
+            let partial = self.wire.as_ref().is_some_and(|wire| wire.has_partial_head());
+            let limits = self.limits();
+            let limit = if partial { limits.head_timeout } else { limits.idle_timeout };
+            self.watched.wait(Wait::Head, limit);
         }
     }
 

@@ -58,13 +58,13 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
     match relay(&exchange, request, may_tunnel).await {
         Ok(response) => {
             if response.status() != StatusCode::SWITCHING_PROTOCOLS && !exchange.is_tunnel() {
-                wire.resume_http();
+                wire.resume_http(number);
             }
             poll_fn(|cx| wire.poll_injected(cx)).await;
             response
         }
         Err(error) => {
-            wire.resume_http();
+            wire.resume_http(number);
             failed(error, exchange)
         }
     }
@@ -498,7 +498,7 @@ async fn connect(
                 // An error: the stream ended before the answer was out. Dropping the
                 // exchange reports it.
                 if let Ok(upgraded) = upgrade.await {
-                    let downstream = tunnel::Downstream::H2(upgraded);
+                    let downstream = tunnel::Downstream::H2(upgraded.into());
                     let early = Default::default();
                     connection::run_tunnel(&client, handover, downstream, early).await;
                 }

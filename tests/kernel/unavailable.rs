@@ -8,9 +8,10 @@ use std::{
 };
 
 use mantra_macros::req_test;
+use proxy_ebpf::ABI_VERSION;
 use underpass::splice::loader::{self, Kernel};
 
-use crate::machine::Copied;
+use crate::machine::{Copied, lacking};
 
 /// Set for the process that tries to load without privilege.
 const TRY: &str = "UNDERPASS_TEST_TRY";
@@ -81,6 +82,26 @@ fn an_object_cut_short_is_refused() {
     let Ok(object) = loader::embedded() else { return };
     let reason = Kernel::load_object(Ok(&object[..object.len() / 2])).unwrap_err();
     assert!(!reason.to_string().contains('\n'), "{reason}");
+}
+
+#[req_test("REQ-TUN-002")]
+#[test]
+fn an_object_of_another_version_is_refused() {
+    if lacking().is_some() {
+        return;
+    }
+    // The version is the number of entries of an array of u32: type, size of key, size of
+    // value, entries, flags, id, pinning.
+    let definition = |entries: u32| [2, 4, 4, entries, 0, 0, 0].map(u32::to_le_bytes).concat();
+    let (ours, other) = (definition(ABI_VERSION), definition(ABI_VERSION + 1));
+    let mut object = loader::embedded().unwrap().to_vec();
+    let places: Vec<usize> =
+        (0..object.len() - ours.len()).filter(|at| object[*at..].starts_with(&ours)).collect();
+    assert_eq!(places.len(), 1, "the map with the version is not where it was");
+    object[places[0]..][..other.len()].copy_from_slice(&other);
+
+    let reason = Kernel::load_object(Ok(&object)).unwrap_err().to_string();
+    assert!(reason.contains(&format!("version {}", ABI_VERSION + 1)), "{reason}");
 }
 
 /// The proxy that `cargo xtask test` built, or the one that lies beside these tests.

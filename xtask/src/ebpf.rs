@@ -22,15 +22,28 @@ pub(crate) fn build() -> Result<()> {
     install()
 }
 
-/// [`build`], or one line that says why the proxy will be for userspace only.
+/// [`build`], or one line that says why the proxy will be for userspace only. Returns
+/// whether there are programs to embed.
 pub(crate) fn build_or_warn() -> bool {
     match build() {
         Ok(()) => true,
+        Err(error) if is_fresh() => {
+            say(format_args!("BPF programs built before are used: {error:#}"));
+            true
+        }
         Err(error) => {
             say(format_args!("BPF is left out, the proxy is for userspace only: {error:#}"));
             false
         }
     }
+}
+
+/// Whether an object lies there that the proxy's build will embed.
+fn is_fresh() -> bool {
+    let root = root();
+    let sources = fingerprint::of_sources(&root.join("proxy-ebpf")).ok();
+    let built_from = fs::read_to_string(root.join(fingerprint::OBJECT_FINGERPRINT)).ok();
+    sources.is_some() && sources == built_from && root.join(fingerprint::OBJECT).exists()
 }
 
 fn compile(tools: &Tools) -> Result<()> {

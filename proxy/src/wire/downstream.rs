@@ -49,7 +49,8 @@ pub struct Shared {
     body_fault: Cell<Option<Kind>>,
     imposed: Cell<Option<Kind>>,
     may_tunnel: Cell<u64>,
-    resumed: Cell<bool>,
+    /// The last request whose answer left the connection to HTTP.
+    resumed: Cell<u64>,
     partial: Cell<bool>,
     inject: RefCell<BytesMut>,
     waker: RefCell<Option<Waker>>,
@@ -70,7 +71,7 @@ impl Shared {
             body_fault: Cell::new(None),
             imposed: Cell::new(None),
             may_tunnel: Cell::new(0),
-            resumed: Cell::new(false),
+            resumed: Cell::new(0),
             partial: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
             waker: RefCell::new(None),
@@ -97,9 +98,11 @@ impl Shared {
         self.may_tunnel.get() == head
     }
 
-    /// The answer was an ordinary one: what follows is HTTP.
-    pub fn resume_http(&self) {
-        self.resumed.set(true);
+    /// The answer to request number `head` (from 1) was an ordinary one: what follows is
+    /// HTTP. Numbered, because most answers find nothing held, and must not let go what a
+    /// later request will hold.
+    pub fn resume_http(&self, head: u64) {
+        self.resumed.set(head);
         self.wake();
     }
 
@@ -125,8 +128,9 @@ impl Shared {
         if self.inject.borrow().is_empty() {
             return Poll::Ready(());
         }
-        // hyper flushes after it has polled the service, in the same turn; look again then.
-        cx.waker().wake_by_ref();
+        // hyper flushes after it has polled the service, in the same turn; whoever has
+        // written the last of it wakes us.
+        self.park(cx);
         Poll::Pending
     }
 
@@ -238,7 +242,7 @@ impl Read for DownstreamIo {
                     let rule = kind.detail().unwrap_or(kind.name());
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, rule)));
                 }
-                Some(RequestStop::Hold) if this.shared.resumed.replace(false) => {
+                Some(RequestStop::Hold) if this.shared.resumed.get() == this.requests.heads() => {
                     this.requests.resume();
                     this.judge_stash();
                     continue;
@@ -300,7 +304,10 @@ impl DownstreamIo {
             }
             inject.advance(written);
         }
-        self.injecting = false;
+        if std::mem::take(&mut self.injecting) {
+            *inject = BytesMut::new();
+            self.shared.wake();
+        }
         Poll::Ready(Ok(()))
     }
 
