@@ -130,7 +130,8 @@ fn rebuild(parts: request::Parts) -> Request<BodyStream> {
 }
 
 enum Failed {
-    Sending(TrySendError<Request<BodyStream>>),
+    /// Boxed: with the request inside it is large, and rare.
+    Sending(Box<TrySendError<Request<BodyStream>>>),
     Other(Error),
 }
 
@@ -158,7 +159,7 @@ async fn wait(
         if let Poll::Ready(response) = sent.as_mut().poll(cx) {
             // What came before the final head goes out before it.
             poll_interim(exchange, link, cx);
-            return Poll::Ready(response.map_err(Failed::Sending));
+            return Poll::Ready(response.map_err(|error| Failed::Sending(Box::new(error))));
         }
         if let Some(fault) = exchange.fault() {
             return Poll::Ready(Err(Failed::Other(Error::new(fault))));
