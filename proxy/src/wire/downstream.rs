@@ -52,6 +52,7 @@ pub struct Shared {
     /// The last request whose answer left the connection to HTTP.
     resumed: Cell<u64>,
     partial: Cell<bool>,
+    writing: Cell<bool>,
     inject: RefCell<BytesMut>,
     waker: RefCell<Option<Waker>>,
 }
@@ -73,6 +74,7 @@ impl Shared {
             may_tunnel: Cell::new(0),
             resumed: Cell::new(0),
             partial: Cell::new(false),
+            writing: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
             waker: RefCell::new(None),
         })
@@ -109,6 +111,11 @@ impl Shared {
     /// Whether the beginning of a head has come, and not yet its end.
     pub fn has_partial_head(&self) -> bool {
         self.partial.get()
+    }
+
+    /// Whether there are bytes that the client has yet to take.
+    pub fn is_writing(&self) -> bool {
+        self.writing.get()
     }
 
     /// Refuses the head that is being waited for (a timeout).
@@ -326,6 +333,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
+        this.shared.writing.set(true);
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
         this.progress();
         Poll::Ready(Ok(written))
@@ -340,6 +348,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
+        this.shared.writing.set(true);
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
         this.progress();
         Poll::Ready(Ok(written))
@@ -351,7 +360,10 @@ impl Write for DownstreamIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper calls this once its own buffer is empty: a point between two messages.
-        self.get_mut().poll_inject(cx)
+        let this = self.get_mut();
+        ready!(this.poll_inject(cx))?;
+        this.shared.writing.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
