@@ -31,7 +31,7 @@ use crate::{
         connection::{Connection, Link},
         pool::Making,
     },
-    watchdog::Wait,
+    watchdog::{Wait, Watched},
     wire::http2 as http2_head,
 };
 
@@ -72,8 +72,11 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
 }
 
 /// A request over HTTP/2.
-pub async fn http2(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
-    let watched = client.worker().watchdog.watch();
+pub async fn http2(
+    client: Rc<Client>,
+    watched: Rc<Watched>,
+    request: Request<Incoming>,
+) -> Response<BodyStream> {
     let exchange = Exchange::begin(&client, watched, &request);
     let bounds = connection::bounds(client.limits());
     let answer = match http2_head::request(&request, &bounds) {
@@ -266,6 +269,8 @@ async fn send(
     let mut pool = Rc::clone(upstream.pick());
     let mut fresh = false;
     loop {
+        // Finding a connection has a limit of its own.
+        exchange.watched().done(Wait::Response);
         let kept = if fresh { None } else { pool.try_acquire() };
         let mut connection = match kept {
             Some(connection) => connection,
@@ -479,6 +484,7 @@ async fn connect(
         return Err(Error::new(Kind::MethodNotAllowed));
     };
     exchange.request_ended();
+    exchange.watched().clear();
     let connecting = crate::upstream::connect::connect(server, Some(policy));
     let timeout = client.limits().connect_timeout;
     let (stream, address) = tokio::time::timeout(timeout, connecting)
