@@ -35,7 +35,7 @@ use crate::{
     config::Limits,
     error::Kind,
     exchange::Exchange,
-    headers::Forwarding,
+    headers::{self, Forwarding},
     listener::Listener,
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
     relay, tunnel,
@@ -205,7 +205,7 @@ impl Client {
     /// HTTP/2, and HTTP/1.0 knows none; there it is dropped, as the RFC allows.
     pub fn pass_interim(&self, head: &[u8], version: http::Version) {
         if let (Some(wire), http::Version::HTTP_11) = (&self.wire, version) {
-            wire.inject(head);
+            wire.inject(&headers::interim(head));
         }
     }
 

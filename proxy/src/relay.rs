@@ -439,7 +439,11 @@ fn answered(
     let ends_with_connection =
         version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
     exchange.client().answering(ends_with_connection);
-    Response::from_parts(parts, BodyStream::response(body, Rc::clone(exchange), connection))
+    let announced = (parts.status == StatusCode::NOT_MODIFIED && version != Version::HTTP_2)
+        .then(|| parts.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
+        .flatten();
+    let body = BodyStream::response(body, announced, Rc::clone(exchange), connection);
+    Response::from_parts(parts, body)
 }
 
 /// 101: both sides agree to speak something else from here on.
