@@ -56,19 +56,16 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
     }
     let exchange = Exchange::begin(&client, watched, &request);
     let may_tunnel = || wire.may_tunnel(number);
-    match relay(&exchange, request, may_tunnel).await {
-        Ok(response) => {
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS && !exchange.is_tunnel() {
-                wire.resume_http(number);
-            }
-            poll_fn(|cx| wire.poll_injected(cx)).await;
-            response
-        }
-        Err(error) => {
-            wire.resume_http(number);
-            failed(error, exchange)
-        }
+    let response = match relay(&exchange, request, may_tunnel).await {
+        Ok(response) => response,
+        Err(error) => failed(error, Rc::clone(&exchange)),
+    };
+    if !exchange.is_tunnel() {
+        wire.resume_http(number);
     }
+    // Whatever the final answer is, what was queued before it is not to come behind it.
+    poll_fn(|cx| wire.poll_injected(cx)).await;
+    response
 }
 
 /// A request over HTTP/2.
