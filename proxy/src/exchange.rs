@@ -352,9 +352,7 @@ impl Exchange {
                 end,
             });
         }
-        if !self.tunnelled.get() {
-            client.exchange_ends(self, &self.watched);
-        }
+        client.exchange_ends(self, &self.watched);
     }
 }
 

@@ -76,6 +76,41 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// An interim response (1xx) as it goes on: in our version, without the fields that are for
+/// one connection or frame a body (RFC 9110 sections 7.6.1 and 15.2). `head` has passed
+/// the wire.
+pub fn interim(head: &[u8]) -> Vec<u8> {
+    const DROPPED: [&[u8]; 7] = [
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"upgrade",
+        b"content-length",
+        b"transfer-encoding",
+    ];
+    let is = |name: &[u8], other: &[u8]| name.eq_ignore_ascii_case(other);
+    let lines = || head.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end());
+    let fields = || lines().skip(1).filter_map(|line| Some((line, fields::split(line).ok()?)));
+    let named = |name| {
+        fields().any(|(_, (field, value))| {
+            is(field, b"connection") && fields::list(value).any(|option| is(option, name))
+        })
+    };
+    let mut passed = Vec::with_capacity(head.len());
+    let status = lines().next().and_then(|line| line.get(b"HTTP/1.x".len()..));
+    passed.extend_from_slice(b"HTTP/1.1");
+    passed.extend_from_slice(status.unwrap_or_default());
+    for (line, (name, _)) in fields() {
+        if !DROPPED.iter().any(|dropped| is(name, dropped)) && !named(name) {
+            passed.extend_from_slice(b"\r\n");
+            passed.extend_from_slice(line);
+        }
+    }
+    passed.extend_from_slice(b"\r\n\r\n");
+    passed
+}
+
 fn is_trailers(coding: &[u8]) -> bool {
     fields::trim(coding).eq_ignore_ascii_case(b"trailers")
 }
@@ -230,6 +265,15 @@ mod tests {
             ("set-cookie", "b"),
         ]);
         assert_eq!(headers, left);
+    }
+
+    #[test]
+    fn interim_responses_lose_what_is_for_one_connection() {
+        let head = b"HTTP/1.0 103 Early Hints\r\nLink: </a>\r\nconnection: close, X-Mine\r\n\
+                     X-Mine: 1\r\nKeep-Alive: 5\r\nContent-Length: 0\r\nLink: </b>\r\n\r\n";
+        let passed = interim(head);
+        assert_eq!(passed, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n");
+        assert_eq!(interim(b"HTTP/1.1 102\r\n\r\n"), b"HTTP/1.1 102\r\n\r\n");
     }
 
     #[test]

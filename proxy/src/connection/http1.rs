@@ -36,7 +36,7 @@ pub(super) async fn serve(
     early: BytesMut,
 ) {
     let bounds = bounds(client.limits());
-    let io = DownstreamIo::new(stream, early, bounds, wire);
+    let io = DownstreamIo::new(stream, early, bounds, Rc::clone(&wire));
     let service = service_fn(|request: Request<Incoming>| {
         let client = Rc::clone(&client);
         async move { Ok::<Response<BodyStream>, Infallible>(relay::http1(client, request).await) }
@@ -51,6 +51,9 @@ pub(super) async fn serve(
         client.watched.register(cx);
         loop {
             if client.worker.is_forced() {
+                if client.in_flight.get() > 0 || wire.is_writing() {
+                    client.cut();
+                }
                 return Poll::Ready(false);
             }
             if !closing && client.worker.is_draining() {
@@ -85,8 +88,7 @@ pub(super) async fn serve(
     if client.cut.get() == Some(Cut::Reset) {
         // Without it the client would take the end of the connection for the body's.
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    } else if ended && (client.unread.get() || client.wire.as_ref().is_some_and(|w| w.has_fault()))
-    {
+    } else if ended && (client.unread.get() || wire.has_fault()) {
         linger(&client, stream).await;
     }
 }
@@ -104,7 +106,24 @@ impl Client {
         let Some(wait) = self.watched.expired() else {
             return Expiry::None;
         };
+        let limits = self.limits();
         match (wait, self.in_flight.get(), self.wire.as_ref()) {
+            // The end of the last answer is on its way still: a slow reader is not idle,
+            // as long as it reads.
+            (Wait::Head, 0, Some(wire)) if wire.is_writing() => {
+                self.watched.forgive();
+                self.watched.wait_on(Wait::Response, limits.body_idle_timeout);
+                self.watched.wait(Wait::Head, limits.idle_timeout);
+                Expiry::None
+            }
+            (Wait::Response, 0, Some(wire)) => {
+                self.watched.forgive();
+                if !wire.is_writing() {
+                    return Expiry::None;
+                }
+                self.cut();
+                Expiry::Close
+            }
             (Wait::Head, 0, Some(wire)) if wire.has_partial_head() => {
                 self.watched.forgive();
                 wire.impose(Kind::HeadTimeout);

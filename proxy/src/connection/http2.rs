@@ -26,10 +26,14 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, early: Bytes) {
     let limits = client.limits().clone();
     let service = service_fn(|request: Request<Incoming>| {
         let client = Rc::clone(&client);
-        async move { Ok::<Response<BodyStream>, Infallible>(relay::http2(client, request).await) }
+        let watched = client.worker.watchdog.watch();
+        *client.next_stream.borrow_mut() = Some(Rc::clone(&watched));
+        async move {
+            Ok::<Response<BodyStream>, Infallible>(relay::http2(client, watched, request).await)
+        }
     });
     let io = TokioIo::new(Rewound { early, stream });
-    let mut connection = http2::Builder::new(tunnel::h2::Executor)
+    let mut connection = http2::Builder::new(Streams(Rc::clone(&client)))
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(128)
@@ -49,9 +53,17 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, early: Bytes) {
             return Poll::Ready(());
         }
         let idle = client.watched.expired() == Some(Wait::Head) && client.in_flight.get() == 0;
-        if !closing && (idle || client.worker.is_draining()) {
+        if idle && closing {
+            // Told to go, it has nothing to do and does not go: it may not even read.
+            return Poll::Ready(());
+        }
+        if idle || client.worker.is_draining() && !closing {
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
+        }
+        if idle {
+            client.watched.clear();
+            client.watched.wait(Wait::Head, limits.body_idle_timeout);
         }
         Pin::new(&mut connection).poll(cx).map(|ended| {
             if let Err(error) = ended {
@@ -60,6 +72,36 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, early: Bytes) {
         })
     })
     .await;
+}
+
+/// Runs hyper's HTTP/2 streams on this worker, as [`tunnel::h2::Executor`] does, each with
+/// its deadline.
+#[derive(Debug, Clone)]
+struct Streams(Rc<Client>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, future: F) {
+        // hyper calls the service and this one right after the other. What it runs besides
+        // (the writing end of a tunnel) has no watch.
+        let watched = self.0.next_stream.take();
+        tunnel::h2::Executor.execute(async move {
+            let mut future = std::pin::pin!(future);
+            poll_fn(|cx| {
+                if future.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                let Some(watched) = &watched else { return Poll::Pending };
+                watched.register(cx);
+                // Not dealt with by the exchange: hyper waits for the client to open its
+                // window and does not ask for the body. Dropping the stream resets it.
+                match watched.expired() {
+                    Some(Wait::Response) => Poll::Ready(()),
+                    _ => Poll::Pending,
+                }
+            })
+            .await;
+        });
+    }
 }
 
 /// A socket whose first bytes have been read already.

@@ -19,7 +19,7 @@ use crate::{
     config::Limits,
     error::Kind,
     exchange::Exchange,
-    headers::Forwarding,
+    headers::{self, Forwarding},
     listener::Listener,
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
     tunnel,
@@ -61,6 +61,8 @@ pub struct Client {
     ends_with_connection: Cell<bool>,
     cut: Cell<Option<Cut>>,
     handover: RefCell<Option<Handover>>,
+    /// Watches the HTTP/2 stream that is about to be spawned.
+    next_stream: RefCell<Option<Rc<Watched>>>,
 }
 
 /// The upstream half of a tunnel, waiting for the answer to be on its way.
@@ -143,7 +145,7 @@ impl Client {
     /// A request has come.
     pub fn exchange_begins(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
-        self.watched.done(Wait::Head);
+        self.watched.clear();
     }
 
     /// The head of an answer goes out. `ends_with_connection`: its body has no other end.
@@ -181,7 +183,7 @@ impl Client {
     /// HTTP/2, and HTTP/1.0 knows none; there it is dropped, as the RFC allows.
     pub fn pass_interim(&self, head: &[u8], version: http::Version) {
         if let (Some(wire), http::Version::HTTP_11) = (&self.wire, version) {
-            wire.inject(head);
+            wire.inject(&headers::interim(head));
         }
     }
 
@@ -226,6 +228,7 @@ pub async fn serve(
         ends_with_connection: Cell::new(false),
         cut: Cell::new(None),
         handover: RefCell::new(None),
+        next_stream: RefCell::new(None),
     });
     match wire {
         Some(wire) => http1::serve(client, wire, stream, early).await,

@@ -22,6 +22,7 @@ use crate::{
     request::{self as head, Class},
     response,
     upstream::{connection::Connection, pool::Making},
+    watchdog::Watched,
     wire::http2 as http2_head,
 };
 
@@ -49,24 +50,24 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
         exchange.for_server();
     }
     let may_tunnel = || wire.may_tunnel(number);
-    match relay(&exchange, request, may_tunnel).await {
-        Ok(response) => {
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS && !exchange.is_tunnel() {
-                wire.resume_http(number);
-            }
-            poll_fn(|cx| wire.poll_injected(cx)).await;
-            response
-        }
-        Err(error) => {
-            wire.resume_http(number);
-            failed(error, exchange)
-        }
+    let response = match relay(&exchange, request, may_tunnel).await {
+        Ok(response) => response,
+        Err(error) => failed(error, Rc::clone(&exchange)),
+    };
+    if !exchange.is_tunnel() {
+        wire.resume_http(number);
     }
+    // Whatever the final answer is, what was queued before it is not to come behind it.
+    poll_fn(|cx| wire.poll_injected(cx)).await;
+    response
 }
 
 /// A request over HTTP/2.
-pub async fn http2(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
-    let watched = client.worker().watchdog.watch();
+pub async fn http2(
+    client: Rc<Client>,
+    watched: Rc<Watched>,
+    request: Request<Incoming>,
+) -> Response<BodyStream> {
     let exchange = Exchange::begin(&client, watched, &request);
     let bounds = connection::bounds(client.limits());
     let answer = match http2_head::request(&request, &bounds) {
@@ -196,5 +197,9 @@ fn answered(
     let ends_with_connection =
         version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
     exchange.client().answering(ends_with_connection);
-    Response::from_parts(parts, BodyStream::response(body, Rc::clone(exchange), connection))
+    let announced = (parts.status == StatusCode::NOT_MODIFIED && version != Version::HTTP_2)
+        .then(|| parts.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
+        .flatten();
+    let body = BodyStream::response(body, announced, Rc::clone(exchange), connection);
+    Response::from_parts(parts, body)
 }

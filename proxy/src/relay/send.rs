@@ -41,6 +41,8 @@ pub(super) async fn send(
     let mut pool = Rc::clone(upstream.pick());
     let mut fresh = false;
     loop {
+        // Finding a connection has a limit of its own.
+        exchange.watched().done(Wait::Response);
         let kept = if fresh { None } else { pool.try_acquire() };
         let mut connection = match kept {
             Some(connection) => connection,

@@ -103,6 +103,7 @@ pub(super) async fn connect(
         return Err(Error::new(Kind::MethodNotAllowed));
     };
     exchange.request_ended();
+    exchange.watched().clear();
     let connecting = crate::upstream::connect::connect(server, Some(policy));
     let timeout = client.limits().connect_timeout;
     let (stream, address) = tokio::time::timeout(timeout, connecting)

@@ -53,6 +53,7 @@ pub struct Shared {
     /// The last request whose answer left the connection to HTTP.
     resumed: Cell<u64>,
     partial: Cell<bool>,
+    writing: Cell<bool>,
     inject: RefCell<BytesMut>,
     waker: RefCell<Option<Waker>>,
 }
@@ -75,6 +76,7 @@ impl Shared {
             for_server: Cell::new(0),
             resumed: Cell::new(0),
             partial: Cell::new(false),
+            writing: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
             waker: RefCell::new(None),
         })
@@ -116,6 +118,11 @@ impl Shared {
     /// Whether the beginning of a head has come, and not yet its end.
     pub fn has_partial_head(&self) -> bool {
         self.partial.get()
+    }
+
+    /// Whether there are bytes that the client has yet to take.
+    pub fn is_writing(&self) -> bool {
+        self.writing.get()
     }
 
     /// Refuses the head that is being waited for (a timeout).
@@ -334,6 +341,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
+        this.shared.writing.set(true);
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
         this.progress();
         Poll::Ready(Ok(written))
@@ -348,6 +356,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
+        this.shared.writing.set(true);
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
         this.progress();
         Poll::Ready(Ok(written))
@@ -359,7 +368,10 @@ impl Write for DownstreamIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper calls this once its own buffer is empty: a point between two messages.
-        self.get_mut().poll_inject(cx)
+        let this = self.get_mut();
+        ready!(this.poll_inject(cx))?;
+        this.shared.writing.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
