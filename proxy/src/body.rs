@@ -71,7 +71,10 @@ impl BodyStream {
 
     /// An answer of our own.
     pub fn fixed(text: Bytes, exchange: Rc<Exchange>) -> Self {
-        let tap = ResponseTap { exchange, connection: None, ended: false };
+        // Over HTTP/2 hyper does not know that HEAD has no body, and sends what it is given.
+        let text = if exchange.is_to_head() { Bytes::new() } else { text };
+        // Nobody asks for the end of a body that is empty from the start.
+        let tap = ResponseTap { exchange, connection: None, ended: text.is_empty() };
         Self { source: Source::Fixed(text), tap: Tap::Response(tap) }
     }
 

@@ -31,7 +31,7 @@ use crate::{
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Pools of a forward proxy kept at once per worker; the least useful go first.
+/// Pools of a forward listener kept at once per worker; the least useful go first.
 const MAX_FORWARD_POOLS: usize = 1024;
 
 /// Idle connections that a forward proxy keeps per server and worker, and for how long.
@@ -117,7 +117,8 @@ pub struct Worker {
     connections: Cell<usize>,
     last_gone: Notify,
     view: RefCell<View>,
-    forward: RefCell<HashMap<Server, Rc<Upstream>>>,
+    /// By listener: what one may reach, another may be forbidden.
+    forward: RefCell<HashMap<usize, HashMap<Server, Rc<Upstream>>>>,
     forward_metrics: UpstreamMetrics,
 }
 
@@ -204,8 +205,9 @@ impl Worker {
     }
 
     /// The pool of a server that a client of a forward proxy named.
-    pub fn forward_upstream(&self, server: &Server) -> Rc<Upstream> {
-        let mut pools = self.forward.borrow_mut();
+    pub fn forward_upstream(&self, listener: usize, server: &Server) -> Rc<Upstream> {
+        let mut forward = self.forward.borrow_mut();
+        let pools = forward.entry(listener).or_default();
         if let Some(upstream) = pools.get(server) {
             return Rc::clone(upstream);
         }
@@ -253,7 +255,7 @@ impl Worker {
             let now = Instant::now();
             let forward = self.forward.borrow();
             let upstreams = self.view.borrow().upstreams.clone();
-            for upstream in upstreams.iter().chain(forward.values()) {
+            for upstream in upstreams.iter().chain(forward.values().flat_map(HashMap::values)) {
                 upstream.servers().iter().for_each(|pool| pool.sweep(now));
             }
         }
@@ -306,15 +308,25 @@ pub fn spawn(
     drain: drain::Watch,
     shares: Vec<Share>,
 ) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+    let process_workers = process.snapshot.load().config.workers;
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
+        crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
             let worker = Rc::new(Worker::new(process, log, drain, index));
             serve(worker, shares).await
         })
     })
+}
+
+/// Pipes that one worker may have: an eighth of its share of the descriptors, two each.
+/// The rest is for connections.
+fn pipe_budget(workers: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| limit as usize / workers.max(1));
+    (share / 16).min(crate::splice::OPEN_PIPES)
 }
 
 async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {

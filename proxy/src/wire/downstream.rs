@@ -49,6 +49,7 @@ pub struct Shared {
     body_fault: Cell<Option<Kind>>,
     imposed: Cell<Option<Kind>>,
     may_tunnel: Cell<u64>,
+    for_server: Cell<u64>,
     /// The last request whose answer left the connection to HTTP.
     resumed: Cell<u64>,
     partial: Cell<bool>,
@@ -71,6 +72,7 @@ impl Shared {
             body_fault: Cell::new(None),
             imposed: Cell::new(None),
             may_tunnel: Cell::new(0),
+            for_server: Cell::new(0),
             resumed: Cell::new(0),
             partial: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
@@ -91,6 +93,11 @@ impl Shared {
     /// Whether anything was refused; then the rest of the input is of no interest.
     pub fn has_fault(&self) -> bool {
         self.fault.get().is_some() || self.body_fault.get().is_some()
+    }
+
+    /// Whether the target of request number `head` (from 1) is the server itself.
+    pub fn is_for_server(&self, head: u64) -> bool {
+        self.for_server.get() == head
     }
 
     /// Whether request number `head` (from 1) asks properly for a tunnel.
@@ -193,6 +200,7 @@ impl DownstreamIo {
 
     /// Tells the connection's code where we are.
     fn note(&mut self) {
+        self.shared.for_server.set(self.requests.for_server());
         let partial = matches!(self.stop, Some(RequestStop::PartialHead));
         if partial && !self.shared.partial.replace(true) {
             self.shared.watched.wait(Wait::Head, self.shared.head_timeout);

@@ -5,56 +5,34 @@
 
 use std::{
     cell::{Cell, RefCell},
-    convert::Infallible,
     future::{Future, poll_fn},
-    io,
     net::SocketAddr,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, ReadBuf},
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
     access_log,
-    body::BodyStream,
     config::Limits,
     error::Kind,
     exchange::Exchange,
     headers::Forwarding,
     listener::Listener,
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
-    relay, tunnel,
-    upstream::connection::{buffer_bytes, join},
+    tunnel,
     watchdog::{Wait, Watched},
-    wire::{
-        downstream::{DownstreamIo, Shared},
-        head::Bounds,
-    },
+    wire::{downstream::Shared, head::Bounds},
     worker::Worker,
 };
 
+mod http1;
+mod http2;
+
 /// How HTTP/2 with prior knowledge begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How long, and for how many bytes, a client may go on sending what nobody will read
-/// before the socket is closed under it: closing at once would have its kernel throw away
-/// the answer (RFC 9112 section 9.6).
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
 /// How a connection is to be cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,8 +228,8 @@ pub async fn serve(
         handover: RefCell::new(None),
     });
     match wire {
-        Some(wire) => serve_http1(client, wire, stream, early).await,
-        None => serve_http2(client, stream, early.freeze()).await,
+        Some(wire) => http1::serve(client, wire, stream, early).await,
+        None => http2::serve(client, stream, early.freeze()).await,
     }
     drop(open);
 }
@@ -284,127 +262,12 @@ fn poll_protocol(
     }
 }
 
-fn bounds(limits: &Limits) -> Bounds {
+/// Bounds of requests' heads, and of the answers'.
+pub fn bounds(limits: &Limits) -> Bounds {
     Bounds {
         max_bytes: limits.max_head_bytes,
         max_headers: limits.max_headers,
         max_uri_bytes: limits.max_uri_bytes,
-    }
-}
-
-/// Bounds of the answers' heads are those of the requests'.
-pub fn upstream_bounds(limits: &Limits) -> Bounds {
-    bounds(limits)
-}
-
-async fn serve_http1(client: Rc<Client>, wire: Rc<Shared>, stream: TcpStream, early: BytesMut) {
-    let bounds = bounds(client.limits());
-    let io = DownstreamIo::new(stream, early, bounds, wire);
-    let service = service_fn(|request: Request<Incoming>| {
-        let client = Rc::clone(&client);
-        async move { Ok::<Response<BodyStream>, Infallible>(relay::http1(client, request).await) }
-    });
-    let mut connection = http1::Builder::new()
-        .preserve_header_case(client.listener.config.preserve_header_case)
-        .max_headers(bounds.max_headers)
-        .max_buf_size(buffer_bytes(bounds.max_bytes))
-        .serve_connection(io, service);
-    let mut closing = false;
-    let ended = poll_fn(|cx| {
-        client.watched.register(cx);
-        loop {
-            if client.worker.is_forced() {
-                return Poll::Ready(false);
-            }
-            if !closing && client.worker.is_draining() {
-                closing = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            let poll = Pin::new(&mut connection).poll(cx);
-            if client.cut.get().is_some() {
-                return Poll::Ready(false);
-            }
-            if let Poll::Ready(ended) = poll {
-                if let Err(error) = &ended {
-                    tracing::debug!(peer = %client.peer, %error, "connection ended");
-                }
-                return Poll::Ready(true);
-            }
-            match client.on_expiry() {
-                Expiry::None => return Poll::Pending,
-                Expiry::Again => {}
-                Expiry::Close => return Poll::Ready(false),
-            }
-        }
-    })
-    .await;
-    let parts = connection.into_parts();
-    let (stream, held) = parts.io.into_tunnel();
-    let handover = client.handover.borrow_mut().take();
-    if let Some(handover) = handover {
-        let early = join(parts.read_buf, held);
-        return run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream), early).await;
-    }
-    if client.cut.get() == Some(Cut::Reset) {
-        // Without it the client would take the end of the connection for the body's.
-        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    } else if ended && (client.unread.get() || client.wire.as_ref().is_some_and(|w| w.has_fault()))
-    {
-        linger(&client, stream).await;
-    }
-}
-
-/// What to do about a passed deadline.
-enum Expiry {
-    None,
-    /// Something was decided that hyper has to see.
-    Again,
-    Close,
-}
-
-impl Client {
-    fn on_expiry(&self) -> Expiry {
-        let Some(wait) = self.watched.expired() else {
-            return Expiry::None;
-        };
-        match (wait, self.in_flight.get(), self.wire.as_ref()) {
-            (Wait::Head, 0, Some(wire)) if wire.has_partial_head() => {
-                self.watched.forgive();
-                wire.impose(Kind::HeadTimeout);
-                Expiry::Again
-            }
-            // Idle, or a browser's spare connection: no answer is expected, none is sent.
-            (Wait::Head, 0, _) => Expiry::Close,
-            // A pipelined head is incomplete while an answer goes out: not its turn yet.
-            (Wait::Head, ..) => {
-                self.watched.forgive();
-                Expiry::None
-            }
-            // Before the head of the answer the relay answers for itself.
-            _ if !self.answering.get() => Expiry::None,
-            (Wait::Request | Wait::Response, ..) => {
-                self.cut();
-                Expiry::Close
-            }
-        }
-    }
-}
-
-/// Lets the client finish sending, so that it reads our last answer (RFC 9112 section 9.6).
-async fn linger(client: &Client, mut stream: TcpStream) {
-    let mut scrap = [0u8; 4096];
-    let mut left = LINGER.1;
-    let deadline = Instant::now() + LINGER.0;
-    let drain = async {
-        while left > 0 {
-            match stream.read(&mut scrap).await {
-                Ok(0) | Err(_) => break,
-                Ok(n) => left = left.saturating_sub(n),
-            }
-        }
-    };
-    if !client.worker.is_forced() {
-        let _ = tokio::time::timeout_at(deadline, drain).await;
     }
 }
 
@@ -437,109 +300,4 @@ pub async fn run_tunnel(
         end: outcome.end.name(),
     };
     exchange.tunnel_ended(end, outcome.upstream_bytes, outcome.downstream_bytes);
-}
-
-async fn serve_http2(client: Rc<Client>, stream: TcpStream, early: Bytes) {
-    let limits = client.limits().clone();
-    let service = service_fn(|request: Request<Incoming>| {
-        let client = Rc::clone(&client);
-        async move { Ok::<Response<BodyStream>, Infallible>(relay::http2(client, request).await) }
-    });
-    let io = TokioIo::new(Rewound { early, stream });
-    let mut connection = http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(128)
-        // Room for a stream that is read fast; a stalled one holds no more than this.
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(256 * 1024)
-        // A client that is gone without a word is noticed while it owes nothing.
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .serve_connection(io, service);
-    client.watched.wait(Wait::Head, limits.idle_timeout);
-    let mut closing = false;
-    poll_fn(|cx| {
-        client.watched.register(cx);
-        if client.worker.is_forced() {
-            return Poll::Ready(());
-        }
-        let idle = client.watched.expired() == Some(Wait::Head) && client.in_flight.get() == 0;
-        if !closing && (idle || client.worker.is_draining()) {
-            closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        Pin::new(&mut connection).poll(cx).map(|ended| {
-            if let Err(error) = ended {
-                tracing::debug!(peer = %client.peer, %error, "connection ended");
-            }
-        })
-    })
-    .await;
-}
-
-/// Runs hyper's HTTP/2 streams on this worker.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
-/// A socket whose first bytes have been read already.
-#[derive(Debug)]
-struct Rewound {
-    early: Bytes,
-    stream: TcpStream,
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.early.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
-        }
-        let n = this.early.len().min(buf.remaining());
-        buf.put_slice(&this.early.split_to(n));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl tokio::io::AsyncWrite for Rewound {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
 }
