@@ -197,6 +197,9 @@ fn answered(
     let ends_with_connection =
         version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
     exchange.client().answering(ends_with_connection);
+    if version == Version::HTTP_11 && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        exchange.answer_is_chunked();
+    }
     let announced = (parts.status == StatusCode::NOT_MODIFIED && version != Version::HTTP_2)
         .then(|| parts.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
         .flatten();

@@ -64,6 +64,9 @@ pub(super) async fn send(
         };
         exchange.reached(connection.link().address);
         name_host(&mut request, upstream, &pool);
+        if !request.headers().contains_key(header::CONTENT_LENGTH) {
+            exchange.request_is_chunked(&connection.link().wire);
+        }
         let replay = replay(&connection, &request);
         let limits = exchange.client().limits();
         exchange.watched().wait(Wait::Response, limits.response_timeout);

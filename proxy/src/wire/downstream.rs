@@ -27,6 +27,7 @@ use super::{
     head::Bounds,
     socket::{deliver, poll_read_in_place, poll_read_to_stash},
     track::{RequestStop, Requests},
+    trailers::Tail,
 };
 use crate::{
     error::Kind,
@@ -55,6 +56,8 @@ pub struct Shared {
     partial: Cell<bool>,
     writing: Cell<bool>,
     inject: RefCell<BytesMut>,
+    /// Trailers of the answer that goes out.
+    pub trailers: Tail,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -78,6 +81,7 @@ impl Shared {
             partial: Cell::new(false),
             writing: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
+            trailers: Tail::default(),
             waker: RefCell::new(None),
         })
     }
@@ -342,7 +346,11 @@ impl Write for DownstreamIo {
             ready!(this.poll_inject(cx))?;
         }
         this.shared.writing.set(true);
-        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        let written = ready!(this.shared.trailers.poll_write(
+            &mut this.stream,
+            cx,
+            &[io::IoSlice::new(buf)]
+        ))?;
         this.progress();
         Poll::Ready(Ok(written))
     }
@@ -357,7 +365,7 @@ impl Write for DownstreamIo {
             ready!(this.poll_inject(cx))?;
         }
         this.shared.writing.set(true);
-        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        let written = ready!(this.shared.trailers.poll_write(&mut this.stream, cx, bufs))?;
         this.progress();
         Poll::Ready(Ok(written))
     }
