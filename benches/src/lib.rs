@@ -8,7 +8,7 @@
 //! - [`process`] reads what the kernel knows of a process, [`counting`] what the heap does.
 //! - [`run`] holds one file per measurement, [`stats`] turns samples into tables.
 //!
-//! Implements: REQ-CTRL-003, REQ-CTRL-008
+//! Implements: REQ-CTRL-003
 
 pub mod client;
 pub mod counting;

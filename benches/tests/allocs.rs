@@ -5,7 +5,7 @@ use underpass_benches::{counting, run::allocs};
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
 
-/// Implements: REQ-CTRL-003
+#[mantra_macros::req_test("REQ-CTRL-003")]
 #[test]
 fn allocations_per_request_stay_within_their_bound() {
     for cost in allocs::measure(300).unwrap() {

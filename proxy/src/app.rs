@@ -5,17 +5,14 @@
 //!
 //! Implements: REQ-CTRL-005
 
-use std::{
-    io::Write as _,
-    net::SocketAddr,
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{io::Write as _, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use crate::{
     access_log::AccessLog,
@@ -31,40 +28,76 @@ use crate::{
 /// Threads of the control plane. It serves one scraper and a few people.
 const CONTROL_THREADS: usize = 1;
 
-/// Serves until a signal asks for the end and the drain is over.
+/// A listener's name and the address it was bound to.
+pub type Address = (String, SocketAddr);
+
+/// Serves until a signal asks for the end and the drain is over. A second signal ends the
+/// drain at once.
 ///
 /// Prints one line for each listener to standard output when all are bound.
 ///
 /// # Errors
 /// If an address cannot be bound, or `--splice kernel` cannot be had.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    run_with(config, signals, |addresses| {
+        let mut stdout = std::io::stdout().lock();
+        for (name, address) in addresses {
+            // Whoever closed our standard output does not want to know.
+            let _ = writeln!(stdout, "listening {name} http://{address}");
+        }
+        let _ = stdout.flush();
+    })
+}
+
+/// The same with both ends in the caller's hands: each message of the receiver that `stops`
+/// makes counts as a signal, and `ready` is told where the listeners are.
+///
+/// # Errors
+/// As [`run`], and as `stops`.
+pub fn run_with(
+    config: Config,
+    stops: impl FnOnce() -> std::io::Result<mpsc::Receiver<()>>,
+    ready: impl FnOnce(&[Address]),
+) -> anyhow::Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .context("starting the control plane")?;
-    let outcome = control.block_on(serve(config));
+    let outcome = control.block_on(async {
+        // Before anything is announced: a signal from now on drains.
+        let stops = stops().context("listening for signals")?;
+        serve(config, stops, ready).await
+    });
     // Nothing of it is worth waiting for: the drain is over.
     control.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    // Before anything is announced: a signal from now on drains.
-    let mut signals = Signals::new().context("listening for signals")?;
+async fn serve(
+    config: Config,
+    mut stops: mpsc::Receiver<()>,
+    ready: impl FnOnce(&[Address]),
+) -> anyhow::Result<()> {
     raise_descriptor_limit();
     splice_tier(config.splice)?;
     let drain_timeout = config.drain_timeout;
     let workers = config.workers;
     let admin_address = config.admin;
     let mut bound = bind_all(&config)?;
+    let mut addresses: Vec<Address> = bound
+        .iter()
+        .map(|bound| (config.listeners[bound.index].name.clone(), bound.address))
+        .collect();
     let admin_socket = match admin_address {
-        Some(address) => Some(
-            tokio::net::TcpListener::bind(address)
+        Some(address) => {
+            let socket = tokio::net::TcpListener::bind(address)
                 .await
-                .with_context(|| format!("admin: cannot listen on {address}"))?,
-        ),
+                .with_context(|| format!("admin: cannot listen on {address}"))?;
+            addresses.push(("admin".into(), socket.local_addr()?));
+            Some(socket)
+        }
         None => None,
     };
 
@@ -82,13 +115,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (mut drain, watch) = drain::channel();
     let mut threads = Vec::new();
     for index in 0..workers {
-        let sockets = bound
-            .iter_mut()
-            .filter_map(|bound| {
-                let socket = bound.sockets.pop()?;
-                Some((bound.index, bound.address, Arc::clone(&bound.slots), socket))
-            })
-            .collect();
+        let sockets = bound.iter_mut().filter_map(Bound::take).collect();
         let thread =
             worker::spawn(index, Arc::clone(&process), log.worker(), watch.clone(), sockets)
                 .context("starting a worker")?;
@@ -97,24 +124,27 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     drop(watch);
     // The admin endpoint goes on while the data plane drains, to show how far it is.
     let (mut admin_drain, admin_watch) = drain::channel();
-    announce(&process, &bound, admin_socket.as_ref())?;
     if let Some(socket) = admin_socket {
         tokio::spawn(admin::serve(socket, Arc::clone(&state), admin_watch));
     } else {
         drop(admin_watch);
     }
     state.readiness.reach(admin::Stage::Ready);
+    ready(&addresses);
 
-    signals.wait().await;
+    // A sender that is gone asks for the end as well.
+    stops.recv().await;
     tracing::info!("draining, at most {drain_timeout:?}");
     state.readiness.reach(admin::Stage::Draining);
     tokio::select! {
         all = drain.wait(drain_timeout) => if !all {
             tracing::warn!("some connections did not end in time");
         },
-        () = signals.wait() => tracing::warn!("second signal, ending at once"),
+        Some(()) = stops.recv() => {
+            tracing::warn!("second signal, ending at once");
+            drain.wait(Duration::ZERO).await;
+        }
     }
-    drop(drain);
     let joined = tokio::task::spawn_blocking(move || join(threads));
     if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
         tracing::warn!("a worker did not end");
@@ -145,29 +175,6 @@ fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
     config.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// The lines that scripts wait for.
-fn announce(
-    process: &Process,
-    bound: &[Bound],
-    admin: Option<&tokio::net::TcpListener>,
-) -> anyhow::Result<()> {
-    let snapshot = process.snapshot.load();
-    let mut lines: Vec<(String, SocketAddr)> = bound
-        .iter()
-        .map(|bound| (snapshot.config.listeners[bound.index].name.clone(), bound.address))
-        .collect();
-    if let Some(admin) = admin {
-        lines.push(("admin".into(), admin.local_addr()?));
-    }
-    let mut stdout = std::io::stdout().lock();
-    for (name, address) in lines {
-        // Whoever closed our standard output does not want to know.
-        let _ = writeln!(stdout, "listening {name} http://{address}");
-    }
-    let _ = stdout.flush();
-    Ok(())
-}
-
 /// `--splice kernel` is a demand, `auto` a wish.
 fn splice_tier(mode: SpliceMode) -> anyhow::Result<()> {
     match (mode, crate::splice::probe::kernel_tier()) {
@@ -192,31 +199,26 @@ fn raise_descriptor_limit() {
     }
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Resolves when the process is asked to end.
-    async fn wait(&mut self) {
+/// SIGTERM and SIGINT as messages.
+fn signals() -> std::io::Result<mpsc::Receiver<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (stop, stops) = mpsc::channel(2);
+    tokio::spawn(async move {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
                     tracing::warn!("SIGHUP: this version does not reload, restart it instead");
+                    continue;
                 }
             }
+            if stop.send(()).await.is_err() {
+                return;
+            }
         }
-    }
+    });
+    Ok(stops)
 }

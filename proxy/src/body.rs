@@ -35,6 +35,9 @@ pub struct BodyStream {
 #[derive(Debug)]
 enum Source {
     Empty,
+    /// None either, though the head tells of one (304): hyper writes a length over HTTP/1
+    /// only if the body has it.
+    Announced(u64),
     Fixed(Bytes),
     Incoming(Incoming),
 }
@@ -71,16 +74,29 @@ impl BodyStream {
 
     /// An answer of our own.
     pub fn fixed(text: Bytes, exchange: Rc<Exchange>) -> Self {
-        let tap = ResponseTap { exchange, connection: None, ended: false };
+        // Over HTTP/2 hyper does not know that HEAD has no body, and sends what it is given.
+        let text = if exchange.is_to_head() { Bytes::new() } else { text };
+        // Nobody asks for the end of a body that is empty from the start.
+        let tap = ResponseTap { exchange, connection: None, ended: text.is_empty() };
         Self { source: Source::Fixed(text), tap: Tap::Response(tap) }
     }
 
     /// A response body on its way to the client. `connection` goes back to its pool at the
-    /// body's clean end, and is closed at any other.
-    pub fn response(body: Incoming, exchange: Rc<Exchange>, connection: Connection) -> Self {
+    /// body's clean end, and is closed at any other. `announced` is the length that the head
+    /// tells of where there is no body.
+    pub fn response(
+        body: Incoming,
+        announced: Option<u64>,
+        exchange: Rc<Exchange>,
+        connection: Connection,
+    ) -> Self {
         let ended = body.is_end_stream();
         let mut tap = ResponseTap { exchange, connection: Some(connection), ended };
-        let source = if ended { Source::Empty } else { Source::Incoming(body) };
+        let source = match announced {
+            _ if !ended => Source::Incoming(body),
+            Some(length) => Source::Announced(length),
+            None => Source::Empty,
+        };
         if ended {
             tap.release();
         }
@@ -98,7 +114,7 @@ impl Body for BodyStream {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         match &mut this.source {
-            Source::Empty => {
+            Source::Empty | Source::Announced(_) => {
                 if let Tap::Response(tap) = &mut this.tap {
                     tap.ended = true;
                 }
@@ -126,6 +142,7 @@ impl Body for BodyStream {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
+            Source::Announced(_) => false,
             Source::Fixed(text) => text.is_empty(),
             Source::Incoming(body) => body.is_end_stream(),
         }
@@ -134,6 +151,7 @@ impl Body for BodyStream {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
+            Source::Announced(length) => SizeHint::with_exact(*length),
             Source::Fixed(text) => SizeHint::with_exact(text.len() as u64),
             Source::Incoming(body) => body.size_hint(),
         }

@@ -77,8 +77,10 @@ impl Kind {
         use Kind::*;
         match self {
             BadRequest(_) | HeadTooLarge | UriTooLong | HeadTimeout | RequestBodyTimeout
-            | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed | VersionNotSupported | ExpectationFailed
-            | ProxyAuthRequired | Forbidden(_) | NoRoute | ClientGone => Side::Downstream,
+            | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed | VersionNotSupported
+            | ExpectationFailed | ProxyAuthRequired | Forbidden(_) | NoRoute | ClientGone => {
+                Side::Downstream
+            }
             Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
             | BadResponse(_) | ResponseTimeout | ResponseBodyBroken | ResponseBodyTimeout => {
                 Side::Upstream

@@ -38,6 +38,7 @@ pub struct Exchange {
     watched: Rc<Watched>,
     started: Instant,
     version: Version,
+    to_head: bool,
     line: Option<Line>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
@@ -48,6 +49,7 @@ pub struct Exchange {
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     request_ended: Cell<bool>,
+    for_server: Cell<bool>,
     answered: Cell<bool>,
     fault: Cell<Option<Kind>>,
     tunnelled: Cell<bool>,
@@ -80,6 +82,7 @@ impl Exchange {
             watched,
             started: Instant::now(),
             version: request.version(),
+            to_head: request.method() == Method::HEAD,
             line,
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
@@ -90,6 +93,7 @@ impl Exchange {
             request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
             request_ended: Cell::new(false),
+            for_server: Cell::new(false),
             answered: Cell::new(false),
             fault: Cell::new(None),
             tunnelled: Cell::new(false),
@@ -105,6 +109,21 @@ impl Exchange {
     /// HTTP version of the request.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The target is the server itself, in absolute-form.
+    pub fn for_server(&self) {
+        self.for_server.set(true);
+    }
+
+    /// Whether it is (RFC 9112 section 3.2.4).
+    pub fn is_for_server(&self) -> bool {
+        self.for_server.get()
+    }
+
+    /// Whether the request is HEAD, so that no answer has a body.
+    pub fn is_to_head(&self) -> bool {
+        self.to_head
     }
 
     /// Who watches its deadlines.
@@ -333,9 +352,7 @@ impl Exchange {
                 end,
             });
         }
-        if !self.tunnelled.get() {
-            client.exchange_ends(self, &self.watched);
-        }
+        client.exchange_ends(self, &self.watched);
     }
 }
 

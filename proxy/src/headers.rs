@@ -76,6 +76,41 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// An interim response (1xx) as it goes on: in our version, without the fields that are for
+/// one connection or frame a body (RFC 9110 sections 7.6.1 and 15.2). `head` has passed
+/// the wire.
+pub fn interim(head: &[u8]) -> Vec<u8> {
+    const DROPPED: [&[u8]; 7] = [
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"upgrade",
+        b"content-length",
+        b"transfer-encoding",
+    ];
+    let is = |name: &[u8], other: &[u8]| name.eq_ignore_ascii_case(other);
+    let lines = || head.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end());
+    let fields = || lines().skip(1).filter_map(|line| Some((line, fields::split(line).ok()?)));
+    let named = |name| {
+        fields().any(|(_, (field, value))| {
+            is(field, b"connection") && fields::list(value).any(|option| is(option, name))
+        })
+    };
+    let mut passed = Vec::with_capacity(head.len());
+    let status = lines().next().and_then(|line| line.get(b"HTTP/1.x".len()..));
+    passed.extend_from_slice(b"HTTP/1.1");
+    passed.extend_from_slice(status.unwrap_or_default());
+    for (line, (name, _)) in fields() {
+        if !DROPPED.iter().any(|dropped| is(name, dropped)) && !named(name) {
+            passed.extend_from_slice(b"\r\n");
+            passed.extend_from_slice(line);
+        }
+    }
+    passed.extend_from_slice(b"\r\n\r\n");
+    passed
+}
+
 fn is_trailers(coding: &[u8]) -> bool {
     fields::trim(coding).eq_ignore_ascii_case(b"trailers")
 }
@@ -162,7 +197,8 @@ impl Forwarding {
             text.push_str(host);
             text.push('"');
         }
-        let element = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"));
+        let element =
+            HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"));
         self.last = Some((host, element.clone()));
         element
     }
@@ -232,8 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn interim_responses_lose_what_is_for_one_connection() {
+        let head = b"HTTP/1.0 103 Early Hints\r\nLink: </a>\r\nconnection: close, X-Mine\r\n\
+                     X-Mine: 1\r\nKeep-Alive: 5\r\nContent-Length: 0\r\nLink: </b>\r\n\r\n";
+        let passed = interim(head);
+        assert_eq!(passed, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n");
+        assert_eq!(interim(b"HTTP/1.1 102\r\n\r\n"), b"HTTP/1.1 102\r\n\r\n");
+    }
+
+    #[test]
     fn forwarding_fields_follow_the_policy() {
-        let sent = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6")];
+        let sent = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+        ];
         let client = "192.0.2.1:5000".parse().unwrap();
         let host = HeaderValue::from_static("example.org:80");
 
@@ -267,7 +316,10 @@ mod tests {
             Forwarding::new(ForwardedPolicy::Replace, client).apply(&mut headers, None);
             (headers["x-forwarded-for"].clone(), headers["forwarded"].clone())
         };
-        assert_eq!(apply("[2001:db8::1]:9"), ("2001:db8::1".parse().unwrap(), "for=\"[2001:db8::1]\";proto=http".parse().unwrap()));
+        assert_eq!(
+            apply("[2001:db8::1]:9"),
+            ("2001:db8::1".parse().unwrap(), "for=\"[2001:db8::1]\";proto=http".parse().unwrap())
+        );
         assert_eq!(apply("[::ffff:192.0.2.7]:9").0, "192.0.2.7");
     }
 }

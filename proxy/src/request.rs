@@ -120,9 +120,12 @@ mod tests {
 
     #[test]
     fn hosts_lose_their_port() {
-        for (header, host_name) in
-            [("a.test", "a.test"), ("a.test:80", "a.test"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
-        {
+        for (header, host_name) in [
+            ("a.test", "a.test"),
+            ("a.test:80", "a.test"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
             let request = Request::builder().uri("/").header("host", header).body(()).unwrap();
             assert_eq!(host(request.uri(), request.headers()), host_name);
         }

@@ -77,7 +77,8 @@ pub fn error(kind: Kind, exchange: Rc<Exchange>) -> Response<BodyStream> {
     }
     match kind {
         Kind::ProxyAuthRequired => {
-            let challenge = HeaderValue::from_static("Basic realm=\"underpass\", charset=\"UTF-8\"");
+            let challenge =
+                HeaderValue::from_static("Basic realm=\"underpass\", charset=\"UTF-8\"");
             headers.insert(header::PROXY_AUTHENTICATE, challenge);
         }
         Kind::MethodNotAllowed => {

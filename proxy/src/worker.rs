@@ -31,7 +31,7 @@ use crate::{
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Pools of a forward proxy kept at once per worker; the least useful go first.
+/// Pools of a forward listener kept at once per worker; the least useful go first.
 const MAX_FORWARD_POOLS: usize = 1024;
 
 /// Idle connections that a forward proxy keeps per server and worker, and for how long.
@@ -80,6 +80,24 @@ pub struct Bound {
     pub sockets: Vec<TcpListener>,
 }
 
+/// One worker's share of a listener.
+#[derive(Debug)]
+pub struct Share {
+    index: usize,
+    address: std::net::SocketAddr,
+    slots: Arc<Slots>,
+    socket: TcpListener,
+}
+
+impl Bound {
+    /// The next worker's share; `None` when all have been taken.
+    pub fn take(&mut self) -> Option<Share> {
+        let socket = self.sockets.pop()?;
+        let slots = Arc::clone(&self.slots);
+        Some(Share { index: self.index, address: self.address, slots, socket })
+    }
+}
+
 /// One worker, seen from its own thread.
 #[derive(Debug)]
 pub struct Worker {
@@ -99,7 +117,8 @@ pub struct Worker {
     connections: Cell<usize>,
     last_gone: Notify,
     view: RefCell<View>,
-    forward: RefCell<HashMap<Server, Rc<Upstream>>>,
+    /// By listener: what one may reach, another may be forbidden.
+    forward: RefCell<HashMap<usize, HashMap<Server, Rc<Upstream>>>>,
     forward_metrics: UpstreamMetrics,
 }
 
@@ -114,14 +133,21 @@ impl View {
     fn new(snapshot: Arc<Snapshot>, metrics: &WorkerMetrics, index: usize) -> Self {
         let upstreams = snapshot.config.upstreams.iter();
         let upstreams = upstreams
-            .map(|upstream| Rc::new(Upstream::new(upstream, &metrics.upstream(&upstream.name), index)))
+            .map(|upstream| {
+                Rc::new(Upstream::new(upstream, &metrics.upstream(&upstream.name), index))
+            })
             .collect();
         Self { snapshot, upstreams }
     }
 }
 
 impl Worker {
-    fn new(process: Arc<Process>, log: access_log::Writer, drain: drain::Watch, index: usize) -> Self {
+    fn new(
+        process: Arc<Process>,
+        log: access_log::Writer,
+        drain: drain::Watch,
+        index: usize,
+    ) -> Self {
         let metrics = process.admin.metrics.worker(index);
         let snapshot = process.snapshot.load_full();
         let watchdog = Watchdog::new(shortest(&snapshot.config));
@@ -179,8 +205,9 @@ impl Worker {
     }
 
     /// The pool of a server that a client of a forward proxy named.
-    pub fn forward_upstream(&self, server: &Server) -> Rc<Upstream> {
-        let mut pools = self.forward.borrow_mut();
+    pub fn forward_upstream(&self, listener: usize, server: &Server) -> Rc<Upstream> {
+        let mut forward = self.forward.borrow_mut();
+        let pools = forward.entry(listener).or_default();
         if let Some(upstream) = pools.get(server) {
             return Rc::clone(upstream);
         }
@@ -204,7 +231,10 @@ impl Worker {
     }
 
     /// Counts a tunnel while it runs, and what it moved.
-    pub async fn report_tunnel(&self, run: impl Future<Output = tunnel::Outcome>) -> tunnel::Outcome {
+    pub async fn report_tunnel(
+        &self,
+        run: impl Future<Output = tunnel::Outcome>,
+    ) -> tunnel::Outcome {
         use crate::{metrics, splice::Engine};
         let same = |engine: Engine| match engine {
             Engine::Copy => metrics::Engine::Copy,
@@ -225,7 +255,7 @@ impl Worker {
             let now = Instant::now();
             let forward = self.forward.borrow();
             let upstreams = self.view.borrow().upstreams.clone();
-            for upstream in upstreams.iter().chain(forward.values()) {
+            for upstream in upstreams.iter().chain(forward.values().flat_map(HashMap::values)) {
                 upstream.servers().iter().for_each(|pool| pool.sweep(now));
             }
         }
@@ -276,29 +306,36 @@ pub fn spawn(
     process: Arc<Process>,
     log: access_log::Writer,
     drain: drain::Watch,
-    sockets: Vec<(usize, std::net::SocketAddr, Arc<Slots>, TcpListener)>,
+    shares: Vec<Share>,
 ) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+    let process_workers = process.snapshot.load().config.workers;
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
+        crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
             let worker = Rc::new(Worker::new(process, log, drain, index));
-            serve(worker, sockets).await
+            serve(worker, shares).await
         })
     })
 }
 
-async fn serve(
-    worker: Rc<Worker>,
-    sockets: Vec<(usize, std::net::SocketAddr, Arc<Slots>, TcpListener)>,
-) -> io::Result<()> {
+/// Pipes that one worker may have: an eighth of its share of the descriptors, two each.
+/// The rest is for connections.
+fn pipe_budget(workers: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| limit as usize / workers.max(1));
+    (share / 16).min(crate::splice::OPEN_PIPES)
+}
+
+async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
     let snapshot = worker.process.snapshot.load_full();
     let mut accepting = Vec::new();
-    for (listener, address, slots, socket) in sockets {
-        let config = snapshot.config.listeners[listener].clone();
+    for Share { index, address, slots, socket } in shares {
+        let config = snapshot.config.listeners[index].clone();
         let listener = Rc::new(Listener {
-            index: listener,
+            index,
             name: config.name.as_str().into(),
             address,
             metrics: worker.metrics.listener(&config.name),

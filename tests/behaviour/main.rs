@@ -1,1 +1,43 @@
-//! Behaviour tests.
+//! What the proxy does, seen from outside: one file per behaviour, scripted peers on real
+//! sockets, every test with a proxy process of its own.
+//!
+//! Tests that hold for both downstream versions or for every splice engine run over all of
+//! them by `over_versions!` and `over_engines!`.
+
+mod access_log;
+mod backpressure;
+mod broken_upstream;
+mod cancellation;
+mod command_line;
+mod connection_limits;
+mod curl;
+mod demo;
+mod descriptors;
+mod drain;
+mod endpoints;
+mod forward_policy;
+mod forward_proxy;
+mod forwarding_fields;
+mod framing;
+mod hop_by_hop;
+mod http10;
+mod interim;
+mod keep_alive;
+mod message_limits;
+mod nginx_origin;
+mod no_delay;
+mod refused_upgrade;
+mod retry;
+mod routes;
+mod streaming;
+mod strict_bodies;
+mod strict_h2;
+mod strict_requests;
+mod strict_responses;
+mod targets;
+mod trailers;
+mod tunnel_bytes;
+mod tunnel_end;
+mod tunnel_table;
+mod upstream_errors;
+mod websocket;

@@ -1,1 +1,48 @@
-//! Scripted peers.
+//! Scripted peers and a harness for the `underpass` binary.
+//!
+//! A test plays both ends and looks at the proxy only from outside: it starts the binary
+//! ([`Proxy`]), speaks to it byte by byte ([`Wire`]) or through hyper ([`HttpClient`]), and
+//! answers for the origin itself ([`Origin`], or [`Served`] where a fixed answer will do).
+//! Because one async function plays both ends, order needs no sleeps: what must have
+//! arrived before the next step is read before the next step.
+//!
+//! Every wait has a bound ([`clock::BOUND`]) and fails with what was waited for and what
+//! had come instead.
+//!
+//! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
+//! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
+//! * an open tunnel: [`tunnel`]
+//! * HTTP/2 by hand: [`h2_frames`]
+//! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
+//! * programs as peers: [`nginx`], [`curl`]
+//! * the same test over versions and engines: [`matrix`]
+
+pub mod client;
+pub mod clock;
+pub mod curl;
+pub mod h2_frames;
+pub mod matrix;
+pub mod message;
+pub mod metrics;
+pub mod nginx;
+pub mod origin;
+pub mod pattern;
+pub mod process;
+pub mod proxy;
+pub mod tunnel;
+pub mod websocket;
+pub mod wire;
+
+pub use client::{BodySender, HttpClient, OutBody, bytes_from, collect};
+pub use clock::{eventually, within};
+pub use matrix::{Engine, Version};
+pub use message::{BodyReader, Head, Message};
+pub use metrics::Metrics;
+pub use nginx::Nginx;
+pub use origin::{Origin, Refusing, Reply, Saturated, Seen, Served};
+pub use proxy::{Proxy, ProxyBuilder};
+pub use tunnel::{Tunnel, Way};
+pub use wire::{End, Wire};
+
+#[cfg(test)]
+mod selftest;

@@ -1,2 +1,89 @@
-//! Build commands.
-fn main() {}
+//! `cargo xtask …`: everything that is done with this workspace, each by one command.
+//!
+//! Invariant: a command sets up what it needs by itself, once, and says in one line what
+//! it could not have and goes on without it where that is possible. One file per command.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod ci;
+mod ebpf;
+mod fuzz;
+mod run;
+mod setup;
+mod sources;
+mod test;
+mod tidy;
+mod trace;
+mod workspace;
+
+#[path = "../../proxy-ebpf/fingerprint.rs"]
+mod fingerprint;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, set-up, test and demo commands of Underpass")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the BPF build needs (once; below target/)
+    Setup,
+    /// Build the BPF programs, for the proxy to embed
+    BuildEbpf,
+    /// Build everything in release and run `underpass demo ARGS`
+    Run {
+        /// Passed on to `underpass demo`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run every test that this machine can run, and say what it cannot
+    Test {
+        /// Passed on to `cargo test --workspace`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run the benchmarks
+    Bench {
+        /// Passed on to the benchmark harness
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Fuzz what reads bytes from peers
+    Fuzz(fuzz::Args),
+    /// Check that every requirement has a test, and every mention a requirement
+    Trace,
+    /// Check the rules of the code base
+    Tidy,
+    /// Everything that has to pass before a change is merged
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            workspace::say(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => _ = setup::run()?,
+        Command::BuildEbpf => ebpf::build()?,
+        Command::Run { args } => return run::demo(&args),
+        Command::Test { args } => return test::run(&args),
+        Command::Bench { args } => return run::bench(&args),
+        Command::Fuzz(args) => fuzz::run(&args)?,
+        Command::Trace => trace::run()?,
+        Command::Tidy => tidy::run()?,
+        Command::Ci => return ci::run(),
+    }
+    Ok(ExitCode::SUCCESS)
+}

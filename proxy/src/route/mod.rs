@@ -55,7 +55,8 @@ fn specificity(route: &Route) -> Specificity {
         Some(HostPattern::Wildcard(suffix)) => (1, suffix.len()),
         None => (0, 0),
     };
-    let path = route.path_prefix.as_ref().map_or(0, |prefix| prefix.trim_end_matches('/').len() + 1);
+    let path =
+        route.path_prefix.as_ref().map_or(0, |prefix| prefix.trim_end_matches('/').len() + 1);
     (kind, length, path, route.method.is_some(), route.listener.is_some())
 }
 

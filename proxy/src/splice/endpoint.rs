@@ -13,6 +13,8 @@ use std::{
 use rustix::{io::retry_on_intr, net::SendFlags};
 use tokio::{io::Interest, net::TcpStream};
 
+use super::socket;
+
 /// One end of a tunnel.
 pub(crate) trait Endpoint {
     /// Ready when a read is worth trying. Lets a lane wait without holding a buffer; ends
@@ -30,6 +32,12 @@ pub(crate) trait Endpoint {
 
     /// Resolves when the connection has failed, though nobody reads or writes.
     fn failed(&self) -> impl Future<Output = io::Error>;
+
+    /// Bytes handed over that the peer does not have yet, as far as that can be known.
+    fn queued(&self) -> usize;
+
+    /// Resolves when the peer has been given everything, or cannot be.
+    fn delivered(&self) -> impl Future<Output = ()>;
 
     /// The socket, where bytes of this end are bytes of a socket.
     fn tcp(&self) -> Option<&TcpStream>;
@@ -83,6 +91,14 @@ impl Endpoint for TcpStream {
                 Err(io::ErrorKind::WouldBlock.into())
             });
         }
+    }
+
+    fn queued(&self) -> usize {
+        socket::unacknowledged(self).unwrap_or(0)
+    }
+
+    fn delivered(&self) -> impl Future<Output = ()> {
+        socket::delivered(self)
     }
 
     fn tcp(&self) -> Option<&TcpStream> {

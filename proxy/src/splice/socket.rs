@@ -4,7 +4,14 @@
 use std::{io, time::Duration};
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::endpoint::Endpoint;
+
+/// First and longest wait between two looks at a send queue that is to become empty; the
+/// kernel has no event for it. An acknowledgement takes a round trip: from loopback's
+/// fraction of a millisecond to a satellite's half second.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// SIOCOUTQ of <linux/sockios.h> (the number of TIOCOUTQ).
 const SIOCOUTQ: Opcode = 0x5411;
@@ -16,10 +23,21 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Makes the coming close a reset: the peer reads ECONNRESET, not the end.
-///
-/// Whatever is still queued for the peer is lost with it.
-pub(crate) fn reset_on_close(socket: &TcpStream) {
+/// Whether closing the socket, by whatever way the process comes to that, is a reset: the
+/// peer reads ECONNRESET, not the end, and what is still queued for it is lost.
+pub(crate) fn reset_on_close(socket: &TcpStream, reset: bool) {
     // Fails only on a socket that is gone, and then there is nothing to reset.
-    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    let _ = socket2::SockRef::from(socket).set_linger(reset.then_some(Duration::ZERO));
+}
+
+/// Resolves when the peer's kernel has everything, or cannot get it any more.
+pub(crate) async fn delivered(socket: &TcpStream) {
+    let mut wait = LOOK_AGAIN.0;
+    while unacknowledged(socket).is_ok_and(|bytes| bytes > 0) {
+        // A socket that has failed keeps its count.
+        if timeout(wait, socket.failed()).await.is_ok() {
+            return;
+        }
+        wait = (wait * 2).min(LOOK_AGAIN.1);
+    }
 }

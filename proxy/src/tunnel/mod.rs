@@ -17,19 +17,17 @@
 //! - Memory is bounded per direction by one buffer or one pipe, and the kernel's socket
 //!   buffers; a stalled reader stops its sender.
 //!
-//! An HTTP/2 stream as downstream has two limits, both of hyper's `Upgraded`: a client's
-//! RST_STREAM with CANCEL reads as a clean end (`h2.rs` asks the sending half for the
-//! truth), and dropping it sends END_STREAM, so a reset cannot be passed on to that client.
+//! An HTTP/2 stream as downstream keeps to this as far as hyper's `Upgraded` lets it: see
+//! `h2.rs`.
 
 use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
 use tokio::net::TcpStream;
 
 use crate::{config::SpliceMode, drain, error::Side, splice::socket};
 
-mod h2;
+pub mod h2;
 pub mod registry;
 mod relay;
 #[cfg(test)]
@@ -52,7 +50,7 @@ pub enum Downstream {
     /// The connection itself.
     Tcp(TcpStream),
     /// One stream of an HTTP/2 connection (RFC 9113 8.5). Bytes are copied.
-    H2(Upgraded),
+    H2(h2::Stream),
 }
 
 /// Both connections, and what had been read from them.
@@ -148,25 +146,23 @@ pub async fn run(
 ) -> Outcome {
     let Handover { downstream, downstream_early, upstream, upstream_early } = handover;
     let early = relay::Early { to_upstream: downstream_early, to_downstream: upstream_early };
+    // A clean end has to be earned: dropped or killed on the way, the peers see a reset.
+    socket::reset_on_close(&upstream, true);
     let end = match downstream {
         Downstream::Tcp(downstream) => {
+            socket::reset_on_close(&downstream, true);
             let end =
                 relay::run(&downstream, &upstream, early, settings, &ticket, &mut drain).await;
-            if !matches!(end, End::Finished) {
-                socket::reset_on_close(&downstream);
-            }
+            socket::reset_on_close(&downstream, !matches!(end, End::Finished));
             end
         }
         Downstream::H2(stream) => {
-            let stream = h2::Stream::new(stream);
             relay::run(&stream, &upstream, early, settings, &ticket, &mut drain).await
         }
     };
-    if !matches!(end, End::Finished) {
-        socket::reset_on_close(&upstream);
-    }
     // Finished: the kernel goes on delivering after close. It would answer a close with
     // unread bytes by a reset, but both ends have been read.
+    socket::reset_on_close(&upstream, !matches!(end, End::Finished));
     let (upstream_bytes, downstream_bytes) = ticket.bytes();
     Outcome { upstream_bytes, downstream_bytes, engines: ticket.engines(), end }
 }

@@ -20,15 +20,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     drain,
     error::Side,
-    splice::{Endpoint, Fault, Lane, socket},
+    splice::{Endpoint, Fault, Lane},
 };
 
 use super::{End, FORCED_LINGER, RESET_LINGER, Settings, registry::Ticket};
-
-/// First and longest wait between two looks at a send queue that is to become empty; the
-/// kernel has no event for it. An acknowledgement takes a round trip: from loopback's
-/// fraction of a millisecond to a satellite's half second.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// A timer cannot be set beyond this; `Duration::MAX` as idle timeout means never.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -105,7 +100,7 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
                 // Bytes that a lane holds are given up: they wait for a peer that may never
                 // read. Those in the kernel's queues are perhaps already on the wire.
                 let _ = timeout(FORCED_LINGER, async {
-                    tokio::join!(delivered(self.downstream), delivered(self.upstream));
+                    tokio::join!(self.downstream.delivered(), self.upstream.delivered());
                 })
                 .await;
             }
@@ -160,7 +155,7 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
                 if left.is_zero() {
                     // A slow reader still empties our kernel's queue: that is life, too.
                     let before =
-                        mem::replace(&mut queue, queued(self.downstream) + queued(self.upstream));
+                        mem::replace(&mut queue, self.downstream.queued() + self.upstream.queued());
                     if queue == before {
                         return Poll::Ready(End::IdleTimeout);
                     }
@@ -189,8 +184,8 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
         })
         .await;
         match broken {
-            Side::Downstream => delivered(upstream).await,
-            _ => delivered(downstream).await,
+            Side::Downstream => upstream.delivered().await,
+            _ => downstream.delivered().await,
         }
     }
 }
@@ -216,22 +211,5 @@ fn end_of(side: Side, error: io::Error) -> End {
         Side::Downstream if reset => End::ClientReset,
         Side::Upstream if reset => End::UpstreamReset,
         side => End::Error(side, error),
-    }
-}
-
-/// Bytes that the kernel holds for the peer.
-fn queued(end: &impl Endpoint) -> usize {
-    end.tcp().map_or(0, |socket| socket::unacknowledged(socket).unwrap_or(0))
-}
-
-/// Resolves when the peer's kernel has everything, or cannot get it any more.
-async fn delivered(end: &impl Endpoint) {
-    let mut wait = LOOK_AGAIN.0;
-    while queued(end) > 0 {
-        // A socket that has failed keeps its count.
-        if timeout(wait, end.failed()).await.is_ok() {
-            return;
-        }
-        wait = (wait * 2).min(LOOK_AGAIN.1);
     }
 }

@@ -75,6 +75,7 @@ pub struct Connection {
     sender: Option<http1::SendRequest<BodyStream>>,
     link: Rc<Link>,
     reused: bool,
+    retired: bool,
 }
 
 impl Connection {
@@ -106,12 +107,12 @@ impl Connection {
             .handshake(io)
             .await?;
         tokio::task::spawn_local(drive(connection, Rc::clone(&link)));
-        Ok(Self { sender: Some(sender), link, reused: false })
+        Ok(Self { sender: Some(sender), link, reused: false, retired: false })
     }
 
     /// Takes a kept one into use.
     pub(super) fn resume(sender: http1::SendRequest<BodyStream>, link: Rc<Link>) -> Self {
-        Self { sender: Some(sender), link, reused: true }
+        Self { sender: Some(sender), link, reused: true, retired: false }
     }
 
     /// Whether it carried a request before, so that the server may have closed it meanwhile.
@@ -131,8 +132,9 @@ impl Connection {
     pub fn send(
         &mut self,
         request: Request<BodyStream>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>> + 'static + use<>
-    {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>>
+    + 'static
+    + use<> {
         self.link.wire.expect(request.method() == http::Method::HEAD);
         let sent = self.sender.as_mut().map(|sender| sender.try_send_request(request));
         async move {
@@ -144,8 +146,17 @@ impl Connection {
         }
     }
 
+    /// It carries no further exchange. For a server that speaks HTTP/1.0: to one that it
+    /// kept open hyper would speak HTTP/1.0 too, and leave out a chunked body.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
     /// The exchange is complete, both ways: keep the connection for the next one.
     pub fn give_back(mut self) {
+        if self.retired {
+            return;
+        }
         let (Some(sender), Some(pool)) = (self.sender.take(), self.link.pool.upgrade()) else {
             return;
         };

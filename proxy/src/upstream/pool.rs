@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use hyper::client::conn::http1;
 use tokio::{sync::Notify, time::Instant};
 
@@ -61,6 +62,7 @@ struct Idle {
 /// The connections of one worker to one server.
 pub struct ServerPool {
     server: Server,
+    host: HeaderValue,
     settings: Settings,
     metrics: UpstreamMetrics,
     idle: RefCell<VecDeque<Idle>>,
@@ -70,15 +72,21 @@ pub struct ServerPool {
 
 impl std::fmt::Debug for ServerPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerPool").field("server", &self.server).field("open", &self.open).finish()
+        f.debug_struct("ServerPool")
+            .field("server", &self.server)
+            .field("open", &self.open)
+            .finish()
     }
 }
 
 impl ServerPool {
     /// An empty pool.
     pub fn new(server: Server, settings: Settings, metrics: UpstreamMetrics) -> Self {
+        // A server's name that cannot stand in a field was refused with the configuration.
+        let host = HeaderValue::from_str(&server.to_string());
         Self {
             server,
+            host: host.unwrap_or(HeaderValue::from_static("")),
             settings,
             metrics,
             idle: RefCell::default(),
@@ -90,6 +98,11 @@ impl ServerPool {
     /// The server it leads to.
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Its name and port, as `Host` has them.
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
     }
 
     /// Counters of the upstream.

@@ -49,8 +49,11 @@ pub struct Shared {
     body_fault: Cell<Option<Kind>>,
     imposed: Cell<Option<Kind>>,
     may_tunnel: Cell<u64>,
-    resumed: Cell<bool>,
+    for_server: Cell<u64>,
+    /// The last request whose answer left the connection to HTTP.
+    resumed: Cell<u64>,
     partial: Cell<bool>,
+    writing: Cell<bool>,
     inject: RefCell<BytesMut>,
     waker: RefCell<Option<Waker>>,
 }
@@ -70,8 +73,10 @@ impl Shared {
             body_fault: Cell::new(None),
             imposed: Cell::new(None),
             may_tunnel: Cell::new(0),
-            resumed: Cell::new(false),
+            for_server: Cell::new(0),
+            resumed: Cell::new(0),
             partial: Cell::new(false),
+            writing: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
             waker: RefCell::new(None),
         })
@@ -92,20 +97,32 @@ impl Shared {
         self.fault.get().is_some() || self.body_fault.get().is_some()
     }
 
+    /// Whether the target of request number `head` (from 1) is the server itself.
+    pub fn is_for_server(&self, head: u64) -> bool {
+        self.for_server.get() == head
+    }
+
     /// Whether request number `head` (from 1) asks properly for a tunnel.
     pub fn may_tunnel(&self, head: u64) -> bool {
         self.may_tunnel.get() == head
     }
 
-    /// The answer was an ordinary one: what follows is HTTP.
-    pub fn resume_http(&self) {
-        self.resumed.set(true);
+    /// The answer to request number `head` (from 1) was an ordinary one: what follows is
+    /// HTTP. Numbered, because most answers find nothing held, and must not let go what a
+    /// later request will hold.
+    pub fn resume_http(&self, head: u64) {
+        self.resumed.set(head);
         self.wake();
     }
 
     /// Whether the beginning of a head has come, and not yet its end.
     pub fn has_partial_head(&self) -> bool {
         self.partial.get()
+    }
+
+    /// Whether there are bytes that the client has yet to take.
+    pub fn is_writing(&self) -> bool {
+        self.writing.get()
     }
 
     /// Refuses the head that is being waited for (a timeout).
@@ -125,8 +142,9 @@ impl Shared {
         if self.inject.borrow().is_empty() {
             return Poll::Ready(());
         }
-        // hyper flushes after it has polled the service, in the same turn; look again then.
-        cx.waker().wake_by_ref();
+        // hyper flushes after it has polled the service, in the same turn; whoever has
+        // written the last of it wakes us.
+        self.park(cx);
         Poll::Pending
     }
 
@@ -189,6 +207,7 @@ impl DownstreamIo {
 
     /// Tells the connection's code where we are.
     fn note(&mut self) {
+        self.shared.for_server.set(self.requests.for_server());
         let partial = matches!(self.stop, Some(RequestStop::PartialHead));
         if partial && !self.shared.partial.replace(true) {
             self.shared.watched.wait(Wait::Head, self.shared.head_timeout);
@@ -238,7 +257,7 @@ impl Read for DownstreamIo {
                     let rule = kind.detail().unwrap_or(kind.name());
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, rule)));
                 }
-                Some(RequestStop::Hold) if this.shared.resumed.replace(false) => {
+                Some(RequestStop::Hold) if this.shared.resumed.get() == this.requests.heads() => {
                     this.requests.resume();
                     this.judge_stash();
                     continue;
@@ -300,7 +319,10 @@ impl DownstreamIo {
             }
             inject.advance(written);
         }
-        self.injecting = false;
+        if std::mem::take(&mut self.injecting) {
+            *inject = BytesMut::new();
+            self.shared.wake();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -319,6 +341,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
+        this.shared.writing.set(true);
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
         this.progress();
         Poll::Ready(Ok(written))
@@ -333,6 +356,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
+        this.shared.writing.set(true);
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
         this.progress();
         Poll::Ready(Ok(written))
@@ -344,7 +368,10 @@ impl Write for DownstreamIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper calls this once its own buffer is empty: a point between two messages.
-        self.get_mut().poll_inject(cx)
+        let this = self.get_mut();
+        ready!(this.poll_inject(cx))?;
+        this.shared.writing.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

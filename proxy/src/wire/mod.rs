@@ -6,12 +6,15 @@
 //! and [`upstream::UpstreamIo`] hand hyper a head only when it is complete and strictly
 //! valid, and follow the framing of bodies without touching their bytes (RFC 9112).
 //!
-//! Pure: [`head`], [`chunked`], [`fields`], [`track`]. I/O: [`downstream`], [`upstream`].
+//! What comes over HTTP/2 has no such framing, but goes on as HTTP/1: [`http2`].
+//!
+//! Pure: [`head`], [`chunked`], [`fields`], [`track`], [`http2`]. I/O: [`downstream`], [`upstream`].
 
 pub mod chunked;
 pub mod downstream;
 pub mod fields;
 pub mod head;
+pub mod http2;
 mod socket;
 pub mod track;
 pub mod upstream;

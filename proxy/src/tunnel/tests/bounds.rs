@@ -29,17 +29,13 @@ const MOST: usize = 4 * 2 * SOCKET_BUFFER as usize
     + if PIPE_BYTES > BUFFER_BYTES { PIPE_BYTES } else { BUFFER_BYTES };
 
 async fn a_stalled_client_stops_the_server(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(SOCKET_BUFFER);
-    let rig = Rig::with(setup).await;
+    let rig = Rig::with(Setup::with_buffers(mode, SOCKET_BUFFER)).await;
     let Rig { mut client, mut server, .. } = rig;
     stall_and_recover(&mut server, &mut client).await;
 }
 
 async fn a_stalled_server_stops_the_client(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(SOCKET_BUFFER);
-    let rig = Rig::with(setup).await;
+    let rig = Rig::with(Setup::with_buffers(mode, SOCKET_BUFFER)).await;
     let Rig { mut client, mut server, .. } = rig;
     stall_and_recover(&mut client, &mut server).await;
 }
@@ -82,9 +78,7 @@ fn nothing_is_held() {
 }
 
 async fn a_tunnel_cut_in_mid_flow_spoils_no_other(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(SOCKET_BUFFER);
-    let mut rig = Rig::with(setup).await;
+    let mut rig = Rig::with(Setup::with_buffers(mode, SOCKET_BUFFER)).await;
     write_until_stalled(&mut rig.server, &noise(74, 4 << 20)).await;
     rig.registry.end(rig.id);
     assert!(matches!(rig.tunnel.await.unwrap().end, End::Deleted));
@@ -101,9 +95,7 @@ async fn a_tunnel_cut_in_mid_flow_spoils_no_other(mode: SpliceMode) {
 }
 
 async fn a_side_that_has_ended_wakes_nobody(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(SOCKET_BUFFER);
-    let mut rig = Rig::with(setup).await;
+    let mut rig = Rig::with(Setup::with_buffers(mode, SOCKET_BUFFER)).await;
     // Readiness for reading stays set after a FIN: a lane that waits for room on the other
     // side, or is done, must not look at it.
     let stuck = noise(77, MOST / 2);

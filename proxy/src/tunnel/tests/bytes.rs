@@ -13,6 +13,7 @@ use super::support::*;
 
 over_every_engine! {
     an_echo_is_the_same_byte_for_byte,
+    an_echo_through_small_socket_buffers_is_the_same,
     early_bytes_go_first,
     early_bytes_of_a_side_that_has_already_ended_arrive,
     a_client_that_has_finished_is_still_answered,
@@ -23,10 +24,17 @@ over_every_engine! {
 }
 
 async fn an_echo_is_the_same_byte_for_byte(mode: SpliceMode) {
-    const LENGTH: usize = 6 << 20;
-    let rig = Rig::new(mode).await;
+    echo(Setup::new(mode), 6 << 20).await;
+}
+
+async fn an_echo_through_small_socket_buffers_is_the_same(mode: SpliceMode) {
+    echo(Setup::with_buffers(mode, 4096), 1 << 20).await;
+}
+
+async fn echo(setup: Setup, length: usize) {
+    let rig = Rig::with(setup).await;
     let Rig { client, mut server, tunnel, .. } = rig;
-    let sent = noise(1, LENGTH);
+    let sent = noise(1, length);
     let (mut from_tunnel, mut to_tunnel) = client.into_split();
     let echo = async {
         let (mut from, mut to) = server.split();
@@ -44,7 +52,7 @@ async fn an_echo_is_the_same_byte_for_byte(mode: SpliceMode) {
     tokio::join!(echo, send, receive);
     let outcome = tunnel.await.unwrap();
     assert!(matches!(outcome.end, End::Finished), "{}", outcome.end);
-    assert_eq!((outcome.upstream_bytes, outcome.downstream_bytes), (LENGTH as u64, LENGTH as u64));
+    assert_eq!((outcome.upstream_bytes, outcome.downstream_bytes), (length as u64, length as u64));
 }
 
 async fn early_bytes_go_first(mode: SpliceMode) {
@@ -111,9 +119,7 @@ async fn half_close(
 }
 
 async fn a_slow_reader_gets_everything_before_the_end(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(16 * 1024);
-    let rig = Rig::with(setup).await;
+    let rig = Rig::with(Setup::with_buffers(mode, 16 * 1024)).await;
     let Rig { mut client, mut server, tunnel, .. } = rig;
     let answer = noise(30, 2 << 20);
     let send = async {

@@ -1,13 +1,13 @@
 //! CONNECT on an HTTP/2 stream (RFC 9113 8.5): a real hyper server and client around the tunnel.
 
-use std::convert::Infallible;
+use std::{cell::RefCell, convert::Infallible, rc::Rc};
 
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Request, Response, body::Incoming, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::oneshot,
     task::{JoinHandle, spawn_local},
@@ -16,8 +16,8 @@ use tokio::{
 use crate::{
     config::SpliceMode,
     drain,
-    splice::Engine,
-    tunnel::{Downstream, End, Handover, Outcome, Registry, Settings, run},
+    splice::{Engine, socket::unacknowledged},
+    tunnel::{Downstream, End, Handover, Outcome, Registry, Settings, h2, run},
 };
 
 use super::support::*;
@@ -26,15 +26,7 @@ over_every_engine! {
     an_h2_stream_is_copied_byte_for_byte,
     an_h2_client_that_is_gone_is_a_reset,
     an_h2_stream_that_is_cancelled_is_a_reset,
-}
-
-#[derive(Clone, Copy)]
-struct Local;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, task: F) {
-        spawn_local(task);
-    }
+    a_server_reset_reaches_an_h2_client_behind_the_bytes,
 }
 
 struct Rig {
@@ -45,47 +37,75 @@ struct Rig {
     server: TcpStream,
     registry: Registry,
     outcome: oneshot::Receiver<Outcome>,
+    /// What came from the proxy.
+    seen: Rc<RefCell<Vec<u8>>>,
     _drain: drain::Drain,
 }
 
 async fn connect(mode: SpliceMode) -> Rig {
-    let (client, downstream) = pair(None).await;
-    let (upstream, server) = pair(None).await;
+    let (mut client, downstream) = pair(Buffers::default()).await;
+    let (upstream, server) = pair(Buffers::default()).await;
+    let address = client.local_addr().unwrap();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let seen_by_task = seen.clone();
+    spawn_local(async move {
+        let (mut from_proxy, mut to_proxy) = client.split();
+        let (mut from_client, mut to_client) = tokio::io::split(far);
+        let up = async {
+            let _ = tokio::io::copy(&mut from_client, &mut to_proxy).await;
+            let _ = to_proxy.shutdown().await;
+        };
+        let down = async {
+            let mut room = [0; 4096];
+            while let Ok(n @ 1..) = from_proxy.read(&mut room).await {
+                seen_by_task.borrow_mut().extend_from_slice(&room[..n]);
+                if to_client.write_all(&room[..n]).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::join!(up, down);
+    });
     let registry = Registry::new();
-    let ticket = registry.open(info(client.local_addr().unwrap()));
+    let ticket = registry.open(info(address));
     let (drain, watch) = drain::channel();
     let (report, outcome) = oneshot::channel();
     let parts = std::cell::Cell::new(Some((upstream, ticket, watch, report)));
     let service = service_fn(move |request: Request<Incoming>| {
         let (upstream, ticket, watch, report) = parts.take().expect("one request");
-        spawn_local(async move {
-            let stream = hyper::upgrade::on(request).await.unwrap();
-            let handover = Handover {
-                downstream: Downstream::H2(stream),
-                downstream_early: Bytes::new(),
-                upstream,
-                upstream_early: Bytes::from_static(b"early"),
-            };
-            let settings = Settings { mode, idle_timeout: std::time::Duration::MAX };
-            let _ = report.send(run(handover, settings, ticket, watch).await);
-        });
-        async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+        async move {
+            let cancel = h2::Cancel::of_this_request();
+            assert!(cancel.is_some());
+            spawn_local(async move {
+                let stream = hyper::upgrade::on(request).await.unwrap();
+                let handover = Handover {
+                    downstream: Downstream::H2(h2::Stream::new(stream, cancel)),
+                    downstream_early: Bytes::new(),
+                    upstream,
+                    upstream_early: Bytes::from_static(b"early"),
+                };
+                let settings = Settings { mode, idle_timeout: std::time::Duration::MAX };
+                let _ = report.send(run(handover, settings, ticket, watch).await);
+            });
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
     });
     spawn_local(async move {
-        let _ = hyper::server::conn::http2::Builder::new(Local)
+        let _ = hyper::server::conn::http2::Builder::new(h2::Executor)
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(downstream), service)
             .await;
     });
     let (mut requests, connection) =
-        hyper::client::conn::http2::handshake(Local, TokioIo::new(client)).await.unwrap();
+        hyper::client::conn::http2::handshake(h2::Executor, TokioIo::new(near)).await.unwrap();
     let connection = spawn_local(async move {
         let _ = connection.await;
     });
     let request = Request::connect("server:443").body(Empty::<Bytes>::new()).unwrap();
     let response = requests.send_request(request).await.unwrap();
     let client = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-    Rig { client, connection, _requests: requests, server, registry, outcome, _drain: drain }
+    Rig { client, connection, _requests: requests, server, registry, outcome, seen, _drain: drain }
 }
 
 async fn an_h2_stream_is_copied_byte_for_byte(mode: SpliceMode) {
@@ -146,4 +166,41 @@ async fn an_h2_stream_that_is_cancelled_is_a_reset(mode: SpliceMode) {
     let outcome = outcome.await.unwrap();
     assert!(matches!(outcome.end, End::ClientReset), "{}", outcome.end);
     assert!(!connection.is_finished());
+}
+
+async fn a_server_reset_reaches_an_h2_client_behind_the_bytes(mode: SpliceMode) {
+    let rig = connect(mode).await;
+    let Rig { mut client, mut server, outcome, seen, .. } = rig;
+    let last_words = noise(96, 30_000);
+    server.write_all(&last_words).await.unwrap();
+    while unacknowledged(&server).unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+    reset(server);
+    expect_in_chunks(&mut client, b"early", 1, 5).await;
+    expect_in_chunks(&mut client, &last_words, 97, 10_000).await;
+    let outcome = outcome.await.unwrap();
+    assert!(matches!(outcome.end, End::UpstreamReset), "{}", outcome.end);
+    // hyper's client reads CANCEL as the end; on the wire it must be told from END_STREAM.
+    let _ = client.read(&mut [0; 1]).await;
+    let frames = frames(&seen.borrow());
+    assert!(frames.contains(&(RST_STREAM, 0)), "{frames:?}");
+    assert!(!frames.contains(&(DATA, END_STREAM)), "{frames:?}");
+}
+
+const DATA: u8 = 0;
+const RST_STREAM: u8 = 3;
+const END_STREAM: u8 = 1;
+
+/// Type and flags of each frame on a stream (RFC 9113 4.1).
+fn frames(mut bytes: &[u8]) -> Vec<(u8, u8)> {
+    let mut frames = Vec::new();
+    while let [a, b, c, kind, flags, _, _, _, stream, rest @ ..] = bytes {
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        if *stream != 0 {
+            frames.push((*kind, *flags));
+        }
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    frames
 }

@@ -49,9 +49,7 @@ async fn a_reset_behind_bytes_comes_behind_them(mode: SpliceMode) {
 }
 
 async fn a_reset_is_noticed_while_the_other_side_stalls(mode: SpliceMode) {
-    let mut setup = Setup::new(mode);
-    setup.socket_buffers = Some(16 * 1024);
-    let mut rig = Rig::with(setup).await;
+    let mut rig = Rig::with(Setup::with_buffers(mode, 16 * 1024)).await;
     let flood = noise(51, 8 << 20);
     let taken = write_until_stalled(&mut rig.server, &flood).await;
     assert!(taken < flood.len());

@@ -42,8 +42,24 @@ pub(super) struct Setup {
     pub(super) idle_timeout: Duration,
     pub(super) client_early: Bytes,
     pub(super) server_early: Bytes,
-    /// SO_SNDBUF and SO_RCVBUF of all four sockets.
-    pub(super) socket_buffers: Option<u32>,
+    /// Client to tunnel.
+    pub(super) downstream: Buffers,
+    /// Tunnel to server.
+    pub(super) upstream: Buffers,
+}
+
+/// SO_SNDBUF and SO_RCVBUF of a connection's ends; `None` lets the kernel tune them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Buffers {
+    pub(super) connecting: (Option<u32>, Option<u32>),
+    pub(super) accepting: (Option<u32>, Option<u32>),
+}
+
+impl Buffers {
+    fn all(bytes: u32) -> Self {
+        let both = (Some(bytes), Some(bytes));
+        Self { connecting: both, accepting: both }
+    }
 }
 
 impl Setup {
@@ -53,8 +69,15 @@ impl Setup {
             idle_timeout: Duration::MAX,
             client_early: Bytes::new(),
             server_early: Bytes::new(),
-            socket_buffers: None,
+            downstream: Buffers::default(),
+            upstream: Buffers::default(),
         }
+    }
+
+    /// With the same buffers for all four sockets, both ways.
+    pub(super) fn with_buffers(mode: SpliceMode, bytes: u32) -> Self {
+        let buffers = Buffers::all(bytes);
+        Self { downstream: buffers, upstream: buffers, ..Self::new(mode) }
     }
 }
 
@@ -76,8 +99,8 @@ impl Rig {
     }
 
     pub(super) async fn with(setup: Setup) -> Self {
-        let (client, downstream) = pair(setup.socket_buffers).await;
-        let (upstream, server) = pair(setup.socket_buffers).await;
+        let (client, downstream) = pair(setup.downstream).await;
+        let (upstream, server) = pair(setup.upstream).await;
         let registry = Registry::new();
         let (drain, watch) = drain::channel();
         let ticket = registry.open(info(client.local_addr().unwrap()));
@@ -121,13 +144,17 @@ pub(super) fn info(client: SocketAddr) -> registry::Info {
 }
 
 /// Both ends of a connection: the one that connected, the one that accepted.
-pub(super) async fn pair(buffers: Option<u32>) -> (TcpStream, TcpStream) {
-    let (listening, connecting) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
-    if let Some(bytes) = buffers {
-        // Before listen and connect: the window is agreed upon there, and an accepted
-        // socket inherits.
-        for socket in [&listening, &connecting] {
+pub(super) async fn pair(buffers: Buffers) -> (TcpStream, TcpStream) {
+    let (connecting, listening) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+    // Before connect and listen: the window is agreed upon there, and an accepted socket
+    // inherits.
+    for (socket, (send, receive)) in
+        [(&connecting, buffers.connecting), (&listening, buffers.accepting)]
+    {
+        if let Some(bytes) = send {
             socket.set_send_buffer_size(bytes).unwrap();
+        }
+        if let Some(bytes) = receive {
             socket.set_recv_buffer_size(bytes).unwrap();
         }
     }
@@ -201,7 +228,7 @@ pub(super) async fn write_in_chunks(
         let (chunk, rest) = left.split_at(random.length(most).min(left.len()));
         to.write_all(chunk).await.unwrap();
         left = rest;
-        if random.next() % 4 == 0 {
+        if random.next().is_multiple_of(4) {
             tokio::task::yield_now().await;
         }
     }

@@ -1,0 +1,10 @@
+//! Tests of what runs inside the kernel, with real programs, maps and sockets.
+//!
+//! They need CAP_BPF and CAP_NET_ADMIN, and an object to load. A skip has to justify
+//! itself (see `machine`): on a machine that has it all, there is none.
+
+mod leftovers;
+mod log;
+mod machine;
+mod sockets;
+mod unavailable;

@@ -1,0 +1,108 @@
+//! A process looked at from outside: memory, descriptors, socket options.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use rustix::{
+    net::sockopt,
+    process::{
+        Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_getfd, pidfd_open, prlimit,
+    },
+};
+
+/// Resident memory in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    kib.expect("VmRSS in kB") * 1024
+}
+
+/// Open descriptors.
+pub fn descriptors(pid: u32) -> usize {
+    let path = format!("/proc/{pid}/fd");
+    fs::read_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}")).count()
+}
+
+/// Sockets of this network namespace that wait for `address` to answer their SYN.
+pub fn connecting_to(address: SocketAddr) -> usize {
+    const SYN_SENT: &str = "02";
+    let remote = format!(":{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[2].ends_with(&remote) && row[3] == SYN_SENT).count()
+}
+
+/// Lowers the number of descriptors a running process may have.
+pub fn limit_descriptors(pid: u32, most: u64) {
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    prlimit(Some(as_pid(pid)), Resource::Nofile, limit).expect("prlimit");
+}
+
+/// TCP_NODELAY of every connected TCP socket that the process holds.
+pub fn nodelay_of_connections(pid: u32) -> Vec<bool> {
+    let handle = pidfd_open(as_pid(pid), PidfdFlags::empty()).expect("pidfd_open");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc").flatten() {
+        let socket = fs::read_link(entry.path())
+            .is_ok_and(|target| target.to_string_lossy().starts_with("socket:"));
+        let number = entry.file_name().to_string_lossy().parse::<i32>().expect("a number");
+        if !socket {
+            continue;
+        }
+        // A descriptor that was closed meanwhile is none of ours any more.
+        let Ok(copy) = pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()) else { continue };
+        if rustix::net::getpeername(&copy).is_ok()
+            && let Ok(nodelay) = sockopt::tcp_nodelay(&copy)
+        {
+            found.push(nodelay);
+        }
+    }
+    found
+}
+
+/// Memory of a process over its value at the start, sampled while something runs.
+#[derive(Debug)]
+pub struct Growth {
+    pid: u32,
+    base: u64,
+    peak: u64,
+}
+
+impl Growth {
+    /// Takes the value at the start.
+    pub fn of(pid: u32) -> Self {
+        let base = resident_bytes(pid);
+        Self { pid, base, peak: base }
+    }
+
+    /// Looks again.
+    pub fn sample(&mut self) {
+        self.peak = self.peak.max(resident_bytes(self.pid));
+    }
+
+    /// Looks every few milliseconds while `work` runs.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    self.sample();
+                    return done;
+                }
+                _ = ticks.tick() => self.sample(),
+            }
+        }
+    }
+
+    /// Fails if it ever was more than `most` bytes over the start.
+    pub fn assert_below(&self, most: u64) {
+        let grown = self.peak - self.base;
+        assert!(grown < most, "memory grew by {grown} bytes over {}, allowed {most}", self.base);
+    }
+}
+
+fn as_pid(pid: u32) -> Pid {
+    Pid::from_raw(pid as i32).expect("a process id")
+}

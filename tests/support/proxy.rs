@@ -1,0 +1,333 @@
+//! The `underpass` binary as a child process.
+//!
+//! Built once per test process, started with flags or a configuration, port 0 everywhere,
+//! and looked at only through what DESIGN promises: stdout lines, stderr, exit status,
+//! admin endpoint, `/proc`. Dropping a [`Proxy`] kills it and waits for it.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    clock::{BOUND, eventually},
+    message::Message,
+    metrics::Metrics,
+    process,
+    wire::Wire,
+};
+
+/// Names a ready binary instead of building one.
+const BINARY: &str = "UNDERPASS_BIN";
+
+/// The binary, built on first use.
+pub fn binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| match std::env::var_os(BINARY) {
+        Some(path) => path.into(),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--package", "underpass", "--bin", "underpass"]);
+    cargo.arg("--message-format=json-render-diagnostics").current_dir(root);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().expect("run cargo");
+    assert!(output.status.success(), "the proxy does not build");
+    let executable = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let bin = message["target"]["name"] == "underpass" && message["executable"].is_string();
+        bin.then(|| PathBuf::from(message["executable"].as_str().unwrap_or_default()))
+    };
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages.lines().find_map(executable).expect("cargo names the executable")
+}
+
+/// Runs the binary to its end: for `check`, `doctor` and wrong arguments.
+pub fn run(args: &[&str]) -> Output {
+    Command::new(binary()).args(args).stdin(Stdio::null()).output().expect("run underpass")
+}
+
+/// How a proxy is to be started.
+#[derive(Debug)]
+pub struct ProxyBuilder {
+    args: Vec<String>,
+    config: Option<String>,
+    /// Stdout lines that make it ready.
+    expected: usize,
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    listening: HashMap<String, SocketAddr>,
+    stderr: Arc<Mutex<String>>,
+    /// Reads stderr to its end.
+    capture: Option<JoinHandle<()>>,
+    config: Option<PathBuf>,
+}
+
+impl ProxyBuilder {
+    fn quick(command: &str, args: &[&str]) -> Self {
+        let args = [&[command, "--listen", "127.0.0.1:0"], args].concat();
+        let args = args.into_iter().map(str::to_owned).collect();
+        Self { args, config: None, expected: 2 }.args(["--admin", "127.0.0.1:0", "--workers", "1"])
+    }
+
+    /// More arguments.
+    pub fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// `--limit KEY=VALUE`
+    pub fn limit(self, key: &str, value: &str) -> Self {
+        self.args(["--limit".to_owned(), format!("{key}={value}")])
+    }
+
+    /// `--splice ENGINE`
+    pub fn splice(self, engine: crate::Engine) -> Self {
+        self.args(["--splice", engine.flag()])
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(self) -> Proxy {
+        let mut command = Command::new(binary());
+        command.args(&self.args);
+        let config = self.config.map(|text| {
+            let path = scratch("toml");
+            fs::write(&path, text).expect("write configuration");
+            path
+        });
+        if let Some(path) = &config {
+            command.arg("--config").arg(path);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("start underpass");
+        let (stderr, capture) = capture(child.stderr.take().expect("stderr"));
+        let lines = lines(child.stdout.take().expect("stdout"));
+        let mut proxy =
+            Proxy { child, listening: HashMap::new(), stderr, capture: Some(capture), config };
+        let begin = Instant::now();
+        while proxy.listening.len() < self.expected {
+            match lines.recv_timeout(BOUND.saturating_sub(begin.elapsed())) {
+                Ok(line) => proxy.listening.extend(listening(&line)),
+                Err(e) => panic!(
+                    "not ready ({e}): {:?} of {} listeners, arguments {:?}",
+                    proxy.listening, self.expected, self.args
+                ),
+            }
+        }
+        proxy
+    }
+}
+
+impl Proxy {
+    /// `underpass reverse` in front of one origin.
+    pub fn reverse(origin: SocketAddr) -> ProxyBuilder {
+        ProxyBuilder::quick("reverse", &["--to", &format!("http://{origin}")])
+    }
+
+    /// `underpass forward`.
+    pub fn forward() -> ProxyBuilder {
+        ProxyBuilder::quick("forward", &[])
+    }
+
+    /// `underpass run` with this configuration. Ready when each listener and the admin
+    /// endpoint that it names have said so.
+    pub fn config(text: impl Into<String>) -> ProxyBuilder {
+        let text = text.into();
+        let admin = usize::from(text.contains("[admin]"));
+        let expected = text.matches("[[listener]]").count() + admin;
+        ProxyBuilder { args: vec!["run".to_owned()], config: Some(text), expected }
+    }
+
+    /// `underpass` with exactly these arguments; ready after `expected` listening lines.
+    pub fn command(args: &[&str], expected: usize) -> ProxyBuilder {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        ProxyBuilder { args, config: None, expected }
+    }
+
+    /// Address of the only listener.
+    pub fn addr(&self) -> SocketAddr {
+        let mut others = self.listening.iter().filter(|(name, _)| *name != "admin");
+        let (_, address) = others.next().expect("a listener");
+        assert!(others.next().is_none(), "more than one listener: {:?}", self.listening);
+        *address
+    }
+
+    /// Address of the listener with this name.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let found = self.listening.get(name);
+        *found.unwrap_or_else(|| panic!("no listener {name}: {:?}", self.listening))
+    }
+
+    /// Address of the admin endpoint.
+    pub fn admin(&self) -> SocketAddr {
+        self.listener("admin")
+    }
+
+    /// Connects a raw client.
+    pub async fn connect(&self) -> Wire {
+        Wire::connect(self.addr()).await
+    }
+
+    /// Connects a raw client and sends.
+    pub async fn open(&self, bytes: impl AsRef<[u8]>) -> Wire {
+        Wire::open(self.addr(), bytes).await
+    }
+
+    /// Asks the admin endpoint.
+    pub async fn ask_admin(&self, method: &str, path: &str) -> Message {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin()
+        );
+        Wire::open(self.admin(), request).await.read_response_to(method).await
+    }
+
+    /// `/metrics`
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.ask_admin("GET", "/metrics").await.text())
+    }
+
+    /// `/tunnels`: the list, whether bare or as a member of an object.
+    pub async fn tunnels(&self) -> Vec<serde_json::Value> {
+        let answer = self.ask_admin("GET", "/tunnels").await;
+        let json: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let list = json.as_array().or_else(|| json["tunnels"].as_array());
+        list.unwrap_or_else(|| panic!("no list of tunnels: {json}")).clone()
+    }
+
+    /// Waits until so many tunnels are open.
+    pub async fn until_tunnels(&self, count: usize) {
+        let what = format!("{count} open tunnels");
+        eventually(&what, async || self.tunnels().await.len() == count).await;
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().expect("stderr").clone()
+    }
+
+    /// Waits for a line on stderr that contains all of `parts`.
+    pub async fn log_line(&self, parts: &[&str]) -> String {
+        let find = || {
+            let text = self.stderr();
+            text.lines().find(|line| parts.iter().all(|p| line.contains(p))).map(str::to_owned)
+        };
+        eventually(&format!("a log line with {parts:?}"), async || find().is_some()).await;
+        find().expect("found before")
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        process::resident_bytes(self.pid())
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        process::descriptors(self.pid())
+    }
+
+    /// Sends SIGTERM.
+    pub fn term(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("pid");
+        kill_process(pid, signal).expect("signal");
+    }
+
+    /// Waits until it has ended by itself; [`Proxy::stderr`] is complete then.
+    pub async fn exited(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                if let Some(capture) = self.capture.take() {
+                    capture.join().expect("read stderr");
+                }
+                return status;
+            }
+            assert!(begin.elapsed() < BOUND, "the proxy still runs after {BOUND:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(path) = &self.config {
+            let _ = fs::remove_file(path);
+        }
+        if thread::panicking() {
+            eprintln!("--- stderr of the proxy\n{}---", self.stderr());
+        }
+    }
+}
+
+/// A path in the temporary directory that nobody else uses.
+pub fn scratch(extension: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("underpass-test-{}-{number}.{extension}", std::process::id());
+    std::env::temp_dir().join(name)
+}
+
+/// `listening NAME http://ADDRESS`
+fn listening(line: &str) -> Option<(String, SocketAddr)> {
+    let (name, url) = line.strip_prefix("listening ")?.split_once(' ')?;
+    let address = url.trim().strip_prefix("http://")?.trim_end_matches('/');
+    Some((name.to_owned(), address.parse().ok()?))
+}
+
+fn capture(mut pipe: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
+    let text = Arc::new(Mutex::new(String::new()));
+    let sink = text.clone();
+    let reader = thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(n @ 1..) = pipe.read(&mut chunk) {
+            sink.lock().expect("stderr").push_str(&String::from_utf8_lossy(&chunk[..n]));
+        }
+    });
+    (text, reader)
+}
+
+fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            // Read on when nobody listens any more: a full pipe would stop the proxy.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask ci`: what has to pass before a change is merged, cheapest first.
+//!
+//! `.ci/run` is this and the packages of the system that the tests like to have.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{
+    ebpf, fuzz, test, tidy, trace,
+    workspace::{call, cargo, say},
+};
+
+pub(crate) fn run() -> Result<ExitCode> {
+    step("format");
+    call(cargo().args(["fmt", "--all", "--check"]))?;
+    step("tidy");
+    tidy::run()?;
+    step("trace");
+    trace::run()?;
+    // Before anything that builds the proxy, which embeds it.
+    step("BPF programs");
+    ebpf::build_or_warn();
+    step("clippy");
+    call(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("documentation");
+    let mut doc = cargo();
+    call(doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    step("fuzz targets");
+    fuzz::run(&fuzz::Args::build_only())?;
+    // Last, so that the output ends with the runner's summary.
+    step("tests");
+    test::run(&[])
+}
+
+fn step(name: &str) {
+    say(format_args!("ci: {name}"));
+}

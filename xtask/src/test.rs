@@ -1,0 +1,70 @@
+//! `cargo xtask test`: every test that this machine can run.
+//!
+//! Says first what will be skipped and why, and ends with the test runner's own summary.
+//! Tests that need more than the machine has skip themselves; on a machine that has it
+//! all, a skip is a failure, which the tests themselves see to.
+
+use std::{env, fs, process::ExitCode};
+
+use anyhow::Result;
+
+use crate::{
+    ebpf,
+    workspace::{binary, call, cargo, exit, say},
+};
+
+/// Programs that some tests put beside or behind the proxy.
+const PEERS: [(&str, &str); 3] = [
+    ("curl", "tests with curl as the client"),
+    ("nginx", "tests with nginx as the origin"),
+    ("haproxy", "comparisons with HAProxy"),
+];
+
+/// Builds what the tests use, and runs them.
+pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
+    let bpf = ebpf::build_or_warn();
+    call(cargo().args(["build", "--package", "underpass", "--bin", "underpass"]))?;
+    for (what, reason) in skipped(bpf) {
+        say(format_args!("test: skipped: {what}: {reason}"));
+    }
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(args);
+    tests.env("UNDERPASS_BIN", binary("debug", "underpass")?);
+    if !bpf {
+        // Justifies the skips of tests/kernel, which would fail on a capable machine.
+        tests.env("UNDERPASS_TEST_WITHOUT_BPF", "1");
+    }
+    exit(&mut tests)
+}
+
+fn skipped(bpf: bool) -> Vec<(&'static str, String)> {
+    let mut skipped = Vec::new();
+    if !is_privileged() {
+        let reason = "they need CAP_BPF and CAP_NET_ADMIN (root has them)".to_owned();
+        skipped.push(("tests of the kernel path", reason));
+    } else if !bpf {
+        skipped.push(("tests of the kernel path", "no BPF programs (see above)".to_owned()));
+    }
+    for (program, tests) in PEERS {
+        if !is_installed(program) {
+            skipped.push((tests, format!("{program} is not installed")));
+        }
+    }
+    skipped
+}
+
+/// Whether socket programs may be loaded: CAP_NET_ADMIN, and CAP_BPF or CAP_SYS_ADMIN.
+fn is_privileged() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    let has = |capability: u32| effective.unwrap_or_default() & (1 << capability) != 0;
+    has(12) && (has(39) || has(21))
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Servers lie where only root's PATH looks.
+    let servers = ["/usr/sbin".into(), "/sbin".into()];
+    env::split_paths(&path).chain(servers).any(|folder| folder.join(program).is_file())
+}
