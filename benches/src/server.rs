@@ -75,11 +75,11 @@ impl Server {
             println!("{NGINX} is not installed: measured without it");
             return Ok(None);
         }
-        let name = format!("underpass-benches-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&directory)?;
         // Free a moment ago; nginx cannot be given port 0.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let name = format!("underpass-benches-{}-{}", std::process::id(), address.port());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory)?;
         let file = directory.join("nginx.conf");
         std::fs::write(&file, nginx_conf(&directory.display().to_string(), address, origin))?;
         let child = Command::new(NGINX)

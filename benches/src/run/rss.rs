@@ -23,7 +23,7 @@ const STREAM_BYTES: usize = 100_000_000;
 const MAX_DELTA_BYTES: i64 = 5_000_000;
 /// After each read of up to 64 KiB: about 30 MB/s.
 const SLOW: Duration = Duration::from_millis(2);
-/// A load of 100 MB may be long gone from our side before the proxy has seen its end.
+/// What the proxy still does after our last byte.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Measures and prints.
@@ -67,14 +67,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 
     let connections = settings.size(1_000, 200);
     println!("rss of {connections} idle kept connections, each after one request\n");
-    let mut table = Table::new(["proxy", "before KB", "after KB", "KB each", "open only, KB each"]);
-    for proxy in proxies(settings, origin.address)? {
-        let fresh = idle(&proxy, connections, false)?;
-        let used = idle(&proxy, connections, true)?;
-        let each = |(before, after): (i64, i64)| {
-            format!("{:.2}", (after - before) as f64 / 1024.0 / connections as f64)
-        };
-        table.row([proxy.name.into(), kb(used.0), kb(used.1), each(used), each(fresh)]);
+    let mut table =
+        Table::new(["proxy", "before KB", "after KB", "KB each", "without a request, KB each"]);
+    // Again a process for each: memory that was freed is not given back.
+    for (open, used) in
+        proxies(settings, origin.address)?.iter().zip(&proxies(settings, origin.address)?)
+    {
+        let open = idle(open, connections, false)?;
+        let (before, after) = idle(used, connections, true)?;
+        let each = |bytes: i64| format!("{:.2}", bytes as f64 / 1024.0 / connections as f64);
+        let open = each(open.1 - open.0);
+        table.row([used.name.into(), kb(before), kb(after), each(after - before), open]);
     }
     table.print();
     ensure!(
@@ -160,8 +163,6 @@ fn idle(proxy: &Server, connections: usize, used: bool) -> anyhow::Result<(i64, 
     }
     std::thread::sleep(SETTLE);
     let after = process::rss(proxy.pid)?;
-    drop(open);
-    std::thread::sleep(SETTLE);
     Ok((before, after))
 }
 
