@@ -20,9 +20,8 @@
 //! **Who chooses.** `--splice copy` and `pipe` say it; `auto` goes by what the lane does.
 //! It starts with `copy`, because a message costs two system calls there and three with
 //! `pipe` (into the pipe, out of it, and once more to see `EAGAIN`: a short splice says
-//! nothing about what is left in the socket, a short read does). In a prototype on Linux 6.18
-//! (loopback, 2 cores) 64 connections playing ping-pong with 64 bytes cost 28 µs of CPU per
-//! round trip with `copy` and 33 with `pipe`; in bulk it was 12.4 against 14.2 Gbit/s. After [`BULK_READS`] reads in a row that filled
+//! nothing about what is left in the socket, a short read does). In bulk
+//! `pipe` saves both copies between kernel and userspace. After [`BULK_READS`] reads in a row that filled
 //! the buffer the sender is ahead of us, and the lane changes to `pipe`; after
 //! [`SMALL_FILLS`] fills in a row of less than [`SMALL_FILL_BYTES`] it changes back. An
 //! HTTP/2 stream has no socket of its own, so those tunnels stay with `copy`. When no pipe
