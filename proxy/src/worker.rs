@@ -22,8 +22,10 @@ use crate::{
     drain,
     error::{Error, Kind},
     listener::{Listener, accept, slots::Slots},
-    metrics::{UpstreamMetrics, WorkerMetrics},
-    route, tunnel,
+    metrics::{self, UpstreamMetrics, WorkerMetrics},
+    route,
+    splice::Engine,
+    tunnel,
     upstream::balance::Upstream,
     watchdog::Watchdog,
 };
@@ -233,14 +235,14 @@ impl Worker {
     /// Counts a tunnel while it runs, and what it moved.
     pub async fn report_tunnel(
         &self,
+        begins_with: Engine,
         run: impl Future<Output = tunnel::Outcome>,
     ) -> tunnel::Outcome {
-        use crate::{metrics, splice::Engine};
         let same = |engine: Engine| match engine {
             Engine::Copy => metrics::Engine::Copy,
             Engine::Pipe => metrics::Engine::Pipe,
         };
-        let open = self.metrics.tunnel(metrics::Engine::Copy);
+        let open = self.metrics.tunnel(same(begins_with));
         let outcome = run.await;
         let up = same(outcome.engines.to_upstream);
         let down = same(outcome.engines.to_downstream);

@@ -16,12 +16,13 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
     access_log,
-    config::Limits,
+    config::{Limits, SpliceMode},
     error::Kind,
     exchange::Exchange,
     headers::{self, Forwarding},
     listener::Listener,
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
+    splice::Engine,
     tunnel,
     watchdog::{Wait, Watched},
     wire::{downstream::Shared, head::Bounds},
@@ -293,9 +294,14 @@ pub async fn run_tunnel(
         mode: worker.process.splice,
         idle_timeout: client.limits().tunnel_idle_timeout,
     };
+    let begins_with = match (&downstream, settings.mode) {
+        (tunnel::Downstream::Tcp(_), SpliceMode::Pipe) => Engine::Pipe,
+        _ => Engine::Copy,
+    };
     let drain = worker.drain.clone();
     let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early };
-    let outcome = worker.report_tunnel(tunnel::run(parts, settings, ticket, drain)).await;
+    let outcome =
+        worker.report_tunnel(begins_with, tunnel::run(parts, settings, ticket, drain)).await;
     let end = access_log::End::Tunnel {
         kind: kind.name(),
         engine_up: outcome.engines.to_upstream.name(),
