@@ -39,7 +39,10 @@ use crate::{
     listener::Listener,
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
     relay, tunnel,
-    upstream::connection::{buffer_bytes, join},
+    upstream::{
+        connection::{buffer_bytes, join},
+        pool::Lease,
+    },
     watchdog::{Wait, Watched},
     wire::{
         downstream::{DownstreamIo, Shared},
@@ -100,6 +103,8 @@ pub struct Handover {
     pub exchange: Rc<Exchange>,
     /// For `/tunnels`.
     pub upstream_name: String,
+    /// Its place among the connections of the server's pool, if it came from one.
+    pub lease: Option<Lease>,
 }
 
 impl Client {
@@ -433,7 +438,7 @@ pub async fn run_tunnel(
     downstream: tunnel::Downstream,
     downstream_early: Bytes,
 ) {
-    let Handover { kind, upstream, upstream_early, exchange, upstream_name } = handover;
+    let Handover { kind, upstream, upstream_early, exchange, upstream_name, lease } = handover;
     let worker = &client.worker;
     let ticket = worker.process.tunnels.open(tunnel::registry::Info {
         kind,
@@ -454,6 +459,7 @@ pub async fn run_tunnel(
         engine_down: outcome.engines.to_downstream.name(),
         end: outcome.end.name(),
     };
+    drop(lease);
     exchange.tunnel_ended(end, outcome.upstream_bytes, outcome.downstream_bytes);
 }
 

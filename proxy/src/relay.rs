@@ -452,6 +452,7 @@ async fn switch(
     kind: tunnel::registry::Kind,
 ) -> Result<Response<BodyStream>, Error> {
     let closed = Error::new(Kind::UpstreamClosed);
+    let lease = connection.lease();
     let (stream, early) = connection.link().tunnel().await.ok_or(closed)?;
     let (mut parts, _) = answer.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();
@@ -470,6 +471,7 @@ async fn switch(
         upstream_early: early,
         exchange: Rc::clone(exchange),
         upstream_name: upstream.name.to_string(),
+        lease,
     });
     Ok(Response::from_parts(parts, BodyStream::empty()))
 }
@@ -500,6 +502,7 @@ async fn connect(
         upstream_early: Default::default(),
         exchange: Rc::clone(exchange),
         upstream_name: server.to_string(),
+        lease: None,
     };
     match upgrade {
         None => client.hand_over(handover),
