@@ -24,6 +24,7 @@ use crate::{
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
     splice::Engine,
     tunnel,
+    upstream::pool::Lease,
     watchdog::{Wait, Watched},
     wire::{downstream::Shared, head::Bounds},
     worker::Worker,
@@ -79,6 +80,8 @@ pub struct Handover {
     pub exchange: Rc<Exchange>,
     /// For `/tunnels`.
     pub upstream_name: String,
+    /// Its place among the connections of the server's pool, if it came from one.
+    pub lease: Option<Lease>,
 }
 
 impl Client {
@@ -282,7 +285,7 @@ pub async fn run_tunnel(
     downstream: tunnel::Downstream,
     downstream_early: Bytes,
 ) {
-    let Handover { kind, upstream, upstream_early, exchange, upstream_name } = handover;
+    let Handover { kind, upstream, upstream_early, exchange, upstream_name, lease } = handover;
     let worker = &client.worker;
     let ticket = worker.process.tunnels.open(tunnel::registry::Info {
         kind,
@@ -308,5 +311,6 @@ pub async fn run_tunnel(
         engine_down: outcome.engines.to_downstream.name(),
         end: outcome.end.name(),
     };
+    drop(lease);
     exchange.tunnel_ended(end, outcome.upstream_bytes, outcome.downstream_bytes);
 }

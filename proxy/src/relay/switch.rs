@@ -70,6 +70,7 @@ pub(super) async fn switch(
     }
     let closed = Error::new(Kind::UpstreamClosed);
     let address = connection.link().address;
+    let lease = connection.lease();
     let (stream, early) = connection.link().tunnel().await.ok_or(closed)?;
     let (mut parts, _) = answer.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();
@@ -88,6 +89,7 @@ pub(super) async fn switch(
         upstream_early: early,
         exchange: Rc::clone(exchange),
         upstream_name: format!("{} ({address})", upstream.name),
+        lease,
     });
     Ok(Response::from_parts(parts, BodyStream::empty()))
 }
@@ -118,6 +120,7 @@ pub(super) async fn connect(
         upstream_early: Default::default(),
         exchange: Rc::clone(exchange),
         upstream_name: server.to_string(),
+        lease: None,
     };
     match upgrade {
         None => client.hand_over(handover),

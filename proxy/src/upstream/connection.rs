@@ -20,7 +20,7 @@ use hyper::{
 };
 use tokio::net::TcpStream;
 
-use super::pool::ServerPool;
+use super::pool::{Lease, ServerPool};
 use crate::{
     body::BodyStream,
     wire::{
@@ -123,6 +123,11 @@ impl Connection {
     /// What is known of its wire.
     pub fn link(&self) -> &Rc<Link> {
         &self.link
+    }
+
+    /// Counts the connection for its pool beyond the end of HTTP on it.
+    pub fn lease(&self) -> Option<Lease> {
+        self.link.pool.upgrade().map(Lease::take)
     }
 
     /// Sends a request. The future resolves with the final response head.

@@ -198,6 +198,23 @@ impl ServerPool {
     }
 }
 
+/// A connection that has left HTTP and counts all the same, until this is dropped.
+#[derive(Debug)]
+pub struct Lease(Rc<ServerPool>);
+
+impl Lease {
+    pub(super) fn take(pool: Rc<ServerPool>) -> Self {
+        pool.open.set(pool.open.get() + 1);
+        Self(pool)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
 /// One of the open connections, from before it is made.
 struct Place<'a>(&'a ServerPool);
 
