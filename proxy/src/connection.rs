@@ -24,7 +24,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::Instant,
 };
@@ -415,6 +415,8 @@ impl Client {
 
 /// Lets the client finish sending, so that it reads our last answer (RFC 9112 section 9.6).
 async fn linger(client: &Client, mut stream: TcpStream) {
+    // hyper has not, if it ended for an error or had ever been asked for an upgrade.
+    let _ = stream.shutdown().await;
     let mut scrap = [0u8; 4096];
     let mut left = LINGER.1;
     let deadline = Instant::now() + LINGER.0;
