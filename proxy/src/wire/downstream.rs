@@ -52,6 +52,7 @@ pub struct Shared {
     /// The last request whose answer left the connection to HTTP.
     resumed: Cell<u64>,
     partial: Cell<bool>,
+    in_body: Cell<bool>,
     writing: Cell<bool>,
     inject: RefCell<BytesMut>,
     waker: RefCell<Option<Waker>>,
@@ -74,6 +75,7 @@ impl Shared {
             may_tunnel: Cell::new(0),
             resumed: Cell::new(0),
             partial: Cell::new(false),
+            in_body: Cell::new(false),
             writing: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
             waker: RefCell::new(None),
@@ -111,6 +113,11 @@ impl Shared {
     /// Whether the beginning of a head has come, and not yet its end.
     pub fn has_partial_head(&self) -> bool {
         self.partial.get()
+    }
+
+    /// Whether the end of a request's body has yet to come.
+    pub fn is_in_body(&self) -> bool {
+        self.in_body.get()
     }
 
     /// Whether there are bytes that the client has yet to take.
@@ -200,6 +207,7 @@ impl DownstreamIo {
 
     /// Tells the connection's code where we are.
     fn note(&mut self) {
+        self.shared.in_body.set(self.requests.in_body());
         let partial = matches!(self.stop, Some(RequestStop::PartialHead));
         if partial && !self.shared.partial.replace(true) {
             self.shared.watched.wait(Wait::Head, self.shared.head_timeout);
