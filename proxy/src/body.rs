@@ -178,6 +178,10 @@ fn poll_request(
             if frame.is_trailers() || body.is_end_stream() {
                 exchange.request_ended();
             }
+            if frame.trailers_ref().is_some_and(|trailers| exchange.pass_request_trailers(trailers))
+            {
+                return Poll::Ready(None);
+            }
             Some(Ok(frame))
         }
         Some(Err(error)) => Some(Err(exchange.request_broke(error))),
@@ -205,6 +209,11 @@ fn poll_response(
             if frame.is_trailers() || body.is_end_stream() {
                 tap.ended = true;
                 tap.release();
+            }
+            let exchange = &tap.exchange;
+            if frame.trailers_ref().is_some_and(|trailers| exchange.pass_answer_trailers(trailers))
+            {
+                return Poll::Ready(None);
             }
             Some(Ok(frame))
         }

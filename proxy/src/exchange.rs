@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Kind},
     upstream::balance::Upstream,
     watchdog::{Wait, Watched},
+    wire,
 };
 
 /// Whether the request's body may go out.
@@ -49,6 +50,9 @@ pub struct Exchange {
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     request_ended: Cell<bool>,
+    for_server: Cell<bool>,
+    request_trailers: RefCell<Option<Rc<wire::upstream::Shared>>>,
+    answer_is_chunked: Cell<bool>,
     answered: Cell<bool>,
     fault: Cell<Option<Kind>>,
     tunnelled: Cell<bool>,
@@ -92,6 +96,9 @@ impl Exchange {
             request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
             request_ended: Cell::new(false),
+            for_server: Cell::new(false),
+            request_trailers: RefCell::new(None),
+            answer_is_chunked: Cell::new(false),
             answered: Cell::new(false),
             fault: Cell::new(None),
             tunnelled: Cell::new(false),
@@ -107,6 +114,16 @@ impl Exchange {
     /// HTTP version of the request.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The target is the server itself, in absolute-form.
+    pub fn for_server(&self) {
+        self.for_server.set(true);
+    }
+
+    /// Whether it is (RFC 9112 section 3.2.4).
+    pub fn is_for_server(&self) -> bool {
+        self.for_server.get()
     }
 
     /// Whether the request is HEAD, so that no answer has a body.
@@ -165,7 +182,7 @@ impl Exchange {
     pub fn client_gave(&self) {
         self.watched.done(Wait::Request);
         if !self.answered.get() {
-            self.watched.wait(Wait::Response, self.client.limits().response_timeout);
+            self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
         }
     }
 
@@ -201,6 +218,20 @@ impl Exchange {
         Error::because(kind, error)
     }
 
+    /// The request goes out chunked on this wire, which takes its trailers.
+    pub fn request_is_chunked(&self, wire: &Rc<wire::upstream::Shared>) {
+        *self.request_trailers.borrow_mut() = Some(Rc::clone(wire));
+    }
+
+    /// Gives the request's trailers to the wire. False: there is no place for them.
+    pub fn pass_request_trailers(&self, trailers: &HeaderMap) -> bool {
+        let wire = self.request_trailers.borrow();
+        wire.as_ref().is_some_and(|wire| {
+            wire.trailers.set(trailers);
+            true
+        })
+    }
+
     // -- the answer -----------------------------------------------------------------
 
     /// What has gone wrong, if anything.
@@ -227,6 +258,20 @@ impl Exchange {
     /// Whether the head of an answer has gone to the client.
     pub fn is_answered(&self) -> bool {
         self.answered.get()
+    }
+
+    /// The answer goes out chunked, over HTTP/1.
+    pub fn answer_is_chunked(&self) {
+        self.answer_is_chunked.set(true);
+    }
+
+    /// Gives the answer's trailers to the wire. False: they are hyper's to send.
+    pub fn pass_answer_trailers(&self, trailers: &HeaderMap) -> bool {
+        let wire = self.client.wire().filter(|_| self.answer_is_chunked.get());
+        wire.is_some_and(|wire| {
+            wire.trailers.set(trailers);
+            true
+        })
     }
 
     /// Counts bytes to the client.
@@ -313,7 +358,9 @@ impl Exchange {
             let upstream = self.upstream.borrow();
             let path = line.target.path_and_query().map_or("*", |path| path.as_str());
             let whole;
-            let target = if line.target.authority().is_some() {
+            // Over HTTP/2 the authority is no part of the target.
+            let absolute = line.target.authority().is_some() && self.version != Version::HTTP_2;
+            let target = if absolute || line.method == Method::CONNECT {
                 whole = line.target.to_string();
                 whole.as_str()
             } else {

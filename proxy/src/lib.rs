@@ -1,4 +1,29 @@
 //! Underpass: a hybrid L4/L7 proxy for Linux.
+//!
+//! hyper reads the head of each request in userspace; bodies stream through as
+//! `Frame<Bytes>`; what needs no more inspection becomes a tunnel. A tour in five minutes,
+//! along the path of a byte:
+//!
+//! 1. [`listener`] accepts a connection on one of the [`worker`]s, each a thread of its own
+//!    with a current-thread runtime and nothing shared but atomics and snapshots.
+//! 2. [`connection`] sees which HTTP version is spoken and runs hyper's server, for
+//!    HTTP/1 over [`wire`], which lets no head pass that two parsers could read differently.
+//! 3. [`relay`] takes one request: [`request`] classifies it, [`route`] finds its upstream,
+//!    [`headers`] says what changes in its head, [`upstream`] has a connection for it.
+//! 4. [`body`] streams it there and the answer back, and [`exchange`] keeps the books;
+//!    what goes wrong is an [`error`], which [`response`] turns into a status.
+//! 5. After a 101, or a 2xx to CONNECT, [`tunnel`] owns both sockets and [`splice`] moves
+//!    the bytes.
+//!
+//! Around the path: [`watchdog`] (deadlines), [`drain`] (orderly end), [`access_log`],
+//! [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
+//! told), [`app`] (puts it together), [`demo`] (an origin to try it with).
+//!
+//! ```no_run
+//! let config = underpass::config::load("underpass.toml".as_ref())?;
+//! underpass::app::run(config)?;
+//! # Ok::<(), anyhow::Error>(())
+//! ```
 
 pub mod access_log;
 pub mod admin;

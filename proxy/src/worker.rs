@@ -22,8 +22,10 @@ use crate::{
     drain,
     error::{Error, Kind},
     listener::{Listener, accept, slots::Slots},
-    metrics::{UpstreamMetrics, WorkerMetrics},
-    route, tunnel,
+    metrics::{self, UpstreamMetrics, WorkerMetrics},
+    route,
+    splice::Engine,
+    tunnel,
     upstream::balance::Upstream,
     watchdog::Watchdog,
 };
@@ -233,14 +235,14 @@ impl Worker {
     /// Counts a tunnel while it runs, and what it moved.
     pub async fn report_tunnel(
         &self,
+        begins_with: Engine,
         run: impl Future<Output = tunnel::Outcome>,
     ) -> tunnel::Outcome {
-        use crate::{metrics, splice::Engine};
         let same = |engine: Engine| match engine {
             Engine::Copy => metrics::Engine::Copy,
             Engine::Pipe => metrics::Engine::Pipe,
         };
-        let open = self.metrics.tunnel(metrics::Engine::Copy);
+        let open = self.metrics.tunnel(same(begins_with));
         let outcome = run.await;
         let up = same(outcome.engines.to_upstream);
         let down = same(outcome.engines.to_downstream);
@@ -308,15 +310,25 @@ pub fn spawn(
     drain: drain::Watch,
     shares: Vec<Share>,
 ) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+    let process_workers = process.snapshot.load().config.workers;
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
+        crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
             let worker = Rc::new(Worker::new(process, log, drain, index));
             serve(worker, shares).await
         })
     })
+}
+
+/// Pipes that one worker may have: an eighth of its share of the descriptors, two each.
+/// The rest is for connections.
+fn pipe_budget(workers: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| limit as usize / workers.max(1));
+    (share / 16).min(crate::splice::OPEN_PIPES)
 }
 
 async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {

@@ -64,7 +64,8 @@ fn proxy(origin: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::Sender<()>) {
     let (stop, stops) = tokio::sync::mpsc::channel(1);
     let (ready, address) = mpsc::channel();
     std::thread::spawn(move || {
-        underpass::app::run_with(config, || Ok(stops), |all| ready.send(all[0].1).unwrap()).unwrap();
+        underpass::app::run_with(config, || Ok(stops), |all| ready.send(all[0].1).unwrap())
+            .unwrap();
     });
     (address.recv_timeout(Duration::from_secs(10)).unwrap(), stop)
 }
@@ -117,7 +118,8 @@ fn test_peeking_forward_no_buffering() {
     for counted in [false, true] {
         let before = LIVE.load(Relaxed);
         PEAK.store(before, Relaxed);
-        write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES}\r\n\r\n").unwrap();
+        write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES}\r\n\r\n")
+            .unwrap();
         write_pattern(&mut client, &chunk);
         read_head(&mut client);
         read_pattern(&mut client, &mut scrap);

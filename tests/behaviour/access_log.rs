@@ -2,7 +2,9 @@
 //! that could be taken for a line.
 
 use serde_json::Value;
-use underpass_tests::{Origin, Proxy, Refusing, Reply, Served, eventually, proxy::scratch};
+use underpass_tests::{
+    HttpClient, Origin, Proxy, Refusing, Reply, Served, Version, eventually, proxy::scratch,
+};
 
 const POST: &str = "POST /a?b=c HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -62,6 +64,18 @@ async fn a_json_line_has_the_same_fields() {
     assert_eq!(line["end"], "complete");
     let (ttfb, duration) = (&line["ttfb_seconds"], &line["duration_seconds"]);
     assert!(ttfb.as_f64().is_some() && ttfb.as_f64() <= duration.as_f64(), "{line}");
+}
+
+/// The target is what was asked of the origin, whatever the version.
+#[tokio::test]
+async fn h2_requests_are_logged_like_others() {
+    let origin = Served::ok().await;
+    let proxy = Proxy::reverse(origin.addr()).args(["--log-format", "json"]).start();
+    let mut client = HttpClient::connect(proxy.addr(), Version::H2).await;
+    assert_eq!(client.get("/h2?x").await.status(), 200);
+    let line = json_line(&proxy, "/h2?x").await;
+    assert_eq!((&line["version"], &line["status"]), (&"HTTP/2".into(), &200.into()));
+    assert_eq!(line["host"], proxy.addr().to_string());
 }
 
 /// Every kind of end has its name.

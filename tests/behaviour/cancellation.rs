@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::Method;
 use mantra_macros::req_test;
 use underpass_tests::{
-    End, HttpClient, Origin, OutBody, Proxy, Version, Wire, bytes_from, eventually, over_versions,
-    within,
+    End, HttpClient, Origin, OutBody, Proxy, Saturated, Version, Wire, bytes_from, eventually,
+    over_versions, process::connecting_to, within,
 };
 
 /// The requirement says 100 ms on a quiet machine; the suite shares two cores.
@@ -93,14 +93,33 @@ async fn a_client_that_leaves_during_the_upload_breaks_it() {
 async fn a_client_that_leaves_in_the_head_never_reaches_the_origin() {
     let origin = Origin::bind().await;
     let proxy = Proxy::reverse(origin.addr()).start();
-    let idle = proxy.descriptors();
     for reset in [false, true] {
         leave(proxy.open("GET /half HTTP/1.1\r\nHos").await, reset);
         leave(proxy.connect().await, reset);
     }
-    eventually("the connections to be closed", async || proxy.descriptors() == idle).await;
+    eventually("the connections to be closed", async || {
+        let metrics = proxy.metrics().await;
+        let of = |name: &str| metrics.sum(&format!("underpass_connections_{name}"), &[]);
+        (of("accepted_total"), of("open")) == (4.0, 0.0)
+    })
+    .await;
     let _client = proxy.open("GET /marker HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert_eq!(origin.accept().await.read_head().await.target(), "/marker");
+}
+
+/// Nobody is waiting for that connection any more: it is not waited for.
+#[req_test("REQ-CORE-001.F-003")]
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_attempt_to_connect() {
+    let saturated = Saturated::bind();
+    let proxy = Proxy::reverse(saturated.addr()).limit("connect_timeout", "10m").start();
+    let attempts = || connecting_to(saturated.addr());
+    for reset in [false, true] {
+        let client = proxy.open(GET).await;
+        eventually("the attempt to connect", async || attempts() == 1).await;
+        leave(client, reset);
+        eventually("the attempt to be given up", async || attempts() == 0).await;
+    }
 }
 
 /// Over HTTP/2 a stream is given up by RST_STREAM while its connection goes on.

@@ -90,12 +90,15 @@ fn wrong_files_are_explained_with_line_and_cure() {
         ("[[listener]]", "[limts]\nhead_timeout = \"5s\"\n[[listener]]", 2, "limits"),
         ("[[listener]]", "[[listener]", 2, ""),
     ];
+    let mut wrong = Vec::new();
     for (from, to, line, cure) in rows {
         let (code, stderr) = check(&GOOD.replacen(from, to, 1));
-        assert_eq!(code, Some(2), "{to}: {stderr}");
-        assert!(stderr.contains(&format!(":{line}")), "{to}: no line {line} in {stderr}");
-        assert!(stderr.contains(cure), "{to}: no {cure:?} in {stderr}");
+        let placed = stderr.contains(&format!(":{line}"));
+        if code != Some(2) || !placed || !stderr.contains(cure) {
+            wrong.push(format!("{to:?}: want line {line} and {cure:?}, got {code:?} {stderr}"));
+        }
     }
+    assert!(wrong.is_empty(), "not explained:\n{}", wrong.join("\n"));
 }
 
 /// All of them at once, so that nobody has to come back for each.
@@ -105,6 +108,17 @@ fn all_problems_are_told_at_once() {
     let (code, stderr) = check(&config);
     assert_eq!(code, Some(2));
     assert!(stderr.contains(":4") && stderr.contains(":7"), "{stderr}");
+}
+
+#[test]
+fn doctor_speaks_json() {
+    let output = run(&["doctor", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(json.is_object(), "{json}");
+    let output = run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!output.stdout.is_empty());
 }
 
 /// An address in use is a failure of this start, not of the configuration.

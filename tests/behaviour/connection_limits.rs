@@ -105,6 +105,21 @@ async fn a_stalled_upload_is_given_up(version: Version) {
     assert!(upload.rest(&mut server).await.2.is_some());
 }
 
+/// The client sends, but the origin takes nothing: the fault is the origin's.
+#[tokio::test]
+async fn an_upload_that_the_origin_does_not_take_is_504() {
+    let origin = Origin::bind_narrow();
+    let proxy = Proxy::reverse(origin.addr()).limit("body_idle_timeout", "500ms").start();
+    let mut client = HttpClient::connect(proxy.addr(), Version::H1).await;
+    let (body, out) = OutBody::pieces();
+    let answer = client.send(client.request(Method::POST, "/").body(out).unwrap());
+    let mut server = origin.accept().await;
+    server.read_head().await;
+    let flooding = async { while body.try_send(vec![b'x'; 64 * 1024]).await {} };
+    let (answer, ()) = tokio::join!(answer, flooding);
+    assert_eq!(answer.unwrap().status(), 504);
+}
+
 #[tokio::test]
 async fn a_stalled_answer_is_cut() {
     let origin = Origin::bind().await;
@@ -123,8 +138,23 @@ async fn a_stalled_answer_is_cut() {
 #[req_test("REQ-CTRL-004")]
 #[tokio::test]
 async fn accepting_pauses_at_the_limit_and_goes_on() {
+    for workers in ["1", "2"] {
+        pauses_and_goes_on(workers).await;
+    }
+}
+
+/// The limit is the listener's, however many workers share it.
+async fn pauses_and_goes_on(workers: &str) {
     let origin = Served::ok().await;
-    let proxy = Proxy::reverse(origin.addr()).limit("max_connections", "2").start();
+    let proxy = Proxy::config(format!(
+        "workers = {workers}\n[admin]\naddress = \"127.0.0.1:0\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [listener.limits]\nmax_connections = 2\n\
+         [[route]]\nupstream = \"one\"\n\
+         [[upstream]]\nname = \"one\"\nservers = [\"{}\"]\n",
+        origin.addr()
+    ));
+    let proxy = proxy.start();
     let mut first = proxy.open(GET).await;
     let mut second = proxy.open(GET).await;
     first.expect_status(200).await;

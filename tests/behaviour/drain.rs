@@ -111,7 +111,7 @@ async fn requests_are_cut_at_the_deadline() {
     assert_eq!(proxy.exited().await.code(), Some(0));
 }
 
-#[req_test("REQ-TUN-001")]
+#[req_test("REQ-TUN-001", "REQ-TUN-005")]
 #[tokio::test]
 async fn tunnels_go_on_to_the_deadline_and_end() {
     for way in Way::ALL {
@@ -136,7 +136,7 @@ async fn tunnels_go_on_to_the_deadline_and_end() {
 }
 
 /// A tunnel that ends by itself ends the drain.
-#[req_test("REQ-TUN-001")]
+#[req_test("REQ-TUN-001", "REQ-TUN-005")]
 #[tokio::test]
 async fn a_drain_is_over_when_the_last_tunnel_ends() {
     let tunnel = Way::Connect.open(underpass_tests::Engine::Auto).await;

@@ -1,6 +1,7 @@
 //! Whom and what the forward proxy serves: networks, ports, credentials.
 
-use underpass_tests::{Origin, Proxy, Served, Wire};
+use http::Request;
+use underpass_tests::{HttpClient, Origin, OutBody, Proxy, Served, Version, Wire};
 
 fn connect(authority: impl std::fmt::Display) -> String {
     format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n")
@@ -173,4 +174,20 @@ async fn passwords_are_not_shown() {
     status(&proxy, get("127.0.0.1:1", fields)).await;
     let line = proxy.log_line(&["status=502"]).await;
     assert!(!line.contains("sesame") && !line.contains("YWxpY2U6"), "{line}");
+}
+
+/// Over HTTP/2 the same policy holds.
+#[tokio::test]
+async fn the_policy_holds_over_h2() {
+    let origin = Served::ok().await;
+    let denied = origin.addr();
+    let proxy = Proxy::forward().args(["--deny", "127.0.0.1/32"]).start();
+    let connect = Request::connect(denied.to_string());
+    let get = Request::get(format!("http://{denied}/"));
+    for request in [connect, get] {
+        let mut client = HttpClient::connect(proxy.addr(), Version::H2).await;
+        let request = request.version(http::Version::HTTP_2).body(OutBody::Empty).unwrap();
+        assert_eq!(client.send(request).await.unwrap().status(), 403);
+    }
+    assert_eq!(origin.connections(), 0);
 }

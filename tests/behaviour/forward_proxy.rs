@@ -2,7 +2,7 @@
 
 use mantra_macros::req_test;
 use underpass_tests::{
-    Nginx, Origin, Proxy, Refusing, Reply, Saturated, Served,
+    HttpClient, Nginx, Origin, Proxy, Refusing, Reply, Saturated, Served, Version, collect,
     curl::{curl, peer},
 };
 
@@ -106,6 +106,19 @@ async fn a_request_that_names_no_server_is_refused() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test]
+async fn h2_requests_are_fetched() {
+    let origin = Served::always(Reply::ok("fetched")).await;
+    let proxy = Proxy::forward().start();
+    let stream = tokio::net::TcpStream::connect(proxy.addr()).await.unwrap();
+    let mut client = HttpClient::over(stream, &origin.addr().to_string(), Version::H2).await;
+    let answer = client.get("/a?b").await;
+    assert_eq!(collect(answer.into_body()).await.unwrap().0, b"fetched");
+    let head = origin.only().head;
+    assert_eq!(head.start, "GET /a?b HTTP/1.1");
+    assert_eq!(head.all("host"), [origin.addr().to_string()]);
 }
 
 /// CONNECT is for forward proxies.

@@ -1,7 +1,8 @@
 //! Interim answers and `Expect: 100-continue` go from end to end (RFC 9110 10.1.1, 15.2).
 
+use http::Method;
 use mantra_macros::req_test;
-use underpass_tests::{Origin, Proxy, Served};
+use underpass_tests::{HttpClient, Origin, OutBody, Proxy, Served, Version, collect};
 
 const EXPECTING: &str = "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\
                          Expect: 100-continue\r\n\r\n";
@@ -83,6 +84,37 @@ async fn early_hints_come_before_the_final_answer() {
     assert_eq!(server.read_head().await.target(), "/2");
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n22").await;
     assert_eq!(client.expect_status(200).await.text(), "22");
+}
+
+/// Whether or not they are passed on over HTTP/2, the final answer is.
+#[tokio::test]
+async fn interim_answers_do_not_harm_h2_clients() {
+    let reply = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+                 HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let origin = Served::always(reply).await;
+    let proxy = Proxy::reverse(origin.addr()).start();
+    let mut client = HttpClient::connect(proxy.addr(), Version::H2).await;
+    for _ in 0..2 {
+        let out = OutBody::Full("hello".into());
+        let request = client.request(Method::POST, "/").header("expect", "100-continue");
+        let answer = client.send(request.body(out).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(collect(answer.into_body()).await.unwrap().0, b"ok");
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+/// An origin that never stops hinting is broken.
+#[tokio::test]
+async fn endless_interim_answers_become_502() {
+    let origin = Served::always("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000)).await;
+    let proxy = Proxy::reverse(origin.addr()).start();
+    let mut client = proxy.open("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let mut status = 103;
+    while status == 103 {
+        status = client.read_head().await.status();
+    }
+    assert_eq!(status, 502);
 }
 
 /// HTTP/1.0 knows no interim answers (RFC 9110 15.2).

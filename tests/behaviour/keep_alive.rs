@@ -138,3 +138,26 @@ async fn the_pool_is_bounded() {
     one.send(GET).await;
     kept.read_head().await;
 }
+
+/// An idle connection to the origin is closed by us, in time before the origin does.
+#[req_test("REQ-CTRL-001")]
+#[tokio::test]
+async fn idle_upstream_connections_are_closed_in_time() {
+    let origin = Origin::bind().await;
+    let config = format!(
+        "workers = 1\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\nupstream = \"one\"\n\
+         [[upstream]]\nname = \"one\"\nservers = [\"{}\"]\nidle_timeout = \"300ms\"\n",
+        origin.addr()
+    );
+    let proxy = Proxy::config(config).start();
+    let mut client = proxy.open(GET).await;
+    let mut server = origin.accept().await;
+    server.read_head().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    client.expect_status(200).await;
+    server.expect_fin().await;
+    client.send(GET).await;
+    origin.accept().await.read_head().await;
+}

@@ -31,6 +31,7 @@ mod retry;
 mod routes;
 mod streaming;
 mod strict_bodies;
+mod strict_h2;
 mod strict_requests;
 mod strict_responses;
 mod targets;

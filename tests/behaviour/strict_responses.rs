@@ -112,6 +112,33 @@ async fn an_answer_nobody_asked_for_is_not_given_to_anybody() {
     assert_eq!(origin.connections(), 2);
 }
 
+/// A body where none can be is such an answer too.
+#[req_test("REQ-CORE-001.F-003", "REQ-CTRL-001")]
+#[tokio::test]
+async fn a_body_where_there_can_be_none_is_not_taken_for_an_answer() {
+    let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    let length = smuggled.len();
+    let origin = Origin::bind().await.serve(move |seen| match seen.message.head.target() {
+        "/204" => Reply::from(format!("HTTP/1.1 204 No Content\r\n\r\n{smuggled}")),
+        "/304" => Reply::from(format!(
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: {length}\r\n\r\n{smuggled}"
+        )),
+        "/head" => {
+            Reply::from(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{smuggled}"))
+        }
+        _ => Reply::ok("good"),
+    });
+    let proxy = Proxy::reverse(origin.addr()).start();
+    let mut client = proxy.connect().await;
+    for (method, path) in [("GET", "/204"), ("GET", "/304"), ("HEAD", "/head")] {
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        let answer = client.read_response_to(method).await;
+        assert!(answer.status() < 400 || answer.status() == 502, "{}", answer.head.start);
+        client.send(GET).await;
+        assert_eq!(client.expect_status(200).await.text(), "good", "behind {path}");
+    }
+}
+
 /// The same while the connection waits in the pool.
 #[req_test("REQ-CTRL-001")]
 #[tokio::test]

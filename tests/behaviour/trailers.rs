@@ -6,7 +6,11 @@ use underpass_tests::{
     HttpClient, Origin, OutBody, Proxy, Served, Version, bytes_from, collect, over_versions,
 };
 
-over_versions!(trailers_of_the_request_reach_the_origin, trailers_of_the_answer_reach_the_client);
+over_versions!(
+    trailers_of_the_request_reach_the_origin,
+    trailers_of_the_answer_reach_the_client,
+    unannounced_trailers_of_the_answer_pass,
+);
 
 #[req_test("REQ-CORE-001.F-003")]
 async fn trailers_of_the_request_reach_the_origin(version: Version) {
@@ -49,6 +53,36 @@ async fn trailers_of_the_answer_reach_the_client(version: Version) {
     server.send("0\r\ngrpc-status: 0\r\n\r\n").await;
     let (_, trailers) = collect(body).await.unwrap();
     assert_eq!(trailers.expect("trailers")["grpc-status"], "0");
+}
+
+/// `Trailer` is a courtesy (RFC 9110 6.6.2): trailers that it does not announce pass as well.
+#[req_test("REQ-CORE-001.F-003")]
+async fn unannounced_trailers_of_the_answer_pass(version: Version) {
+    let reply = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 5\r\nhello\r\n0\r\ngrpc-status: 0\r\ngrpc-message: fine\r\n\r\n";
+    let origin = Served::always(reply).await;
+    let proxy = Proxy::reverse(origin.addr()).start();
+    let mut client = HttpClient::connect(proxy.addr(), version).await;
+    let request = client.request(Method::GET, "/").header("te", "trailers");
+    let answer = client.send(request.body(OutBody::Empty).unwrap()).await.unwrap();
+    let (content, trailers) = collect(answer.into_body()).await.unwrap();
+    assert_eq!(content, b"hello");
+    let trailers = trailers.expect("trailers");
+    assert_eq!(trailers["grpc-status"], "0");
+    assert_eq!(trailers["grpc-message"], "fine");
+}
+
+#[req_test("REQ-CORE-001.F-003")]
+#[tokio::test]
+async fn unannounced_trailers_of_the_request_pass() {
+    let origin = Served::ok().await;
+    let proxy = Proxy::reverse(origin.addr()).start();
+    let request = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   5\r\nhello\r\n0\r\nX-Sum: abc\r\n\r\n";
+    proxy.open(request).await.expect_status(200).await;
+    let seen = origin.only();
+    let [(name, value)] = &seen.trailers[..] else { panic!("{:?}", seen.trailers) };
+    assert!(name.eq_ignore_ascii_case("x-sum") && value == "abc");
 }
 
 /// A client that did not say `TE: trailers` need not get them, but gets the body properly.

@@ -12,6 +12,7 @@ over_engines!(
     the_server_may_finish_first,
     fin_comes_behind_the_last_byte,
     a_reset_is_passed_on,
+    a_reset_ends_a_stalled_tunnel,
     an_idle_tunnel_is_ended,
     traffic_one_way_keeps_a_tunnel_alive,
     a_tunnel_is_ended_by_hand,
@@ -152,6 +153,19 @@ async fn a_tunnel_is_ended_by_hand(engine: Engine) {
         tunnel.server.expect_end().await;
         proxy.until_tunnels(0).await;
         assert_eq!(proxy.ask_admin("DELETE", &format!("/tunnels/{id}")).await.status(), 404);
+    }
+}
+
+/// What is stuck on its way to a reader that sleeps does not keep a dead tunnel.
+#[req_test("REQ-TUN-001", "REQ-TUN-002")]
+async fn a_reset_ends_a_stalled_tunnel(engine: Engine) {
+    for way in Way::ALL {
+        let mut tunnel = way.open_with(engine, Origin::bind_narrow(), |builder| builder).await;
+        tunnel.client.send_until_stalled(0, 100 * MEGABYTE).await;
+        tunnel.client.reset();
+        tunnel.proxy.until_tunnels(0).await;
+        // It has been told, behind what it had got.
+        tunnel.server.read_to_end().await;
     }
 }
 

@@ -12,7 +12,7 @@ use underpass_tests::{
 
 over_engines!(an_open_tunnel_is_listed_with_its_bytes, the_log_says_what_moved_the_bytes);
 
-#[req_test("REQ-TUN-001", "REQ-TUN-002")]
+#[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn an_open_tunnel_is_listed_with_its_bytes(engine: Engine) {
     for (way, kind) in [(Way::Upgrade, "upgrade"), (Way::Connect, "connect")] {
         let mut tunnel = way.open(engine).await;
@@ -55,7 +55,7 @@ async fn an_open_tunnel_is_listed_with_its_bytes(engine: Engine) {
     }
 }
 
-#[req_test("REQ-TUN-001", "REQ-TUN-002")]
+#[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn the_log_says_what_moved_the_bytes(engine: Engine) {
     let mut tunnel = Way::Upgrade.open(engine).await;
     tunnel.client.send([0; 100]).await;
@@ -73,7 +73,7 @@ async fn the_log_says_what_moved_the_bytes(engine: Engine) {
 }
 
 /// A stream of HTTP/2 is no socket: its tunnel is copied, whatever was asked for.
-#[req_test("REQ-TUN-001", "REQ-TUN-002")]
+#[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 #[tokio::test]
 async fn connect_over_h2_is_copied() {
     let origin = Origin::bind().await;

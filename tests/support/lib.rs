@@ -12,6 +12,7 @@
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
 //! * an open tunnel: [`tunnel`]
+//! * HTTP/2 by hand: [`h2_frames`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
 //! * programs as peers: [`nginx`], [`curl`]
 //! * the same test over versions and engines: [`matrix`]
@@ -19,6 +20,7 @@
 pub mod client;
 pub mod clock;
 pub mod curl;
+pub mod h2_frames;
 pub mod matrix;
 pub mod message;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! A process looked at from outside: memory, descriptors, socket options.
 
-use std::{fs, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use rustix::{
     net::sockopt,
@@ -22,6 +22,15 @@ pub fn resident_bytes(pid: u32) -> u64 {
 pub fn descriptors(pid: u32) -> usize {
     let path = format!("/proc/{pid}/fd");
     fs::read_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}")).count()
+}
+
+/// Sockets of this network namespace that wait for `address` to answer their SYN.
+pub fn connecting_to(address: SocketAddr) -> usize {
+    const SYN_SENT: &str = "02";
+    let remote = format!(":{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[2].ends_with(&remote) && row[3] == SYN_SENT).count()
 }
 
 /// Lowers the number of descriptors a running process may have.

@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -81,6 +81,8 @@ pub struct Proxy {
     child: Child,
     listening: HashMap<String, SocketAddr>,
     stderr: Arc<Mutex<String>>,
+    /// Reads stderr to its end.
+    capture: Option<JoinHandle<()>>,
     config: Option<PathBuf>,
 }
 
@@ -121,9 +123,10 @@ impl ProxyBuilder {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start underpass");
-        let stderr = capture(child.stderr.take().expect("stderr"));
+        let (stderr, capture) = capture(child.stderr.take().expect("stderr"));
         let lines = lines(child.stdout.take().expect("stdout"));
-        let mut proxy = Proxy { child, listening: HashMap::new(), stderr, config };
+        let mut proxy =
+            Proxy { child, listening: HashMap::new(), stderr, capture: Some(capture), config };
         let begin = Instant::now();
         while proxy.listening.len() < self.expected {
             match lines.recv_timeout(BOUND.saturating_sub(begin.elapsed())) {
@@ -262,11 +265,14 @@ impl Proxy {
         kill_process(pid, signal).expect("signal");
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself; [`Proxy::stderr`] is complete then.
     pub async fn exited(&mut self) -> ExitStatus {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
+                if let Some(capture) = self.capture.take() {
+                    capture.join().expect("read stderr");
+                }
                 return status;
             }
             assert!(begin.elapsed() < BOUND, "the proxy still runs after {BOUND:?}");
@@ -303,16 +309,16 @@ fn listening(line: &str) -> Option<(String, SocketAddr)> {
     Some((name.to_owned(), address.parse().ok()?))
 }
 
-fn capture(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+fn capture(mut pipe: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let text = Arc::new(Mutex::new(String::new()));
     let sink = text.clone();
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(n @ 1..) = pipe.read(&mut chunk) {
             sink.lock().expect("stderr").push_str(&String::from_utf8_lossy(&chunk[..n]));
         }
     });
-    text
+    (text, reader)
 }
 
 fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {

@@ -140,6 +140,12 @@ mod tests {
         check(&[Source { path: path.to_owned(), text: text.to_owned() }], &[]).0
     }
 
+    #[mantra_macros::req_test("REQ-CTRL-002")]
+    #[test]
+    fn the_workspace_is_in_order() {
+        run().unwrap();
+    }
+
     #[test]
     fn each_rule_finds_its_fault_and_nothing_else() {
         let long = "//! x\n".repeat(MAX_LINES + 1);

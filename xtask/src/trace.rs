@@ -67,7 +67,7 @@ pub(crate) fn run() -> Result<()> {
     let requirements = requirements(&root.join("docs/requirements"))?;
     // Our own tests hold annotations as data.
     let mut rust = sources::read(&root, &[".rs"])?;
-    rust.retain(|source| !source.path.starts_with("xtask/"));
+    rust.retain(|source| source.path != "xtask/src/trace.rs");
     let trace = Trace::of(&requirements, &rust);
     for (id, (code, tests)) in &trace.covered {
         say(format_args!("trace: {id}: {code} in code, {tests} in tests"));

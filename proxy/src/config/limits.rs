@@ -25,7 +25,8 @@ pub struct Limits {
     pub max_request_body_bytes: Option<u64>,
     /// Open connections of the listener over all workers; beyond it accepting pauses.
     pub max_connections: usize,
-    /// From the first byte of a head (or from accept) to its end. 408.
+    /// From the first byte of a head (or from accept) to its end. 408; if not a byte
+    /// came, closed without an answer.
     pub head_timeout: Duration,
     /// Keep-alive connection without a request. Closed without an answer.
     pub idle_timeout: Duration,
@@ -51,7 +52,8 @@ impl Default for Limits {
             max_connections: 65_536,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
-            body_idle_timeout: Duration::from_secs(60),
+            // An event stream may be silent for minutes; a shorter default cuts it.
+            body_idle_timeout: Duration::from_secs(300),
             connect_timeout: Duration::from_secs(5),
             // Models think for minutes before the first token; a shorter default breaks them.
             response_timeout: Duration::from_secs(300),
@@ -118,7 +120,7 @@ pub const TABLE: &[Limit] = &[
     Limit {
         key: "head_timeout",
         doc: "From the first byte of a head, or from accept, to its end.",
-        answer: "408",
+        answer: "408; closed without an answer if not a byte came",
         field: Field::Time(|l| &mut l.head_timeout),
     },
     Limit {

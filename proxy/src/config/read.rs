@@ -208,7 +208,9 @@ fn upstream(section: &Section<'_>) -> DraftUpstream {
     let servers = section.list("servers", example, value::server);
     if section.is_missing_or_empty("servers") {
         let cure = format!("add `servers = [{example}]`");
-        section.source.add(&section.place, Wrong::new("[[upstream]] has no `servers`", cure));
+        // An empty list is wrong where it stands, a missing one where it should.
+        let place = section.get("servers").map_or_else(|| section.place.clone(), |(_, at)| at);
+        section.source.add(&place, Wrong::new("[[upstream]] has no `servers`", cure));
     }
     let max_connections = section.number("max_connections", 1, MOST_CONNECTIONS);
     let max_idle = section.number("max_idle_connections", 0, MOST_CONNECTIONS);

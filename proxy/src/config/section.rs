@@ -103,7 +103,8 @@ impl<'a> Section<'a> {
         Self { source, place, title, table, misspelt }
     }
 
-    fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, Place)> {
+    /// A value and where it stands.
+    pub(super) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, Place)> {
         let value = self.table.get(key)?;
         Some((value.get_ref(), self.source.place(value.span().start)))
     }

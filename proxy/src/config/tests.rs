@@ -308,7 +308,7 @@ fn every_wrong_file_names_the_line_and_the_cure() {
         ),
         // Upstreams.
         (replaced(servers, ""), "6:1", "add `servers = [\"127.0.0.1:3000\"]`"),
-        (replaced(servers, "servers = []"), "6:1", "add `servers = [\"127.0.0.1:3000\"]`"),
+        (replaced(servers, "servers = []"), "8:11", "add `servers = [\"127.0.0.1:3000\"]`"),
         (replaced(servers, "servers = \"a:80\""), "8:11", "servers = [\"127.0.0.1:3000\"]"),
         (
             replaced(servers, "servers = [\"a:80\", \"origin\"]"),

@@ -1,6 +1,6 @@
 //! Engines that move the bytes of a tunnel from one socket to the other.
 //!
-//! A tunnel has two [`Lane`](engine::Lane)s, one per direction; each moves bytes by one of
+//! A tunnel has two lanes (`engine.rs`), one per direction; each moves bytes by one of
 //! these engines and may change between them:
 //!
 //! - `copy`: read(2) into a buffer, write(2) out of it. Two system calls per message, any
@@ -20,9 +20,8 @@
 //! **Who chooses.** `--splice copy` and `pipe` say it; `auto` goes by what the lane does.
 //! It starts with `copy`, because a message costs two system calls there and three with
 //! `pipe` (into the pipe, out of it, and once more to see `EAGAIN`: a short splice says
-//! nothing about what is left in the socket, a short read does). 64 connections playing
-//! ping-pong with 64 bytes cost 28 µs of CPU per round trip with `copy` and 33 with `pipe`;
-//! in bulk it is 12.4 against 14.2 Gbit/s. After [`BULK_READS`] reads in a row that filled
+//! nothing about what is left in the socket, a short read does). In bulk
+//! `pipe` saves both copies between kernel and userspace. After [`BULK_READS`] reads in a row that filled
 //! the buffer the sender is ahead of us, and the lane changes to `pipe`; after
 //! [`SMALL_FILLS`] fills in a row of less than [`SMALL_FILL_BYTES`] it changes back. An
 //! HTTP/2 stream has no socket of its own, so those tunnels stay with `copy`. When no pipe
@@ -49,8 +48,8 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use engine::{Fault, Lane};
 pub(crate) use meter::Meter;
 
-/// Bytes of one copy buffer. As much as one read takes and one lane holds; larger ones
-/// gained nothing in bulk and no longer fit the L2 cache beside the kernel's copy.
+/// Bytes of one copy buffer: what one read takes and one lane holds. The size that the
+/// figures above were measured with; several fit into an L2 cache.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Empty copy buffers that a worker keeps (2 MiB). Only as many are in use at once as
@@ -58,7 +57,9 @@ pub const BUFFER_BYTES: usize = 64 * 1024;
 pub const IDLE_BUFFERS: usize = 32;
 
 /// Bytes asked for with F_SETPIPE_SZ. Four times the default: fewer changes between the
-/// two sockets per byte. A quarter of fs.pipe-max-size, the most an unprivileged user may ask for.
+/// two sockets per byte. A quarter of fs.pipe-max-size, the most an unprivileged user may
+/// ask for. It bounds the payload in a pipe; each of its 64 slots may keep a larger page of
+/// the network stack alive while it waits.
 pub const PIPE_BYTES: usize = 256 * 1024;
 
 /// Empty pipes that a worker keeps (64 descriptors). An empty pipe holds no pages.
@@ -77,8 +78,9 @@ pub const BULK_READS: u32 = 4;
 /// fill of every burst is small.
 pub const SMALL_FILLS: u32 = 8;
 
-/// Bytes below which a fill is small: about where the third system call (some 200 ns)
-/// outweighs the two copies that were saved.
+/// Bytes below which a fill is small. An estimate: copying 16 KiB twice takes a few
+/// microseconds, and less than that the third system call with its page handling is not
+/// sure to win back.
 pub const SMALL_FILL_BYTES: usize = 16 * 1024;
 
 /// Fills that a lane copies after it got no pipe, before it asks again: at most 4 MiB, so
@@ -86,5 +88,5 @@ pub const SMALL_FILL_BYTES: usize = 16 * 1024;
 pub const RETRY_FILLS: u32 = 64;
 
 /// Bytes after which a lane lets the other tunnels of its thread go first, even though it
-/// could go on: about a quarter of a millisecond at the rates above.
+/// could go on: about a third of a millisecond at the rates above.
 pub const TURN_BYTES: usize = 512 * 1024;

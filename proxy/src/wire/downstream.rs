@@ -27,6 +27,7 @@ use super::{
     head::Bounds,
     socket::{deliver, poll_read_in_place, poll_read_to_stash},
     track::{RequestStop, Requests},
+    trailers::Tail,
 };
 use crate::{
     error::Kind,
@@ -49,12 +50,15 @@ pub struct Shared {
     body_fault: Cell<Option<Kind>>,
     imposed: Cell<Option<Kind>>,
     may_tunnel: Cell<u64>,
+    for_server: Cell<u64>,
     /// The last request whose answer left the connection to HTTP.
     resumed: Cell<u64>,
     partial: Cell<bool>,
     in_body: Cell<bool>,
     writing: Cell<bool>,
     inject: RefCell<BytesMut>,
+    /// Trailers of the answer that goes out.
+    pub trailers: Tail,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -73,11 +77,13 @@ impl Shared {
             body_fault: Cell::new(None),
             imposed: Cell::new(None),
             may_tunnel: Cell::new(0),
+            for_server: Cell::new(0),
             resumed: Cell::new(0),
             partial: Cell::new(false),
             in_body: Cell::new(false),
             writing: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
+            trailers: Tail::default(),
             waker: RefCell::new(None),
         })
     }
@@ -95,6 +101,11 @@ impl Shared {
     /// Whether anything was refused; then the rest of the input is of no interest.
     pub fn has_fault(&self) -> bool {
         self.fault.get().is_some() || self.body_fault.get().is_some()
+    }
+
+    /// Whether the target of request number `head` (from 1) is the server itself.
+    pub fn is_for_server(&self, head: u64) -> bool {
+        self.for_server.get() == head
     }
 
     /// Whether request number `head` (from 1) asks properly for a tunnel.
@@ -208,6 +219,7 @@ impl DownstreamIo {
     /// Tells the connection's code where we are.
     fn note(&mut self) {
         self.shared.in_body.set(self.requests.in_body());
+        self.shared.for_server.set(self.requests.for_server());
         let partial = matches!(self.stop, Some(RequestStop::PartialHead));
         if partial && !self.shared.partial.replace(true) {
             self.shared.watched.wait(Wait::Head, self.shared.head_timeout);
@@ -342,7 +354,11 @@ impl Write for DownstreamIo {
             ready!(this.poll_inject(cx))?;
         }
         this.shared.writing.set(true);
-        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        let written = ready!(this.shared.trailers.poll_write(
+            &mut this.stream,
+            cx,
+            &[io::IoSlice::new(buf)]
+        ))?;
         this.progress();
         Poll::Ready(Ok(written))
     }
@@ -357,7 +373,7 @@ impl Write for DownstreamIo {
             ready!(this.poll_inject(cx))?;
         }
         this.shared.writing.set(true);
-        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        let written = ready!(this.shared.trailers.poll_write(&mut this.stream, cx, bufs))?;
         this.progress();
         Poll::Ready(Ok(written))
     }

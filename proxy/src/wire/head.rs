@@ -27,6 +27,9 @@ pub struct RequestFacts {
     pub framing: Framing,
     /// What comes next may not be HTTP: CONNECT, or an Upgrade that is asked for properly.
     pub may_tunnel: bool,
+    /// OPTIONS in absolute-form without a path: the server itself is meant, not its root.
+    /// Only the bytes tell the two apart.
+    pub for_server: bool,
 }
 
 /// What the framing of a response's body and connection follows from.
@@ -106,7 +109,7 @@ pub fn request(head: &[u8], bounds: &Bounds) -> Result<RequestFacts, Kind> {
         return Err(Kind::BadRequest("CONNECT with a body"));
     }
     let may_tunnel = request_line.is_connect || http11 && facts.upgrade && facts.connection_upgrade;
-    Ok(RequestFacts { framing, may_tunnel })
+    Ok(RequestFacts { framing, may_tunnel, for_server: request_line.for_server })
 }
 
 /// Judges one whole response head, its empty line included. `to_head`: the request was HEAD.
@@ -183,6 +186,7 @@ struct RequestLine<'a> {
     is_connect: bool,
     /// Authority of an absolute-form or authority-form target.
     authority: Option<&'a [u8]>,
+    for_server: bool,
 }
 
 fn request_line<'a>(line: &'a [u8], bounds: &Bounds) -> Result<RequestLine<'a>, Kind> {
@@ -212,6 +216,7 @@ fn request_line<'a>(line: &'a [u8], bounds: &Bounds) -> Result<RequestLine<'a>, 
         _ => return Err(bad("bad HTTP version")),
     };
     let is_connect = method == b"CONNECT";
+    let mut for_server = false;
     let authority = if is_connect {
         if !is_authority(target) || !has_port(target) {
             return Err(bad("CONNECT needs host:port"));
@@ -232,9 +237,10 @@ fn request_line<'a>(line: &'a [u8], bounds: &Bounds) -> Result<RequestLine<'a>, 
         if !is_authority(&rest[..end]) {
             return Err(bad("bad authority in the request target"));
         }
+        for_server = method == b"OPTIONS" && end == rest.len();
         Some(&rest[..end])
     };
-    Ok(RequestLine { http11, is_connect, authority })
+    Ok(RequestLine { http11, is_connect, authority, for_server })
 }
 
 fn status_line(line: &[u8]) -> Result<(bool, u16), &'static str> {

@@ -57,7 +57,11 @@ fn good_requests_pass() {
         ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n", Framing::Empty, false),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x-mine, close\r\n\r\n", Framing::Empty, false),
     ] {
-        assert_eq!(judge(head), Ok(RequestFacts { framing, may_tunnel }), "{head}");
+        assert_eq!(
+            judge(head),
+            Ok(RequestFacts { framing, may_tunnel, for_server: false }),
+            "{head}"
+        );
     }
 }
 

@@ -24,6 +24,9 @@ pub fn request<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Kind> {
     if headers.len() > bounds.max_headers {
         return Err(Kind::HeadTooLarge);
     }
+    if !target.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
+        return Err(Kind::BadRequest("bad request target"));
+    }
     if target == "*" && request.method() != Method::OPTIONS {
         return Err(Kind::BadRequest("bad request target"));
     }

@@ -17,6 +17,7 @@ pub mod head;
 pub mod http2;
 mod socket;
 pub mod track;
+pub mod trailers;
 pub mod upstream;
 
 /// How the end of a body is found (RFC 9112 section 6.3).

@@ -71,17 +71,23 @@ pub struct Requests {
     phase: Phase,
     hold_after: bool,
     heads: u64,
+    for_server: u64,
 }
 
 impl Requests {
     /// At the start of a connection.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, phase: Phase::HEAD, hold_after: false, heads: 0 }
+        Self { bounds, phase: Phase::HEAD, hold_after: false, heads: 0, for_server: 0 }
     }
 
     /// Heads that have passed.
     pub fn heads(&self) -> u64 {
         self.heads
+    }
+
+    /// Number of the last head whose target is the server itself, 0 if none was.
+    pub fn for_server(&self) -> u64 {
+        self.for_server
     }
 
     /// Whether the next byte begins or continues a head.
@@ -124,6 +130,9 @@ impl Requests {
                                 at += end;
                                 self.heads += 1;
                                 self.hold_after = facts.may_tunnel;
+                                if facts.for_server {
+                                    self.for_server = self.heads;
+                                }
                                 let after = self.after();
                                 self.phase = Phase::of_body(facts.framing, after, &self.bounds);
                                 None

@@ -23,6 +23,7 @@ use super::{
     head::Bounds,
     socket::{deliver, poll_read_in_place, poll_read_to_stash},
     track::{ResponseStop, Responses},
+    trailers::Tail,
 };
 
 /// Interim responses to one request; a server that sends more is broken.
@@ -46,6 +47,8 @@ pub struct Shared {
     answered: Cell<bool>,
     interim: RefCell<VecDeque<Interim>>,
     interim_count: Cell<u32>,
+    /// Trailers of the request that goes out.
+    pub trailers: Tail,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -197,7 +200,8 @@ impl Write for UpstreamIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.shared.trailers.poll_write(&mut this.stream, cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -205,7 +209,8 @@ impl Write for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        this.shared.trailers.poll_write(&mut this.stream, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,0 +1,91 @@
+//! What the kernel knows of a process: CPU time and resident memory, from `/proc`.
+
+use std::{fs, ops::Sub, time::Duration};
+
+use anyhow::Context as _;
+
+/// CPU time of all threads of a process, ended ones included. The kernel tells it in
+/// ticks of 10 ms and splits it by sampling: runs of a second and more are exact to 1 %.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu {
+    /// In its own code.
+    pub user: Duration,
+    /// In the kernel on its behalf.
+    pub system: Duration,
+}
+
+impl Cpu {
+    /// Both together.
+    pub fn total(self) -> Duration {
+        self.user + self.system
+    }
+}
+
+impl Sub for Cpu {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            user: self.user.saturating_sub(earlier.user),
+            system: self.system.saturating_sub(earlier.system),
+        }
+    }
+}
+
+/// CPU time so far.
+///
+/// # Errors
+/// If the process is gone.
+pub fn cpu(pid: u32) -> anyhow::Result<Cpu> {
+    let stat = read(pid, "stat")?;
+    // The name stands in parentheses and may hold anything, so count from its end: state
+    // is field 3, utime 14, stime 15 (proc_pid_stat(5)).
+    let fields = stat.rsplit_once(')').context("proc stat")?.1;
+    let mut ticks = fields.split_whitespace().skip(11).map(str::parse::<u32>);
+    let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
+    let mut next = || -> anyhow::Result<Duration> {
+        Ok(Duration::from_secs(1) * ticks.next().context("proc stat")?? / per_second)
+    };
+    Ok(Cpu { user: next()?, system: next()? })
+}
+
+/// Resident memory in bytes, counted page by page: `VmRSS` lags behind by some pages.
+///
+/// # Errors
+/// If the process is gone.
+pub fn rss(pid: u32) -> anyhow::Result<i64> {
+    kilobytes(&read(pid, "smaps_rollup")?, "Rss:")
+}
+
+/// Highest resident memory since [`reset_peak`], in bytes.
+///
+/// # Errors
+/// If the process is gone.
+pub fn peak_rss(pid: u32) -> anyhow::Result<i64> {
+    kilobytes(&read(pid, "status")?, "VmHWM:")
+}
+
+/// Forgets the peak (proc_pid_clear_refs(5)).
+///
+/// # Errors
+/// If the process is not ours.
+pub fn reset_peak(pid: u32) -> anyhow::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("resetting the peak of memory")
+}
+
+/// The first child of a process: nginx's worker, of its master.
+pub fn child_of(pid: u32) -> Option<u32> {
+    let children = read(pid, &format!("task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn read(pid: u32, file: &str) -> anyhow::Result<String> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::read_to_string(&path).with_context(|| format!("reading {path}"))
+}
+
+fn kilobytes(text: &str, key: &str) -> anyhow::Result<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.with_context(|| format!("no {key} in proc"))?.parse::<i64>()? * 1024)
+}

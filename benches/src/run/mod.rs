@@ -1,0 +1,25 @@
+//! One file per measurement. Each prints what it does, its table, and fails only by a
+//! memory figure or a count, never by a time.
+
+use std::path::PathBuf;
+
+pub mod allocs;
+pub mod peers;
+pub mod rss;
+pub mod ttfb;
+
+/// What the command line said.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Fewer and shorter rounds.
+    pub quick: bool,
+    /// The proxy's binary, if not the one beside ours.
+    pub proxy: Option<PathBuf>,
+}
+
+impl Settings {
+    /// One of two sizes.
+    pub fn size<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}

@@ -1,0 +1,158 @@
+//! hyper's HTTP/2 server, for clients that begin with its preface (RFC 9113 section 3.4).
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
+
+use super::Client;
+use crate::{body::BodyStream, relay, tunnel, watchdog::Wait};
+
+/// Serves a connection to its end.
+pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, early: Bytes) {
+    let limits = client.limits().clone();
+    let service = service_fn(|request: Request<Incoming>| {
+        let client = Rc::clone(&client);
+        let watched = client.worker.watchdog.watch();
+        *client.next_stream.borrow_mut() = Some(Rc::clone(&watched));
+        async move {
+            Ok::<Response<BodyStream>, Infallible>(relay::http2(client, watched, request).await)
+        }
+    });
+    let io = TokioIo::new(Rewound { early, stream });
+    let mut connection = http2::Builder::new(Streams(Rc::clone(&client)))
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(128)
+        // Room for a stream that is read fast; a stalled one holds no more than this.
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(256 * 1024)
+        // A client that is gone without a word is noticed while it owes nothing.
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(io, service);
+    client.watched.wait(Wait::Head, limits.idle_timeout);
+    let mut closing = false;
+    poll_fn(|cx| {
+        client.watched.register(cx);
+        if client.worker.is_forced() {
+            return Poll::Ready(());
+        }
+        let idle = client.watched.expired() == Some(Wait::Head) && client.in_flight.get() == 0;
+        if idle && closing {
+            // Told to go, it has nothing to do and does not go: it may not even read.
+            return Poll::Ready(());
+        }
+        if idle || client.worker.is_draining() && !closing {
+            closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if idle {
+            client.watched.clear();
+            client.watched.wait(Wait::Head, limits.body_idle_timeout);
+        }
+        Pin::new(&mut connection).poll(cx).map(|ended| {
+            if let Err(error) = ended {
+                tracing::debug!(peer = %client.peer, %error, "connection ended");
+            }
+        })
+    })
+    .await;
+}
+
+/// Runs hyper's HTTP/2 streams on this worker, as [`tunnel::h2::Executor`] does, each with
+/// its deadline.
+#[derive(Debug, Clone)]
+struct Streams(Rc<Client>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, future: F) {
+        // hyper calls the service and this one right after the other. What it runs besides
+        // (the writing end of a tunnel) has no watch.
+        let watched = self.0.next_stream.take();
+        tunnel::h2::Executor.execute(async move {
+            let mut future = std::pin::pin!(future);
+            poll_fn(|cx| {
+                if future.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                let Some(watched) = &watched else { return Poll::Pending };
+                watched.register(cx);
+                // Not dealt with by the exchange: hyper waits for the client to open its
+                // window and does not ask for the body. Dropping the stream resets it.
+                match watched.expired() {
+                    Some(Wait::Response) => Poll::Ready(()),
+                    _ => Poll::Pending,
+                }
+            })
+            .await;
+        });
+    }
+}
+
+/// A socket whose first bytes have been read already.
+#[derive(Debug)]
+struct Rewound {
+    early: Bytes,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.early.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let n = this.early.len().min(buf.remaining());
+        buf.put_slice(&this.early.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Rewound {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

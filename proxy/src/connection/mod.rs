@@ -1,0 +1,316 @@
+//! One client connection: hyper's server over the wrapped socket, with its deadlines and
+//! its part in a drain. After a 101 or a 2xx to CONNECT the connection becomes a tunnel.
+//!
+//! Implements: REQ-CORE-001.F-003
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use crate::{
+    access_log,
+    config::{Limits, SpliceMode},
+    error::Kind,
+    exchange::Exchange,
+    headers::{self, Forwarding},
+    listener::Listener,
+    metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
+    splice::Engine,
+    tunnel,
+    upstream::pool::Lease,
+    watchdog::{Wait, Watched},
+    wire::{downstream::Shared, head::Bounds},
+    worker::Worker,
+};
+
+mod http1;
+mod http2;
+
+/// How HTTP/2 with prior knowledge begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How a connection is to be cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// The framing tells the client that something is missing.
+    Close,
+    /// Only a reset does: the body would have ended with the connection.
+    Reset,
+}
+
+/// What the exchanges of one connection share.
+#[derive(Debug)]
+pub struct Client {
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    peer: SocketAddr,
+    watched: Rc<Watched>,
+    /// HTTP/1 only.
+    wire: Option<Rc<Shared>>,
+    /// The fields that tell of this hop.
+    pub forwarding: RefCell<Forwarding>,
+    heads: Cell<u64>,
+    in_flight: Cell<usize>,
+    answering: Cell<bool>,
+    unread: Cell<bool>,
+    ends_with_connection: Cell<bool>,
+    cut: Cell<Option<Cut>>,
+    handover: RefCell<Option<Handover>>,
+    /// Watches the HTTP/2 stream that is about to be spawned.
+    next_stream: RefCell<Option<Rc<Watched>>>,
+}
+
+/// The upstream half of a tunnel, waiting for the answer to be on its way.
+#[derive(Debug)]
+pub struct Handover {
+    /// What asked for it.
+    pub kind: tunnel::registry::Kind,
+    /// The server's socket.
+    pub upstream: TcpStream,
+    /// What the server sent behind its answer.
+    pub upstream_early: Bytes,
+    /// To be reported when the tunnel ends.
+    pub exchange: Rc<Exchange>,
+    /// For `/tunnels`.
+    pub upstream_name: String,
+    /// Its place among the connections of the server's pool, if it came from one.
+    pub lease: Option<Lease>,
+}
+
+impl Client {
+    /// The worker that serves it.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Where it arrived.
+    pub fn listener(&self) -> &Rc<Listener> {
+        &self.listener
+    }
+
+    /// Its address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.listener.config.limits
+    }
+
+    /// Name of the listener.
+    pub fn listener_name(&self) -> &str {
+        &self.listener.config.name
+    }
+
+    /// The access log of this thread.
+    pub fn log(&self) -> &access_log::Writer {
+        &self.worker.log
+    }
+
+    /// Counters of this thread.
+    pub fn worker_metrics(&self) -> &WorkerMetrics {
+        &self.worker.metrics
+    }
+
+    /// Counters of the listener.
+    pub fn listener_metrics(&self) -> &ListenerMetrics {
+        &self.listener.metrics
+    }
+
+    /// The wire, over HTTP/1.
+    pub fn wire(&self) -> Option<&Rc<Shared>> {
+        self.wire.as_ref()
+    }
+
+    /// Watches the connection, and its exchanges over HTTP/1, which come one at a time.
+    pub fn watched(&self) -> &Rc<Watched> {
+        &self.watched
+    }
+
+    /// Which framing rule a request body broke.
+    pub fn wire_body_fault(&self) -> Option<Kind> {
+        self.wire.as_ref().and_then(|wire| wire.body_fault())
+    }
+
+    /// The number of the next request, from 1.
+    pub fn next_head(&self) -> u64 {
+        self.heads.set(self.heads.get() + 1);
+        self.heads.get()
+    }
+
+    /// A request has come.
+    pub fn exchange_begins(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.watched.clear();
+    }
+
+    /// The head of an answer goes out. `ends_with_connection`: its body has no other end.
+    pub fn answering(&self, ends_with_connection: bool) {
+        self.answering.set(true);
+        self.ends_with_connection.set(ends_with_connection);
+    }
+
+    /// An exchange is over; over HTTP/1 the next head may be waited for.
+    pub fn exchange_ends(&self, exchange: &Exchange, watched: &Watched) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        watched.clear();
+        self.answering.set(false);
+        if !exchange.is_request_ended() {
+            self.unread.set(true);
+        }
+        if self.in_flight.get() == 0 {
+            // The beginning of a head that came early has lost its deadline to this exchange.
+            let partial = self.wire.as_ref().is_some_and(|wire| wire.has_partial_head());
+            let limits = self.limits();
+            let limit = if partial { limits.head_timeout } else { limits.idle_timeout };
+            self.watched.wait(Wait::Head, limit);
+        }
+    }
+
+    /// The answer cannot be finished: the connection ends without a clean end.
+    pub fn cut(&self) {
+        if self.wire.is_some() {
+            let how = if self.ends_with_connection.get() { Cut::Reset } else { Cut::Close };
+            self.cut.set(Some(how));
+        }
+    }
+
+    /// An interim response of the server (RFC 9110 section 15.2). hyper cannot send one over
+    /// HTTP/2, and HTTP/1.0 knows none; there it is dropped, as the RFC allows.
+    pub fn pass_interim(&self, head: &[u8], version: http::Version) {
+        if let (Some(wire), http::Version::HTTP_11) = (&self.wire, version) {
+            wire.inject(&headers::interim(head));
+        }
+    }
+
+    /// The tunnel that the connection becomes once the answer is out.
+    pub fn hand_over(&self, handover: Handover) {
+        *self.handover.borrow_mut() = Some(handover);
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub async fn serve(
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    open: OpenConnection,
+) {
+    let watched = worker.watchdog.watch();
+    watched.wait(Wait::Head, listener.config.limits.head_timeout);
+    let mut early = BytesMut::with_capacity(1024);
+    let is_h2 =
+        match poll_fn(|cx| poll_protocol(&mut stream, &mut early, &worker, &watched, cx)).await {
+            Some(is_h2) => is_h2,
+            None => return,
+        };
+    watched.clear();
+    let wire = (!is_h2).then(|| {
+        let limits = &listener.config.limits;
+        Shared::new(Rc::clone(&watched), limits.head_timeout, limits.body_idle_timeout)
+    });
+    let client = Rc::new(Client {
+        forwarding: RefCell::new(Forwarding::new(listener.config.forwarded, peer)),
+        worker,
+        listener,
+        peer,
+        watched,
+        wire: wire.clone(),
+        heads: Cell::new(0),
+        in_flight: Cell::new(0),
+        answering: Cell::new(false),
+        unread: Cell::new(false),
+        ends_with_connection: Cell::new(false),
+        cut: Cell::new(None),
+        handover: RefCell::new(None),
+        next_stream: RefCell::new(None),
+    });
+    match wire {
+        Some(wire) => http1::serve(client, wire, stream, early).await,
+        None => http2::serve(client, stream, early.freeze()).await,
+    }
+    drop(open);
+}
+
+/// Reads until it is clear which version is spoken. `None`: nothing will come.
+fn poll_protocol(
+    stream: &mut TcpStream,
+    early: &mut BytesMut,
+    worker: &Worker,
+    watched: &Watched,
+    cx: &mut Context<'_>,
+) -> Poll<Option<bool>> {
+    watched.register(cx);
+    loop {
+        let known = early.len().min(PREFACE.len());
+        if known > 0 && early[..known] != PREFACE[..known] {
+            return Poll::Ready(Some(false));
+        }
+        if known == PREFACE.len() {
+            return Poll::Ready(Some(true));
+        }
+        if watched.expired().is_some() || worker.is_draining() {
+            return Poll::Ready(None);
+        }
+        let mut read = std::pin::pin!(stream.read_buf(early));
+        match ready!(read.as_mut().poll(cx)) {
+            Ok(0) | Err(_) => return Poll::Ready(None),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Bounds of requests' heads, and of the answers'.
+pub fn bounds(limits: &Limits) -> Bounds {
+    Bounds {
+        max_bytes: limits.max_head_bytes,
+        max_headers: limits.max_headers,
+        max_uri_bytes: limits.max_uri_bytes,
+    }
+}
+
+/// Runs a tunnel to its end and reports it.
+pub async fn run_tunnel(
+    client: &Client,
+    handover: Handover,
+    downstream: tunnel::Downstream,
+    downstream_early: Bytes,
+) {
+    let Handover { kind, upstream, upstream_early, exchange, upstream_name, lease } = handover;
+    let worker = &client.worker;
+    let ticket = worker.process.tunnels.open(tunnel::registry::Info {
+        kind,
+        client: client.peer,
+        upstream: upstream_name,
+        listener: client.listener.name.clone(),
+    });
+    let settings = tunnel::Settings {
+        mode: worker.process.splice,
+        idle_timeout: client.limits().tunnel_idle_timeout,
+    };
+    let begins_with = match (&downstream, settings.mode) {
+        (tunnel::Downstream::Tcp(_), SpliceMode::Pipe) => Engine::Pipe,
+        _ => Engine::Copy,
+    };
+    let drain = worker.drain.clone();
+    let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early };
+    let outcome =
+        worker.report_tunnel(begins_with, tunnel::run(parts, settings, ticket, drain)).await;
+    let end = access_log::End::Tunnel {
+        kind: kind.name(),
+        engine_up: outcome.engines.to_upstream.name(),
+        engine_down: outcome.engines.to_downstream.name(),
+        end: outcome.end.name(),
+    };
+    drop(lease);
+    exchange.tunnel_ended(end, outcome.upstream_bytes, outcome.downstream_bytes);
+}

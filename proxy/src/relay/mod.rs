@@ -1,0 +1,218 @@
+//! One request on its way: classified, routed, sent, and its answer back.
+//!
+//! Everything on the path of an inspected byte is here or called from here. A request
+//! is sent again only if that is safe: not a byte of it was written, or it is idempotent
+//! and without a body and the kept connection it went out on gave no answer.
+//!
+//! Implements: REQ-CORE-001.F-003, REQ-EDGE-004
+
+use std::{future::poll_fn, rc::Rc};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+
+use crate::{
+    authenticate,
+    body::BodyStream,
+    config::Protocol,
+    connection::{self, Client},
+    error::{Error, Kind},
+    exchange::Exchange,
+    headers,
+    request::{self as head, Class},
+    response,
+    upstream::{connection::Connection, pool::Making},
+    watchdog::Watched,
+    wire::http2 as http2_head,
+};
+
+mod outgoing;
+mod send;
+mod switch;
+
+/// A request over HTTP/1.
+pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
+    let number = client.next_head();
+    let watched = Rc::clone(client.watched());
+    let Some(wire) = client.wire().cloned() else {
+        let exchange = Exchange::begin(&client, watched, &request);
+        return response::error(Kind::Internal, exchange);
+    };
+    if let Some(kind) = wire.fault_of(number) {
+        // What came is not a request; nothing of it is worth showing.
+        let blank = Request::builder().method("-").uri("-").body(()).unwrap_or_default();
+        let exchange = Exchange::begin(&client, watched, &blank);
+        exchange.request_ended();
+        return response::error(kind, exchange);
+    }
+    let exchange = Exchange::begin(&client, watched, &request);
+    if wire.is_for_server(number) {
+        exchange.for_server();
+    }
+    let may_tunnel = || wire.may_tunnel(number);
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut response = match relay(&exchange, request, may_tunnel).await {
+        Ok(response) => response,
+        Err(error) => failed(error, Rc::clone(&exchange)),
+    };
+    if !exchange.is_tunnel() {
+        wire.resume_http(number);
+    }
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    if refused && !exchange.is_request_ended() && (chunked || wire.is_in_body()) {
+        // The rest of the body will hardly be read, and then nothing behind it is: the client
+        // has to know (RFC 9112 section 9.6).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    // Whatever the final answer is, what was queued before it is not to come behind it.
+    poll_fn(|cx| wire.poll_injected(cx)).await;
+    response
+}
+
+/// A request over HTTP/2.
+pub async fn http2(
+    client: Rc<Client>,
+    watched: Rc<Watched>,
+    request: Request<Incoming>,
+) -> Response<BodyStream> {
+    let exchange = Exchange::begin(&client, watched, &request);
+    let bounds = connection::bounds(client.limits());
+    let answer = match http2_head::request(&request, &bounds) {
+        Ok(()) => relay(&exchange, request, || false).await,
+        Err(kind) => Err(Error::new(kind)),
+    };
+    answer.unwrap_or_else(|error| failed(error, exchange))
+}
+
+fn failed(error: Error, exchange: Rc<Exchange>) -> Response<BodyStream> {
+    tracing::debug!(peer = %exchange.client().peer(), %error, "request failed");
+    response::error(error.kind, exchange)
+}
+
+async fn relay(
+    exchange: &Rc<Exchange>,
+    mut request: Request<Incoming>,
+    may_tunnel: impl Fn() -> bool,
+) -> Result<Response<BodyStream>, Error> {
+    let client = exchange.client();
+    let limits = client.limits();
+    if http_body::Body::is_end_stream(request.body()) {
+        exchange.request_ended();
+    }
+    if let (Some(max), Some(length)) =
+        (limits.max_request_body_bytes, http_body::Body::size_hint(request.body()).exact())
+        && length > max
+    {
+        return Err(Error::new(Kind::RequestBodyTooLarge));
+    }
+    let (class, policy) = match &client.listener().config.protocol {
+        Protocol::Http => (head::classify_reverse(&request), None),
+        Protocol::Forward(policy) => {
+            let given = request.headers().get(header::PROXY_AUTHORIZATION);
+            if !authenticate::admits(&policy.users, given) {
+                return Err(Error::new(Kind::ProxyAuthRequired));
+            }
+            (head::classify_forward(&request), Some(policy))
+        }
+    };
+    let upstream = match class.map_err(Error::new)? {
+        Class::Inspect => client.worker().route(
+            client.listener().index,
+            head::host(request.uri(), request.headers()),
+            request.uri().path(),
+            request.method(),
+        )?,
+        Class::InspectAt(server) => {
+            client.worker().forward_upstream(client.listener().index, &server)
+        }
+        Class::Connect(server) => {
+            let upgrade =
+                (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
+            return switch::connect(exchange, &server, upgrade).await;
+        }
+    };
+    exchange.routed(&upstream);
+    if let Some(answer) = max_forwards(exchange, &mut request) {
+        return Ok(answer);
+    }
+    let wants_tunnel = request.version() == Version::HTTP_11 && outgoing::asks_upgrade(&request);
+    let version = request.version();
+    let offer = wants_tunnel.then(|| switch::Offer::of(&request));
+    let (request, expects_continue) = outgoing::outgoing(exchange, request, wants_tunnel)?;
+    if expects_continue {
+        exchange.expect_continue();
+    }
+    let making = Making {
+        timeout: limits.connect_timeout,
+        bounds: connection::bounds(limits),
+        preserve_header_case: client.listener().config.preserve_header_case,
+        policy,
+    };
+    let (answer, connection) =
+        send::send(exchange, &upstream, making, request, expects_continue).await?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(offer) = offer.filter(|_| may_tunnel()) else {
+            return Err(Error::new(Kind::BadResponse("101 that nobody asked for")));
+        };
+        return switch::switch(exchange, answer, connection, &upstream, &offer).await;
+    }
+    Ok(answered(exchange, answer, connection, version))
+}
+
+/// RFC 9110 section 7.6.2, for OPTIONS (TRACE goes no further anyway).
+fn max_forwards(
+    exchange: &Rc<Exchange>,
+    request: &mut Request<Incoming>,
+) -> Option<Response<BodyStream>> {
+    if request.method() != Method::OPTIONS {
+        return None;
+    }
+    let left: u32 = request.headers().get(header::MAX_FORWARDS)?.to_str().ok()?.parse().ok()?;
+    if left > 0 {
+        request.headers_mut().insert(header::MAX_FORWARDS, HeaderValue::from(left - 1));
+        return None;
+    }
+    exchange.answer(StatusCode::OK);
+    let mut response = Response::new(BodyStream::fixed(Default::default(), Rc::clone(exchange)));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    Some(response)
+}
+
+/// The answer as the client gets it.
+fn answered(
+    exchange: &Rc<Exchange>,
+    answer: Response<Incoming>,
+    mut connection: Connection,
+    version: Version,
+) -> Response<BodyStream> {
+    let (mut parts, body) = answer.into_parts();
+    let received = parts.version;
+    if received == Version::HTTP_10 {
+        connection.retire();
+    }
+    headers::strip_hop_by_hop(&mut parts.headers);
+    parts.headers.append(header::VIA, headers::via(received));
+    if version == Version::HTTP_2 {
+        parts.headers.remove(header::TRANSFER_ENCODING);
+        parts.headers.remove(header::TE);
+    }
+    // hyper lowers it for a client that speaks HTTP/1.0.
+    parts.version = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
+    exchange.answer(parts.status);
+    if !parts.status.is_client_error() && !parts.status.is_server_error() {
+        // A server that answers without 100 (Continue) may still read; the client decides
+        // by this answer whether it sends (RFC 9110 section 10.1.1).
+        exchange.may_send_body();
+    }
+    let ends_with_connection =
+        version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
+    exchange.client().answering(ends_with_connection);
+    if version == Version::HTTP_11 && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        exchange.answer_is_chunked();
+    }
+    let announced = (parts.status == StatusCode::NOT_MODIFIED && version != Version::HTTP_2)
+        .then(|| parts.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
+        .flatten();
+    let body = BodyStream::response(body, announced, Rc::clone(exchange), connection);
+    Response::from_parts(parts, body)
+}

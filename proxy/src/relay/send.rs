@@ -1,0 +1,197 @@
+//! Sends a request and waits for the head of its answer; again, where that is safe.
+
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response, header, request};
+use hyper::{body::Incoming, client::conn::TrySendError};
+
+use crate::{
+    body::BodyStream,
+    config::HostPolicy,
+    error::{Error, Kind},
+    exchange::Exchange,
+    request as head,
+    upstream::{
+        balance::Upstream,
+        connection::{Connection, Link},
+        pool::{Making, ServerPool},
+    },
+    watchdog::Wait,
+};
+
+/// How long a server may leave `Expect: 100-continue` unanswered before the body is sent
+/// all the same (RFC 9110 section 10.1.1 leaves it to the client; curl takes a second).
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Sends a request until it is answered or may not be sent again.
+pub(super) async fn send(
+    exchange: &Rc<Exchange>,
+    upstream: &Upstream,
+    making: Making<'_>,
+    mut request: Request<BodyStream>,
+    expects_continue: bool,
+) -> Result<(Response<Incoming>, Connection), Error> {
+    let mut servers_left = upstream.len();
+    let mut pool = Rc::clone(upstream.pick());
+    let mut fresh = false;
+    loop {
+        // Finding a connection has a limit of its own.
+        exchange.watched().done(Wait::Response);
+        let kept = if fresh { None } else { pool.try_acquire() };
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => match pool.acquire_slow(making).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    if let Ok(ip) = pool.server().host.parse() {
+                        exchange.reached(SocketAddr::new(ip, pool.server().port));
+                    }
+                    servers_left -= 1;
+                    if !error.retry_safe || servers_left == 0 {
+                        return Err(error);
+                    }
+                    tracing::warn!(server = %pool.server(), %error, "trying another server");
+                    pool = Rc::clone(upstream.pick());
+                    continue;
+                }
+            },
+        };
+        exchange.reached(connection.link().address);
+        name_host(&mut request, upstream, &pool);
+        if !request.headers().contains_key(header::CONTENT_LENGTH) {
+            exchange.request_is_chunked(&connection.link().wire);
+        }
+        let replay = replay(&connection, &request);
+        let limits = exchange.client().limits();
+        exchange.watched().wait(Wait::Response, limits.response_timeout);
+        let link = Rc::clone(connection.link());
+        let sent = connection.send(request);
+        match wait(exchange, &link, sent, expects_continue).await {
+            Ok(response) => return Ok((response, connection)),
+            Err(Failed::Other(error)) => return Err(error),
+            Err(Failed::Sending(mut error)) => {
+                if let Some(fault) = exchange.fault() {
+                    return Err(Error::because(fault, error.into_error()));
+                }
+                if let Some(rule) = link.wire.fault() {
+                    return Err(Error::because(Kind::BadResponse(rule), error.into_error()));
+                }
+                let again = error.take_message();
+                let unanswered = !link.wire.answered();
+                let again = again.or_else(|| replay.filter(|_| unanswered).map(rebuild));
+                let Some(again) = again.filter(|_| connection.is_reused()) else {
+                    let kind = if link.wire.answered() {
+                        Kind::BadResponse("incomplete head")
+                    } else {
+                        Kind::UpstreamClosed
+                    };
+                    return Err(Error::because(kind, error.into_error()));
+                };
+                // A kept connection that the server had closed meanwhile: the next one is
+                // new, so this cannot go on for ever.
+                pool.metrics().stale_retry();
+                request = again;
+                fresh = true;
+            }
+        }
+    }
+}
+
+/// HTTP/1.1 wants a `Host` even if the client, of HTTP/1.0, named none.
+fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, pool: &ServerPool) {
+    let given = request.headers().contains_key(header::HOST);
+    if upstream.host == HostPolicy::Preserve && given {
+        return;
+    }
+    request.headers_mut().insert(header::HOST, pool.host().clone());
+}
+
+/// What is needed to send the request a second time, if that may become necessary and is
+/// allowed (RFC 9110 section 9.2.2).
+fn replay(connection: &Connection, request: &Request<BodyStream>) -> Option<request::Parts> {
+    if !connection.is_reused()
+        || !head::is_idempotent(request.method())
+        || !http_body::Body::is_end_stream(request.body())
+    {
+        return None;
+    }
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy.into_parts().0)
+}
+
+fn rebuild(parts: request::Parts) -> Request<BodyStream> {
+    Request::from_parts(parts, BodyStream::empty())
+}
+
+enum Failed {
+    /// Boxed: with the request inside it is large, and rare.
+    Sending(Box<TrySendError<Request<BodyStream>>>),
+    Other(Error),
+}
+
+type Sent = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>;
+
+/// Waits for the head of the answer, and does meanwhile what cannot wait: interim
+/// responses, deadlines, faults of the request's body.
+async fn wait(
+    exchange: &Exchange,
+    link: &Link,
+    sent: impl Future<Output = Sent>,
+    expects_continue: bool,
+) -> Result<Response<Incoming>, Failed> {
+    let mut sent = std::pin::pin!(sent);
+    let nudge = async {
+        if expects_continue {
+            tokio::time::sleep(CONTINUE_TIMEOUT).await;
+            exchange.may_send_body();
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut nudge = std::pin::pin!(nudge);
+    poll_fn(|cx| {
+        poll_interim(exchange, link, cx);
+        if let Poll::Ready(response) = sent.as_mut().poll(cx) {
+            // What came before the final head goes out before it.
+            poll_interim(exchange, link, cx);
+            return Poll::Ready(response.map_err(|error| Failed::Sending(Box::new(error))));
+        }
+        if let Some(fault) = exchange.fault() {
+            return Poll::Ready(Err(Failed::Other(Error::new(fault))));
+        }
+        exchange.watched().register(cx);
+        if let Some(wait) = exchange.watched().expired() {
+            exchange.watched().forgive();
+            let kind = match wait {
+                Wait::Request => Kind::RequestBodyTimeout,
+                Wait::Response => Kind::ResponseTimeout,
+                Wait::Head => return Poll::Pending,
+            };
+            return Poll::Ready(Err(Failed::Other(Error::new(kind))));
+        }
+        let _ = nudge.as_mut().poll(cx);
+        Poll::Pending
+    })
+    .await
+}
+
+fn poll_interim(exchange: &Exchange, link: &Link, cx: &Context<'_>) {
+    while let Poll::Ready(interim) = link.wire.poll_interim(cx) {
+        if interim.status == 100 {
+            // hyper tells the client by itself once its body is asked for.
+            exchange.may_send_body();
+        } else {
+            exchange.client().pass_interim(&interim.head, exchange.version());
+        }
+    }
+}
