@@ -11,7 +11,11 @@ use std::{
 
 use bytes::BytesMut;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 
 use super::{Client, Cut, bounds, run_tunnel};
 use crate::{
@@ -148,6 +152,8 @@ impl Client {
 
 /// Lets the client finish sending, so that it reads our last answer (RFC 9112 section 9.6).
 async fn linger(client: &Client, mut stream: TcpStream) {
+    // hyper has not, if it ended for an error or had ever been asked for an upgrade.
+    let _ = stream.shutdown().await;
     let mut scrap = [0u8; 4096];
     let mut left = LINGER.1;
     let deadline = Instant::now() + LINGER.0;

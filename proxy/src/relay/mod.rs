@@ -50,12 +50,19 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
         exchange.for_server();
     }
     let may_tunnel = || wire.may_tunnel(number);
-    let response = match relay(&exchange, request, may_tunnel).await {
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut response = match relay(&exchange, request, may_tunnel).await {
         Ok(response) => response,
         Err(error) => failed(error, Rc::clone(&exchange)),
     };
     if !exchange.is_tunnel() {
         wire.resume_http(number);
+    }
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    if refused && !exchange.is_request_ended() && (chunked || wire.is_in_body()) {
+        // The rest of the body will hardly be read, and then nothing behind it is: the client
+        // has to know (RFC 9112 section 9.6).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // Whatever the final answer is, what was queued before it is not to come behind it.
     poll_fn(|cx| wire.poll_injected(cx)).await;
@@ -89,6 +96,9 @@ async fn relay(
 ) -> Result<Response<BodyStream>, Error> {
     let client = exchange.client();
     let limits = client.limits();
+    if http_body::Body::is_end_stream(request.body()) {
+        exchange.request_ended();
+    }
     if let (Some(max), Some(length)) =
         (limits.max_request_body_bytes, http_body::Body::size_hint(request.body()).exact())
         && length > max

@@ -54,6 +54,7 @@ pub struct Shared {
     /// The last request whose answer left the connection to HTTP.
     resumed: Cell<u64>,
     partial: Cell<bool>,
+    in_body: Cell<bool>,
     writing: Cell<bool>,
     inject: RefCell<BytesMut>,
     /// Trailers of the answer that goes out.
@@ -79,6 +80,7 @@ impl Shared {
             for_server: Cell::new(0),
             resumed: Cell::new(0),
             partial: Cell::new(false),
+            in_body: Cell::new(false),
             writing: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
             trailers: Tail::default(),
@@ -122,6 +124,11 @@ impl Shared {
     /// Whether the beginning of a head has come, and not yet its end.
     pub fn has_partial_head(&self) -> bool {
         self.partial.get()
+    }
+
+    /// Whether the end of a request's body has yet to come.
+    pub fn is_in_body(&self) -> bool {
+        self.in_body.get()
     }
 
     /// Whether there are bytes that the client has yet to take.
@@ -211,6 +218,7 @@ impl DownstreamIo {
 
     /// Tells the connection's code where we are.
     fn note(&mut self) {
+        self.shared.in_body.set(self.requests.in_body());
         self.shared.for_server.set(self.requests.for_server());
         let partial = matches!(self.stop, Some(RequestStop::PartialHead));
         if partial && !self.shared.partial.replace(true) {

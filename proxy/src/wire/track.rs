@@ -95,6 +95,11 @@ impl Requests {
         matches!(self.phase, Phase::Head { .. })
     }
 
+    /// Whether the next byte belongs to a body.
+    pub fn in_body(&self) -> bool {
+        matches!(self.phase, Phase::Length(_) | Phase::Chunked(_))
+    }
+
     /// After [`RequestStop::Hold`]: the answer was an ordinary one, HTTP goes on.
     pub fn resume(&mut self) {
         if matches!(self.phase, Phase::Held) {
