@@ -102,6 +102,16 @@ impl Sub for Count {
     }
 }
 
+impl Count {
+    /// By how much it is more than `other`, 0 where it is not.
+    pub fn beyond(self, other: Self) -> Self {
+        Self {
+            allocations: self.allocations.saturating_sub(other.allocations),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
 /// What the threads whose name begins with `prefix` have allocated so far.
 pub fn of_threads(prefix: &str) -> Count {
     let mut sum = Count::default();

@@ -34,7 +34,8 @@ pub struct Limits {
     /// request is read and no answer has begun; 504 if the upstream stalls before its
     /// head; else the connection is cut.
     pub body_idle_timeout: Duration,
-    /// Name look-up, TCP connect and waiting for a free upstream connection. 504.
+    /// Name look-up, TCP connect and waiting for a free upstream connection. 504; 503 if
+    /// none became free.
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the answer. 504.
     pub response_timeout: Duration,
@@ -139,7 +140,7 @@ pub const TABLE: &[Limit] = &[
     Limit {
         key: "connect_timeout",
         doc: "Name look-up, TCP connect and waiting for a free upstream connection.",
-        answer: "504",
+        answer: "504; 503 if no upstream connection became free",
         field: Field::Time(|l| &mut l.connect_timeout),
     },
     Limit {

@@ -154,7 +154,8 @@ impl Client {
 async fn linger(client: &Client, mut stream: TcpStream) {
     // hyper has not, if it ended for an error or had ever been asked for an upgrade.
     let _ = stream.shutdown().await;
-    let mut scrap = [0u8; 4096];
+    // On the heap, and only now: every connection would carry it otherwise.
+    let mut scrap = vec![0u8; 4096];
     let mut left = LINGER.1;
     let deadline = Instant::now() + LINGER.0;
     let drain = async {

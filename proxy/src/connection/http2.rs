@@ -84,8 +84,9 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
         // hyper calls the service and this one right after the other. What it runs besides
         // (the writing end of a tunnel) has no watch.
         let watched = self.0.next_stream.take();
+        // Boxed: a future moved into an async block is in it twice.
+        let mut future = Box::pin(future);
         tunnel::h2::Executor.execute(async move {
-            let mut future = std::pin::pin!(future);
             poll_fn(|cx| {
                 if future.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());

@@ -303,8 +303,10 @@ pub async fn run_tunnel(
     };
     let drain = worker.drain.clone();
     let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early };
-    let outcome =
-        worker.report_tunnel(begins_with, tunnel::run(parts, settings, ticket, drain)).await;
+    let outcome = worker
+        // Boxed once per tunnel, so that connections without one do not carry its state.
+        .report_tunnel(begins_with, Box::pin(tunnel::run(parts, settings, ticket, drain)))
+        .await;
     let end = access_log::End::Tunnel {
         kind: kind.name(),
         engine_up: outcome.engines.to_upstream.name(),

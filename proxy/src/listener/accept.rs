@@ -67,9 +67,10 @@ fn spawn(
 ) {
     let open = listener.metrics.connection();
     let guard = worker.connection_opens();
-    let served = connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer, open);
+    let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
     tokio::task::spawn_local(async move {
-        served.await;
+        // Called in here: a future made outside would be in this one twice.
+        connection::serve(worker, listener, stream, peer, open).await;
         drop((slot, guard));
     });
 }

@@ -128,7 +128,7 @@ async fn relay(
         Class::Connect(server) => {
             let upgrade =
                 (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
-            return switch::connect(exchange, &server, upgrade).await;
+            return Box::pin(switch::connect(exchange, &server, upgrade)).await;
         }
     };
     exchange.routed(&upstream);
@@ -154,7 +154,8 @@ async fn relay(
         let Some(offer) = offer.filter(|_| may_tunnel()) else {
             return Err(Error::new(Kind::BadResponse("101 that nobody asked for")));
         };
-        return switch::switch(exchange, answer, connection, &upstream, &offer).await;
+        let switching = switch::switch(exchange, answer, connection, &upstream, &offer);
+        return Box::pin(switching).await;
     }
     Ok(answered(exchange, answer, connection, version))
 }

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -46,7 +47,8 @@ pub(super) async fn send(
         let kept = if fresh { None } else { pool.try_acquire() };
         let mut connection = match kept {
             Some(connection) => connection,
-            None => match pool.acquire_slow(making).await {
+            // Off the hot path, and off its state: boxed.
+            None => match Box::pin(pool.acquire_slow(making)).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     if let Ok(ip) = pool.server().host.parse() {
@@ -71,7 +73,11 @@ pub(super) async fn send(
         let limits = exchange.client().limits();
         exchange.watched().wait(Wait::Response, limits.response_timeout);
         let link = Rc::clone(connection.link());
-        let sent = connection.send(request);
+        let Some(sent) = connection.send(request) else {
+            return Err(Error::new(Kind::Internal));
+        };
+        // Pinned here and passed by reference: by value it would be in the state twice.
+        let sent = std::pin::pin!(sent);
         match wait(exchange, &link, sent, expects_continue).await {
             Ok(response) => return Ok((response, connection)),
             Err(Failed::Other(error)) => return Err(error),
@@ -147,10 +153,9 @@ type Sent = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>;
 async fn wait(
     exchange: &Exchange,
     link: &Link,
-    sent: impl Future<Output = Sent>,
+    mut sent: Pin<&mut impl Future<Output = Sent>>,
     expects_continue: bool,
 ) -> Result<Response<Incoming>, Failed> {
-    let mut sent = std::pin::pin!(sent);
     let nudge = async {
         if expects_continue {
             tokio::time::sleep(CONTINUE_TIMEOUT).await;

@@ -130,25 +130,21 @@ impl Connection {
         self.link.pool.upgrade().map(Lease::take)
     }
 
-    /// Sends a request. The future resolves with the final response head.
+    /// Sends a request. The future resolves with the final response head. `None` after
+    /// [`Self::give_back`], which consumes the connection.
     ///
     /// # Errors
     /// As hyper's; the request comes back if not a byte of it was written.
     pub fn send(
         &mut self,
         request: Request<BodyStream>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>>
-    + 'static
-    + use<> {
+    ) -> Option<
+        impl Future<Output = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>>
+        + 'static
+        + use<>,
+    > {
         self.link.wire.expect(request.method() == http::Method::HEAD);
-        let sent = self.sender.as_mut().map(|sender| sender.try_send_request(request));
-        async move {
-            match sent {
-                Some(response) => response.await,
-                // `sender` is taken only by `give_back`, which consumes the connection.
-                None => std::future::pending().await,
-            }
-        }
+        self.sender.as_mut().map(|sender| sender.try_send_request(request))
     }
 
     /// It carries no further exchange. For a server that speaks HTTP/1.0: to one that it
