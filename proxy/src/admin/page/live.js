@@ -92,6 +92,14 @@ function showFigures(now) {
 
 function cell(name, value) {
   if (value === null || value === undefined) return "–";
+  if (typeof value === "object" && "to_upstream" in value) {
+    return `↑ ${cell(name, value.to_upstream)}  ↓ ${cell(name, value.to_downstream)}`;
+  }
+  if (typeof value === "object" && "name" in value) {
+    return value.reason ? `${value.name} (${value.reason})` : value.name;
+  }
+  if (name === "started") return new Date(value * 1000).toLocaleTimeString();
+  if (name === "idle_seconds") return `${value.toFixed(1)} s`;
   if (typeof value === "object") {
     return Object.entries(value).map(([key, inner]) => `${key} ${cell(name, inner)}`).join(", ");
   }
