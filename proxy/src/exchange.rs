@@ -255,11 +255,6 @@ impl Exchange {
         self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
     }
 
-    /// Whether the head of an answer has gone to the client.
-    pub fn is_answered(&self) -> bool {
-        self.answered.get()
-    }
-
     /// The answer goes out chunked, over HTTP/1.
     pub fn answer_is_chunked(&self) {
         self.answer_is_chunked.set(true);

@@ -103,26 +103,15 @@ impl Watched {
 #[derive(Debug)]
 pub struct Watchdog {
     watched: RefCell<Vec<Weak<Watched>>>,
-    tick: Cell<Duration>,
+    tick: Duration,
     first: Notify,
 }
 
 impl Watchdog {
     /// Ticks often enough for `shortest`, the shortest limit in force.
     pub fn new(shortest: Duration) -> Self {
-        let this = Self {
-            watched: RefCell::default(),
-            tick: Cell::new(Duration::ZERO),
-            first: Notify::new(),
-        };
-        this.set_shortest(shortest);
-        this
-    }
-
-    /// Adapts the tick to other limits.
-    pub fn set_shortest(&self, shortest: Duration) {
         let tick = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
-        self.tick.set(tick);
+        Self { watched: RefCell::default(), tick, first: Notify::new() }
     }
 
     /// Watches until the returned handle is dropped.
@@ -151,7 +140,7 @@ impl Watchdog {
             if self.watched.borrow().is_empty() {
                 self.first.notified().await;
             }
-            tokio::time::sleep(self.tick.get()).await;
+            tokio::time::sleep(self.tick).await;
             let now = Instant::now();
             self.watched.borrow_mut().retain(|watched| match watched.upgrade() {
                 Some(watched) => {

@@ -86,7 +86,6 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct Share {
     index: usize,
-    address: std::net::SocketAddr,
     slots: Arc<Slots>,
     socket: TcpListener,
 }
@@ -96,7 +95,7 @@ impl Bound {
     pub fn take(&mut self) -> Option<Share> {
         let socket = self.sockets.pop()?;
         let slots = Arc::clone(&self.slots);
-        Some(Share { index: self.index, address: self.address, slots, socket })
+        Some(Share { index: self.index, slots, socket })
     }
 }
 
@@ -334,12 +333,11 @@ fn pipe_budget(workers: usize) -> usize {
 async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
     let snapshot = worker.process.snapshot.load_full();
     let mut accepting = Vec::new();
-    for Share { index, address, slots, socket } in shares {
+    for Share { index, slots, socket } in shares {
         let config = snapshot.config.listeners[index].clone();
         let listener = Rc::new(Listener {
             index,
             name: config.name.as_str().into(),
-            address,
             metrics: worker.metrics.listener(&config.name),
             config,
             slots,

@@ -3,7 +3,7 @@
 //!
 //! Invariant: an error of accept(2) never ends the loop, and never makes it spin.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use crate::{config, metrics::ListenerMetrics};
 
@@ -18,8 +18,6 @@ pub struct Listener {
     pub index: usize,
     /// Name, shared.
     pub name: Arc<str>,
-    /// Bound address.
-    pub address: SocketAddr,
     /// Settings.
     pub config: config::Listener,
     /// Counters of this worker.

@@ -191,11 +191,6 @@ impl ServerPool {
             .borrow_mut()
             .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < limit);
     }
-
-    /// Ends all idle connections (drain).
-    pub fn clear(&self) {
-        self.idle.borrow_mut().clear();
-    }
 }
 
 /// A connection that has left HTTP and counts all the same, until this is dropped.
