@@ -1,50 +1,35 @@
-//! What the BPF programs and the proxy agree on: names, keys, counters, version.
+//! What the BPF programs and the proxy agree on: names, keys, layouts, version.
 //!
 //! Compiled twice: for the kernel, into the object, and for the host, into the proxy.
 //! Invariant: whatever changes the meaning of a map or a name here changes
 //! [`ABI_VERSION`], so that an object built from other sources is refused when it is
 //! loaded instead of being misread.
+//!
+//! Words: an *own* socket is one of the proxy's, an *application's* socket is the other end
+//! of a connection of ours on this host. A *lane* is one direction of a tunnel.
 #![no_std]
 
-/// Version of everything in this file. The object carries it as the number of entries of
-/// the map [`ABI_MAP`]: readable without running anything, whatever the object's layout.
-pub const ABI_VERSION: u32 = 1;
+pub mod hop;
+pub mod lane;
+pub mod names;
+pub mod offsets;
 
-/// Name of the map whose number of entries is [`ABI_VERSION`].
-///
-/// All names fit the kernel's 15 bytes and begin alike, so that what is left of us in a
-/// kernel can be told from what belongs to others.
-pub const ABI_MAP: &str = "UP_ABI";
+pub use hop::{HopReport, HopRequest};
+pub use lane::{Form, Lane, Route};
+pub use offsets::Offsets;
 
-/// Name of the sockhash that holds the enrolled sockets, by [`SocketKey`].
-pub const SOCKETS_MAP: &str = "UP_SOCKETS";
+/// Version of everything in this crate. The object carries it as the number of entries of
+/// the map [`names::ABI`]: readable without running anything, whatever the object's layout.
+pub const ABI_VERSION: u32 = 2;
 
-/// Name of the per-CPU array of [`Counter`]s.
-pub const COUNTERS_MAP: &str = "UP_COUNTERS";
+/// Sockets that can be enrolled in one map at once. Allocated by entry, not in advance.
+pub const MAX_SOCKETS: u32 = 1 << 17;
 
-/// Name of the program that counts what enrolled sockets receive and passes it on.
-pub const COUNT_PROGRAM: &str = "up_count";
-
-/// Sockets that can be enrolled at once. The map is allocated by entry, not in advance.
-pub const MAX_SOCKETS: u32 = 1 << 16;
-
-/// Key of a socket: its cookie (`SO_COOKIE`), unique as long as the kernel runs, so that
-/// a reused descriptor or port never meets an older entry.
+/// Key of a socket in the sockhashes: the cookie (`SO_COOKIE`) of the own socket, which is
+/// unique as long as the kernel runs, so that a reused descriptor, port or address never
+/// meets an older entry. An application's socket goes by the cookie of the own socket that
+/// it is connected to.
 pub type SocketKey = u64;
 
-/// What a program did, one slot each in [`COUNTERS_MAP`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Counter {
-    /// Pieces handed on to the socket's own receive queue.
-    PassedMessages = 0,
-    /// Bytes in them.
-    PassedBytes = 1,
-    /// Pieces without a byte, which should not occur.
-    EmptyMessages = 2,
-}
-
-impl Counter {
-    /// Number of slots.
-    pub const COUNT: u32 = 3;
-}
+/// Address of a `struct sock` in the kernel: what the programs know a sender by.
+pub type SocketAddress = u64;

@@ -6,13 +6,17 @@
 #![no_std]
 #![no_main]
 
-mod count;
+mod field;
+mod look;
 mod maps;
+mod msg;
+mod skb;
 
-/// Programs that call GPL-only helpers need a compatible licence here; none does.
+/// `bpf_probe_read_kernel` is for programs under a licence that is compatible with the
+/// GPL; this is how the kernel spells the choice between MIT (ours, beside Apache-2.0) and it.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 18] = *b"MIT OR Apache-2.0\0";
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

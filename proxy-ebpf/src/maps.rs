@@ -1,25 +1,65 @@
 //! Maps that the programs share with the proxy; names and meaning are in the ABI.
 
 use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, PerCpuArray, SockHash},
+    maps::{Array, HashMap, SockHash},
 };
-use proxy_ebpf::{ABI_VERSION, Counter, MAX_SOCKETS, SocketKey};
+use proxy_ebpf::{
+    ABI_VERSION, Lane, MAX_SOCKETS, Offsets, Route, SocketAddress, SocketKey, lane::MAX_LANES,
+};
+
+/// Filled in by the loader.
+#[unsafe(no_mangle)]
+static UP_OFFSETS: Offsets = Offsets {
+    tcp_write_seq: 0,
+    tcp_copied_seq: 0,
+    tcp_rcv_nxt: 0,
+    tcp_snd_una: 0,
+    sock_rcvbuf: 0,
+    sock_rmem_alloc: 0,
+    sock_sndbuf: 0,
+    sock_wmem_queued: 0,
+    sock_socket: 0,
+    socket_file: 0,
+    file_flags: 0,
+};
 
 #[map]
 static UP_ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
 
 #[map]
-static UP_SOCKETS: SockHash<SocketKey> = SockHash::with_max_entries(MAX_SOCKETS, 0);
+static UP_LANES: Array<Lane> = Array::with_max_entries(MAX_LANES, BPF_F_MMAPABLE);
 
 #[map]
-static UP_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+static UP_ROUTES: HashMap<SocketAddress, Route> =
+    HashMap::with_max_entries(MAX_LANES, BPF_F_NO_PREALLOC);
 
-/// Adds to a counter of this CPU.
-pub(crate) fn count(counter: Counter, by: u64) {
-    if let Some(slot) = UP_COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the pointer comes from the map and is not null; the slot belongs to this
-        // CPU, and a stream verdict runs with preemption by another one of ours excluded.
-        unsafe { *slot = (*slot).wrapping_add(by) };
-    }
+#[map]
+pub(crate) static UP_APPS: SockHash<SocketKey> = SockHash::with_max_entries(MAX_SOCKETS, 0);
+
+#[map]
+pub(crate) static UP_PASSED: SockHash<SocketKey> = SockHash::with_max_entries(MAX_SOCKETS, 0);
+
+#[map]
+pub(crate) static UP_TARGETS: SockHash<SocketKey> = SockHash::with_max_entries(MAX_SOCKETS, 0);
+
+#[map]
+pub(crate) static UP_SOURCES: SockHash<SocketKey> = SockHash::with_max_entries(MAX_SOCKETS, 0);
+
+/// Where the fields lie in this kernel. To the verifier these are constants.
+#[inline(always)]
+pub(crate) fn offsets() -> Offsets {
+    // SAFETY: a static of ours; volatile because the loader, not the compiler, knows what
+    // is in it.
+    unsafe { core::ptr::read_volatile(&raw const UP_OFFSETS) }
+}
+
+/// The route of a socket and the lane that it counts on.
+#[inline(always)]
+pub(crate) fn route_of(socket: SocketAddress) -> Option<(&'static Route, *mut Lane)> {
+    // SAFETY: entries are changed by whole replacement only, and a program runs under RCU.
+    let route = unsafe { UP_ROUTES.get(&socket) }?;
+    let lane = UP_LANES.get_ptr_mut(route.lane)?;
+    Some((route, lane))
 }

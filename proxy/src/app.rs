@@ -21,6 +21,7 @@ use crate::{
     drain,
     listener::{bind, slots::Slots},
     metrics::Metrics,
+    splice::kernel::Kernel,
     tunnel::registry::Registry,
     worker::{self, Bound, Process, Snapshot},
 };
@@ -81,7 +82,7 @@ async fn serve(
     ready: impl FnOnce(&[Address]),
 ) -> anyhow::Result<()> {
     raise_descriptor_limit();
-    splice_tier(config.splice)?;
+    let kernel = splice_tier(config.splice)?;
     let drain_timeout = config.drain_timeout;
     let workers = config.workers;
     let admin_address = config.admin;
@@ -108,6 +109,7 @@ async fn serve(
     let state = admin::State::new(metrics, Arc::clone(&tunnels), config.effective());
     let process = Arc::new(Process {
         splice: config.splice,
+        kernel,
         snapshot: ArcSwap::from_pointee(Snapshot::new(config)),
         tunnels,
         admin: Arc::clone(&state),
@@ -176,16 +178,19 @@ fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
 }
 
 /// `--splice kernel` is a demand, `auto` a wish.
-fn splice_tier(mode: SpliceMode) -> anyhow::Result<()> {
-    match (mode, crate::splice::probe::kernel_tier()) {
-        (SpliceMode::Kernel, Err(reason)) => {
+fn splice_tier(mode: SpliceMode) -> anyhow::Result<Option<Arc<Kernel>>> {
+    if matches!(mode, SpliceMode::Copy | SpliceMode::Pipe) {
+        return Ok(None);
+    }
+    match crate::splice::probe::kernel_tier() {
+        Ok(kernel) => Ok(Some(kernel)),
+        Err(reason) if mode == SpliceMode::Kernel => {
             anyhow::bail!("--splice kernel: {reason}; --splice auto serves without it")
         }
-        (SpliceMode::Auto, Err(reason)) => {
+        Err(reason) => {
             tracing::info!("tunnels stay in userspace: {reason}");
-            Ok(())
+            Ok(None)
         }
-        _ => Ok(()),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     listener::{Listener, accept, slots::Slots},
     metrics::{self, UpstreamMetrics, WorkerMetrics},
     route,
-    splice::Engine,
+    splice::{Engine, kernel::Kernel},
     tunnel,
     upstream::balance::Upstream,
     watchdog::Watchdog,
@@ -67,6 +67,8 @@ pub struct Process {
     pub admin: Arc<admin::State>,
     /// Engine of tunnels.
     pub splice: SpliceMode,
+    /// The kernel tier, where it is to be had and wanted.
+    pub kernel: Option<Arc<Kernel>>,
 }
 
 /// A listener's sockets, one for each worker, and what its workers share.
@@ -223,6 +225,7 @@ impl Worker {
             max_idle_connections: FORWARD_IDLE.0,
             idle_timeout: FORWARD_IDLE.1,
             max_connections: None,
+            local_bypass: false,
         };
         let upstream = Rc::new(Upstream::new(&named, &self.forward_metrics, 0));
         if pools.len() < MAX_FORWARD_POOLS {
@@ -240,6 +243,7 @@ impl Worker {
         let same = |engine: Engine| match engine {
             Engine::Copy => metrics::Engine::Copy,
             Engine::Pipe => metrics::Engine::Pipe,
+            Engine::Kernel | Engine::Bypass | Engine::HalfBypass => metrics::Engine::Kernel,
         };
         let open = self.metrics.tunnel(same(begins_with));
         let outcome = run.await;

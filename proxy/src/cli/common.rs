@@ -28,6 +28,11 @@ pub(super) struct Common {
     #[arg(long, value_name = "ENGINE", value_parser = value::splice)]
     splice: Option<SpliceMode>,
 
+    /// Let tunnels bypass TCP and the proxy between applications of this host, whose sockets
+    /// are enrolled in the kernel; docs/tunnels.md says what such applications must not do
+    #[arg(long)]
+    local_bypass: bool,
+
     /// Data-plane threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(WORKERS))]
     workers: Option<u16>,
@@ -68,6 +73,7 @@ impl Common {
     /// Writes the flags that were given over the draft.
     pub(super) fn apply(&self, draft: &mut Draft) {
         draft.splice = self.splice.or(draft.splice);
+        draft.local_bypass |= self.local_bypass;
         draft.workers = self.workers.map(usize::from).or(draft.workers);
         draft.log_format = self.log_format.or(draft.log_format);
         draft.access_log = self.access_log.clone().or(draft.access_log.take());
@@ -101,6 +107,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         limits: Vec::new(),
         preserve_header_case: false,
         forwarded: ForwardedPolicy::Replace,
+        local_bypass: false,
     }
 }
 

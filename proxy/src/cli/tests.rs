@@ -219,7 +219,7 @@ fn wrong_command_lines_say_what_would_be_right_and_give_status_2() {
         ("underpass reverse --to a:80 --limit head_timeout=0s", "at least \"1ms\""),
         ("underpass reverse --to a:80 --log-format xml", "`text`, `json`"),
         ("underpass reverse --to a:80 --access-log stdout", "\"./stdout\""),
-        ("underpass reverse --to a:80 --local-bypass", "unexpected argument"),
+        ("underpass reverse --to a:80 --local-bypass=yes", "unexpected value"),
         ("underpass reverse --to a:80 --record x", "unexpected argument"),
         ("underpass forward --allow example.org", "addresses, not names"),
         ("underpass forward --deny-port 0", "from 1 to 65535"),

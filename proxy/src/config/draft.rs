@@ -32,6 +32,8 @@ pub(crate) struct Draft {
     pub(crate) place: Place,
     pub(crate) workers: Option<usize>,
     pub(crate) splice: Option<SpliceMode>,
+    /// On every listener and upstream, whatever they say.
+    pub(crate) local_bypass: bool,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) admin: Option<Placed<SocketAddr>>,
     pub(crate) log_format: Option<LogFormat>,
@@ -52,6 +54,7 @@ pub(crate) struct DraftListener {
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) preserve_header_case: bool,
     pub(crate) forwarded: ForwardedPolicy,
+    pub(crate) local_bypass: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl Draft {
             place,
             workers: None,
             splice: None,
+            local_bypass: false,
             drain_timeout: None,
             admin: None,
             log_format: None,
@@ -114,6 +118,7 @@ impl Draft {
         // Problems of `[limits]` would show up once per listener; they are checked here once.
         Limits::from_settings(&self.limits, &mut errors);
         let global = self.limits;
+        let everywhere = self.local_bypass;
         let listeners = self.listeners.into_iter().map(|draft| {
             let limits = if draft.limits.is_empty() {
                 Limits::from_settings(&global, &mut Errors::default())
@@ -127,16 +132,21 @@ impl Draft {
                 limits,
                 preserve_header_case: draft.preserve_header_case,
                 forwarded: draft.forwarded,
+                local_bypass: draft.local_bypass || everywhere,
             }
         });
         let listeners = listeners.collect();
+        let upstreams = self.upstreams.into_iter().map(|mut draft| {
+            draft.upstream.local_bypass |= everywhere;
+            draft.upstream
+        });
         errors.into_result()?;
         Ok(Config {
             workers: self.workers.unwrap_or_else(available_workers),
             admin: self.admin.map(|admin| admin.value),
             listeners,
             routes,
-            upstreams: self.upstreams.into_iter().map(|draft| draft.upstream).collect(),
+            upstreams: upstreams.collect(),
             splice: self.splice.unwrap_or(SpliceMode::Auto),
             log: Log {
                 format: self.log_format.unwrap_or(LogFormat::Text),

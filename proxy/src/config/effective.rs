@@ -67,6 +67,7 @@ fn write_listener(out: &mut String, listener: &Listener) {
     text(out, "protocol", protocol);
     key(out, "preserve_header_case", listener.preserve_header_case);
     text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));
+    key(out, "local_bypass", listener.local_bypass);
     write_limits(out, &listener.limits);
     if let Protocol::Forward(policy) = &listener.protocol {
         write_forward(out, policy);
@@ -107,6 +108,7 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
     text(out, "host", value::word(&upstream.host, value::HOST));
     key(out, "max_idle_connections", upstream.max_idle_connections);
     text(out, "idle_timeout", value::show_duration(upstream.idle_timeout));
+    key(out, "local_bypass", upstream.local_bypass);
     if let Some(most) = upstream.max_connections {
         key(out, "max_connections", most);
     }

@@ -92,6 +92,9 @@ pub struct Listener {
     pub preserve_header_case: bool,
     /// What is done with forwarding headers that the client sent.
     pub forwarded: ForwardedPolicy,
+    /// Whether sockets of applications of this host that are clients of this listener may be
+    /// enrolled for tunnels; on a forward proxy also those of their servers.
+    pub local_bypass: bool,
 }
 
 /// What a listener speaks.
@@ -155,6 +158,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Connections per worker and server at once; `None`: no limit. Requests wait for one, up to `connect_timeout`.
     pub max_connections: Option<usize>,
+    /// Whether sockets of its servers on this host may be enrolled for tunnels.
+    pub local_bypass: bool,
 }
 
 /// Host and port of one server.

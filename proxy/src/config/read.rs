@@ -81,8 +81,16 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     if let Some(limits) = file.table("limits", "[limits]", &limit_keys()) {
         draft.limits = limits.limits();
     }
-    let listener_keys =
-        ["name", "address", "protocol", "limits", "preserve_header_case", "forwarded", "forward"];
+    let listener_keys = [
+        "name",
+        "address",
+        "protocol",
+        "limits",
+        "preserve_header_case",
+        "forwarded",
+        "forward",
+        "local_bypass",
+    ];
     let listeners = file.tables("listener", "[[listener]]", &listener_keys);
     draft.listeners = listeners.iter().map(listener).collect();
     let route_keys = ["listener", "host", "path_prefix", "method", "upstream"];
@@ -96,6 +104,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "max_idle_connections",
         "idle_timeout",
         "max_connections",
+        "local_bypass",
     ];
     let upstreams = file.tables("upstream", "[[upstream]]", &upstream_keys);
     draft.upstreams = upstreams.iter().map(upstream).collect();
@@ -118,6 +127,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
         forwarded: section
             .parsed("forwarded", "\"replace\"", |text| value::choice(text, value::FORWARDED))
             .map_or(ForwardedPolicy::Replace, |policy| policy.value),
+        local_bypass: section.switch("local_bypass").unwrap_or(false),
     }
 }
 
@@ -237,6 +247,7 @@ fn upstream(section: &Section<'_>) -> DraftUpstream {
                 .parsed("idle_timeout", "\"60s\"", value::duration)
                 .map_or(IDLE_TIMEOUT, |time| time.value),
             max_connections: max_connections.map(|n| n.value),
+            local_bypass: section.switch("local_bypass").unwrap_or(false),
         },
     }
 }
@@ -252,6 +263,7 @@ impl Upstream {
             max_idle_connections: IDLE_CONNECTIONS,
             idle_timeout: IDLE_TIMEOUT,
             max_connections: None,
+            local_bypass: false,
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Section<'a> {
 }
 
 /// Keys that a reader of the design may try, and that come with a later version.
-const LATER: &[&str] = &["tls", "proxy_protocol", "local_bypass", "record", "cache"];
+const LATER: &[&str] = &["tls", "proxy_protocol", "record", "cache"];
 
 /// Keys at home elsewhere: TOML puts a key into whatever section stands above it.
 const TOP_LEVEL: &[&str] = &["workers", "splice", "drain_timeout"];

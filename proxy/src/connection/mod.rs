@@ -80,6 +80,8 @@ pub struct Handover {
     pub exchange: Rc<Exchange>,
     /// For `/tunnels`.
     pub upstream_name: String,
+    /// Whether the server's socket may be enrolled for local bypass.
+    pub upstream_bypass: bool,
     /// Its place among the connections of the server's pool, if it came from one.
     pub lease: Option<Lease>,
 }
@@ -285,7 +287,15 @@ pub async fn run_tunnel(
     downstream: tunnel::Downstream,
     downstream_early: Bytes,
 ) {
-    let Handover { kind, upstream, upstream_early, exchange, upstream_name, lease } = handover;
+    let Handover {
+        kind,
+        upstream,
+        upstream_early,
+        exchange,
+        upstream_name,
+        upstream_bypass,
+        lease,
+    } = handover;
     let worker = &client.worker;
     let ticket = worker.process.tunnels.open(tunnel::registry::Info {
         kind,
@@ -295,6 +305,8 @@ pub async fn run_tunnel(
     });
     let settings = tunnel::Settings {
         mode: worker.process.splice,
+        kernel: worker.process.kernel.clone(),
+        local_bypass: [client.listener.config.local_bypass, upstream_bypass],
         idle_timeout: client.limits().tunnel_idle_timeout,
     };
     let begins_with = match (&downstream, settings.mode) {

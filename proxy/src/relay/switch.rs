@@ -89,6 +89,7 @@ pub(super) async fn switch(
         upstream_early: early,
         exchange: Rc::clone(exchange),
         upstream_name: format!("{} ({address})", upstream.name),
+        upstream_bypass: upstream.local_bypass,
         lease,
     });
     Ok(Response::from_parts(parts, BodyStream::empty()))
@@ -120,6 +121,7 @@ pub(super) async fn connect(
         upstream_early: Default::default(),
         exchange: Rc::clone(exchange),
         upstream_name: server.to_string(),
+        upstream_bypass: client.listener().config.local_bypass,
         lease: None,
     };
     match upgrade {

@@ -30,6 +30,8 @@ pub(crate) struct Lane {
     picker: Picker,
     /// Whether the end of the source is told to the other side.
     passes_end: bool,
+    /// Whether it may fetch more.
+    fills: bool,
 }
 
 /// Why a lane could not go on, by the end that failed.
@@ -66,12 +68,28 @@ impl Lane {
         let (engine, why) = picker.engine();
         meter.show(engine, why);
         let held = if early.is_empty() { Held::Nothing } else { Held::Early(early) };
-        Self { held, stage: Stage::Moving, picker, passes_end: true }
+        Self { held, stage: Stage::Moving, picker, passes_end: true, fills: true }
     }
 
     /// Whether all has been said, or the lane has failed.
     pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Done
+    }
+
+    /// Whether it holds no byte and more may come.
+    pub(crate) fn is_idle(&self) -> bool {
+        let empty = match &self.held {
+            Held::Nothing => true,
+            Held::Early(bytes) => bytes.is_empty(),
+            Held::Buffer(buffer) => buffer.is_empty(),
+            Held::Pipe(pipe) => pipe.is_empty(),
+        };
+        empty && self.stage == Stage::Moving
+    }
+
+    /// Lets it fetch more, or only send what it holds. To be followed by a poll.
+    pub(crate) fn set_fills(&mut self, fills: bool) {
+        self.fills = fills;
     }
 
     /// From now on the end of the source is not told to the other side: it is not a clean one.
@@ -126,6 +144,9 @@ impl Lane {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if !self.fills {
+            return Poll::Pending;
+        }
         let (engine, why) = self.picker.engine();
         let filled = ready!(self.poll_fill(cx, from, engine)).map_err(Fault::From)?;
         if self.picker.engine() != (engine, why) {
@@ -176,7 +197,7 @@ impl Lane {
                 self.picker.filled(engine, buffer.pending().len());
                 self.held = Held::Buffer(buffer);
             }
-            (Engine::Pipe, held) => {
+            (_, held) => {
                 ready!(from.poll_readable(cx))?;
                 let mut pipe = match held {
                     Held::Pipe(pipe) => pipe,

@@ -3,9 +3,17 @@
 //! Written by the worker that owns the lane, read by anybody. Relaxed throughout: these
 //! are figures for people and metrics, nothing is ordered by them.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use serde::Serialize;
+
+use super::kernel::{Kernel, LaneSlot};
 
 /// What moves the bytes of a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -15,6 +23,12 @@ pub enum Engine {
     Copy,
     /// splice(2) through a pipe.
     Pipe,
+    /// BPF, from socket to socket of ours.
+    Kernel,
+    /// BPF, from one application of this host to the other.
+    Bypass,
+    /// BPF, from an application of this host out on our connection.
+    HalfBypass,
 }
 
 /// Why a direction is with `copy` that could have been elsewhere.
@@ -34,6 +48,9 @@ impl Engine {
         match self {
             Engine::Copy => "copy",
             Engine::Pipe => "pipe",
+            Engine::Kernel => "kernel",
+            Engine::Bypass => "bypass",
+            Engine::HalfBypass => "half_bypass",
         }
     }
 }
@@ -49,28 +66,67 @@ impl Why {
     }
 }
 
+/// Every engine with every reason it can stand with: what [`Meter`] keeps is an index.
+const STANDINGS: [(Engine, Option<Why>); 8] = [
+    (Engine::Copy, None),
+    (Engine::Pipe, None),
+    (Engine::Copy, Some(Why::H2Downstream)),
+    (Engine::Copy, Some(Why::NoPipe)),
+    (Engine::Copy, Some(Why::NoSplice)),
+    (Engine::Kernel, None),
+    (Engine::Bypass, None),
+    (Engine::HalfBypass, None),
+];
+
 /// Counters of one direction.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     bytes: AtomicU64,
     standing: AtomicU8,
+    /// Index of the kernel's engine that goes before it, 0 for none.
+    kernel: AtomicU8,
+    changes: AtomicU32,
+    slot: OnceLock<Arc<LaneSlot>>,
 }
 
 impl Meter {
-    /// Bytes handed to the socket (or stream) they are for.
+    /// Bytes handed to the socket (or stream) they are for, by the kernel's programs or by
+    /// this process.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+        self.bytes.load(Relaxed) + self.kernel_bytes()
+    }
+
+    /// Bytes that the programs have moved.
+    pub(crate) fn kernel_bytes(&self) -> u64 {
+        self.slot.get().map_or(0, |slot| slot.moved_bytes())
+    }
+
+    /// Time since the programs have last moved bytes of this direction.
+    pub(crate) fn kernel_idle(&self) -> Option<Duration> {
+        let at = self.slot.get()?.moved_at();
+        (at > 0).then(|| monotonic().saturating_sub(Duration::from_nanos(at)))
     }
 
     /// The engine now, and why.
     pub(crate) fn standing(&self) -> (Engine, Option<Why>) {
-        match self.standing.load(Relaxed) {
-            1 => (Engine::Pipe, None),
-            2 => (Engine::Copy, Some(Why::H2Downstream)),
-            3 => (Engine::Copy, Some(Why::NoPipe)),
-            4 => (Engine::Copy, Some(Why::NoSplice)),
-            _ => (Engine::Copy, None),
+        match self.kernel.load(Relaxed) {
+            0 => STANDINGS[usize::from(self.standing.load(Relaxed))],
+            kernel => STANDINGS[usize::from(kernel)],
         }
+    }
+
+    /// How often the engine has changed.
+    pub(crate) fn changes(&self) -> u32 {
+        self.changes.load(Relaxed)
+    }
+
+    /// The direction's place among the programs' lanes, the same as long as it lives.
+    pub(super) fn slot(&self, kernel: &Kernel) -> Option<Arc<LaneSlot>> {
+        if self.slot.get().is_none() {
+            // Set by the tunnel's own task only.
+            let _ = self.slot.set(Arc::new(kernel.lane()?));
+        }
+        self.slot.get().cloned()
     }
 
     pub(super) fn add(&self, bytes: usize) {
@@ -79,15 +135,30 @@ impl Meter {
     }
 
     pub(super) fn show(&self, engine: Engine, why: Option<Why>) {
-        let code = match (engine, why) {
-            (Engine::Pipe, _) => 1,
-            (Engine::Copy, None) => 0,
-            (Engine::Copy, Some(Why::H2Downstream)) => 2,
-            (Engine::Copy, Some(Why::NoPipe)) => 3,
-            (Engine::Copy, Some(Why::NoSplice)) => 4,
-        };
-        self.standing.store(code, Relaxed);
+        // A reason that a pipe was not to be had may outlast it; only `copy` needs one.
+        let why = why.filter(|_| engine == Engine::Copy);
+        let code = STANDINGS.iter().position(|standing| *standing == (engine, why));
+        let code = code.expect("every standing is in the table") as u8;
+        if self.standing.swap(code, Relaxed) != code {
+            self.changes.store(self.changes.load(Relaxed) + 1, Relaxed);
+        }
     }
+
+    /// The programs move this direction, or no longer. What they pass goes on by the engine
+    /// that was shown last.
+    pub(super) fn show_kernel(&self, engine: Option<Engine>) {
+        let code = STANDINGS.iter().position(|standing| Some(standing.0) == engine);
+        let code = code.unwrap_or_default() as u8;
+        if self.kernel.swap(code, Relaxed) != code {
+            self.changes.store(self.changes.load(Relaxed) + 1, Relaxed);
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC, which the programs' times are of.
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
 #[cfg(test)]
@@ -98,15 +169,12 @@ mod tests {
     fn what_is_shown_is_what_is_seen() {
         let meter = Meter::default();
         assert_eq!(meter.standing(), (Engine::Copy, None));
-        for shown in [
-            (Engine::Pipe, None),
-            (Engine::Copy, None),
-            (Engine::Copy, Some(Why::H2Downstream)),
-            (Engine::Copy, Some(Why::NoPipe)),
-            (Engine::Copy, Some(Why::NoSplice)),
-        ] {
+        for shown in STANDINGS {
             meter.show(shown.0, shown.1);
             assert_eq!(meter.standing(), shown);
         }
+        let changes = meter.changes();
+        meter.show(Engine::HalfBypass, None);
+        assert_eq!(meter.changes(), changes);
     }
 }

@@ -29,15 +29,18 @@
 //! after [`RETRY_FILLS`] fills; where splice(2) itself is refused it copies for good.
 
 mod buffer;
+pub(crate) mod bypass;
 mod copy;
 pub(crate) mod endpoint;
 pub(crate) mod engine;
-pub mod loader;
+mod hop;
+pub mod kernel;
 mod meter;
 mod picker;
 mod pipe;
 pub mod pipe_pool;
 pub mod probe;
+mod probe_kernel;
 mod probe_sockets;
 pub(crate) mod socket;
 

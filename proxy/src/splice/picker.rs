@@ -57,7 +57,7 @@ impl Picker {
             Engine::Copy if bytes == BUFFER_BYTES => self.full_reads += 1,
             Engine::Copy => self.full_reads = 0,
             Engine::Pipe if bytes < SMALL_FILL_BYTES => self.small_fills += 1,
-            Engine::Pipe => self.small_fills = 0,
+            _ => self.small_fills = 0,
         }
         if self.full_reads >= BULK_READS {
             self.switch(Engine::Pipe);

@@ -4,12 +4,13 @@
 //! is its own, on a port the system picked, and every wait is bounded. `doctor` prints the
 //! [`Report`]; start-up asks [`kernel_tier`].
 
-use std::{fs, io, os::fd::AsFd, time::Duration};
+use std::{fs, io, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use super::{
-    loader::{self, Kernel, has_capabilities},
+    kernel::{Kernel, has_capabilities},
+    probe_kernel,
     probe_sockets::{self, Pair},
 };
 
@@ -58,15 +59,11 @@ pub fn report() -> Report {
         mechanisms.push(Row { name, purpose, available, reason: result.err() });
     };
 
-    let kernel = Kernel::load();
+    let kernel = Kernel::load().map(Arc::new);
     let loaded = kernel.as_ref().map(|_| ()).map_err(ToString::to_string);
-    row("bpf_load", "load BPF programs and attach them to a sockhash", loaded);
-    let steps = Steps::on(kernel.ok().as_ref());
-    row("bpf_enroll", "put an established socket under them", steps.enroll);
-    row("bpf_pass", "bytes pass them intact", steps.pass);
-    row("bpf_count", "they count what passes", steps.count);
-    row("bpf_release", "the socket leaves them and goes on", steps.release);
-    row("engine_kernel", "tunnels moved by BPF", kernel_tier());
+    row("bpf_load", "load BPF programs and attach them to sockhashes", loaded);
+    let tier = kernel.map_err(|reason| reason.to_string()).and_then(tried);
+    row("engine_kernel", "tunnels moved by BPF", tier.map(|_| ()));
     row("engine_pipe", "tunnels moved by splice(2)", text(splice()));
     row("engine_copy", "tunnels copied in userspace", Ok(()));
     row("reuseport", "a listener per worker", text(probe_sockets::reuseport()));
@@ -88,16 +85,15 @@ pub fn report() -> Report {
 /// `--splice kernel` refuses to start with this reason; `auto` says it once and goes on.
 ///
 /// Implements: REQ-TUN-002
-pub fn kernel_tier() -> Result<(), String> {
-    // The programs that redirect are not written yet; whatever the probes say, nothing
-    // could use them.
-    let mut reason =
-        "the kernel engine is not in this version: tunnels use splice(2) or copy".to_owned();
-    if let Err(build) = loader::embedded() {
-        reason.push_str("; ");
-        reason.push_str(build);
-    }
-    Err(reason)
+pub fn kernel_tier() -> Result<Arc<Kernel>, String> {
+    let kernel = Kernel::load().map_err(|reason| reason.to_string())?;
+    tried(Arc::new(kernel))
+}
+
+/// The programs, once they have done on private connections what tunnels need of them.
+fn tried(kernel: Arc<Kernel>) -> Result<Arc<Kernel>, String> {
+    kernel.set_needs_pass(probe_kernel::fionread(&kernel)?);
+    Ok(kernel)
 }
 
 fn text(result: io::Result<()>) -> Result<(), String> {
@@ -106,69 +102,6 @@ fn text(result: io::Result<()>) -> Result<(), String> {
 
 fn is_wsl(version: &str) -> bool {
     version.to_ascii_lowercase().contains("microsoft")
-}
-
-/// What became of one socket under the programs.
-struct Steps {
-    enroll: Result<(), String>,
-    pass: Result<(), String>,
-    count: Result<(), String>,
-    release: Result<(), String>,
-}
-
-impl Steps {
-    /// Until a step has succeeded, those behind it have not been tried.
-    fn untried() -> Self {
-        let no = || Err("the step before it failed".to_owned());
-        Self { enroll: no(), pass: no(), count: no(), release: no() }
-    }
-
-    fn on(kernel: Option<&Kernel>) -> Self {
-        let mut steps = Self::untried();
-        let Some(kernel) = kernel else { return steps };
-        let mut pair = match Pair::connect(PATIENCE) {
-            Ok(pair) => pair,
-            Err(error) => {
-                steps.enroll = Err(format!("no loopback connection: {error}"));
-                return steps;
-            }
-        };
-        let enrolled = match kernel.enroll(pair.near.as_fd()) {
-            Ok(enrolled) => enrolled,
-            Err(error) => {
-                steps.enroll = Err(error.to_string());
-                return steps;
-            }
-        };
-        steps.enroll = Ok(());
-        steps.pass = text(pair.send_to_near(PATTERN_BYTES));
-        if steps.pass.is_err() {
-            return steps;
-        }
-        let counted = counted(kernel);
-        steps.count = counted.and_then(|bytes| same(bytes, PATTERN_BYTES as u64));
-        drop(enrolled);
-        steps.release = text(pair.send_to_near(PATTERN_BYTES)).and_then(|()| {
-            // Counted by nobody now.
-            counted_stays(kernel, &steps.count)
-        });
-        steps
-    }
-}
-
-fn counted(kernel: &Kernel) -> Result<u64, String> {
-    kernel.counters().map(|counters| counters.passed_bytes).map_err(|error| error.to_string())
-}
-
-fn same(found: u64, wanted: u64) -> Result<(), String> {
-    if found == wanted { Ok(()) } else { Err(format!("{found} bytes counted, {wanted} passed")) }
-}
-
-fn counted_stays(kernel: &Kernel, before: &Result<(), String>) -> Result<(), String> {
-    if before.is_err() {
-        return Ok(());
-    }
-    same(counted(kernel)?, PATTERN_BYTES as u64)
 }
 
 /// Moves a pattern from one connection to another one through a pipe.

@@ -41,3 +41,9 @@ pub(crate) async fn delivered(socket: &TcpStream) {
         wait = (wait * 2).min(LOOK_AGAIN.1);
     }
 }
+
+/// Sets the send buffer beyond net.core.wmem_max (needs CAP_NET_ADMIN); the kernel doubles
+/// the number and no longer adapts it.
+pub(crate) fn force_send_buffer(socket: &TcpStream, bytes: usize) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_send_buffer_size_force(socket, bytes)?)
+}

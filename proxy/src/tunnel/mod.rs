@@ -20,12 +20,17 @@
 //! An HTTP/2 stream as downstream keeps to this as far as hyper's `Upgraded` lets it: see
 //! `h2.rs`.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use crate::{config::SpliceMode, drain, error::Side, splice::socket};
+use crate::{
+    config::SpliceMode,
+    drain,
+    error::Side,
+    splice::{kernel::Kernel, socket},
+};
 
 pub mod h2;
 pub mod registry;
@@ -67,10 +72,14 @@ pub struct Handover {
 }
 
 /// How a tunnel is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
-    /// Which engine; `Kernel` counts as `Auto` here.
+    /// Which engine.
     pub mode: SpliceMode,
+    /// The kernel tier, where it is to be had and wanted.
+    pub kernel: Option<Arc<Kernel>>,
+    /// Whether applications' sockets may be enrolled: the client's, the server's.
+    pub local_bypass: [bool; 2],
     /// Without a byte in either direction for so long, the tunnel is ended.
     pub idle_timeout: Duration,
 }

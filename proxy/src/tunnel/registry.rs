@@ -215,7 +215,9 @@ impl Entry {
 
     fn idle(&self) -> Duration {
         let active = Duration::from_micros(self.last_activity.load(Relaxed));
-        self.opened.elapsed().saturating_sub(active)
+        let userspace = self.opened.elapsed().saturating_sub(active);
+        let kernel = [&self.to_upstream, &self.to_downstream].map(Meter::kernel_idle);
+        kernel.into_iter().flatten().fold(userspace, Duration::min)
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     drain,
     error::Side,
-    splice::{Endpoint, Fault, Lane},
+    splice::{Endpoint, Fault, Lane, bypass::Bypass},
 };
 
 use super::{End, FORCED_LINGER, RESET_LINGER, Settings, registry::Ticket};
@@ -53,6 +53,7 @@ pub(super) async fn run<D: Endpoint, U: Endpoint>(
         upstream,
         ticket,
         idle_timeout: settings.idle_timeout.min(NEVER),
+        bypass: bypass(downstream, upstream, &settings),
     };
     relay.run(drain).await
 }
@@ -64,6 +65,26 @@ struct Relay<'a, D, U> {
     to_downstream: Lane,
     ticket: &'a Ticket,
     idle_timeout: Duration,
+    /// Boxed: few tunnels have one, and those only for a while.
+    bypass: Option<Box<Bypass>>,
+}
+
+/// Local bypass, where it is allowed and there is something to gain.
+fn bypass<D: Endpoint, U: Endpoint>(
+    downstream: &D,
+    upstream: &U,
+    settings: &Settings,
+) -> Option<Box<Bypass>> {
+    let kernel = settings.kernel.clone()?;
+    let [client, server] = settings.local_bypass;
+    let (downstream, upstream) = (downstream.tcp()?, upstream.tcp()?);
+    match Bypass::new(kernel, (downstream, client), (upstream, server)) {
+        Ok(bypass) => bypass.map(Box::new),
+        Err(error) => {
+            tracing::debug!(%error, "local bypass");
+            None
+        }
+    }
 }
 
 /// An end that came from outside the connections.
@@ -116,6 +137,7 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
         let mut queue = 0;
         let mut moved = 0;
         poll_fn(|cx| {
+            self.before_lanes(cx);
             let lanes = [
                 self.to_upstream
                     .poll(cx, self.downstream, self.upstream, self.ticket.to_upstream())
@@ -166,6 +188,23 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
             Poll::Pending
         })
         .await
+    }
+
+    /// Lets local bypass take a step.
+    fn before_lanes(&mut self, cx: &mut std::task::Context<'_>) {
+        let Some(bypass) = &mut self.bypass else { return };
+        let (Some(downstream), Some(upstream)) = (self.downstream.tcp(), self.upstream.tcp())
+        else {
+            return;
+        };
+        let [up, down] = bypass.poll(
+            cx,
+            [downstream, upstream],
+            [self.to_upstream.is_idle(), self.to_downstream.is_idle()],
+            [self.ticket.to_upstream(), self.ticket.to_downstream()],
+        );
+        self.to_upstream.set_fills(up);
+        self.to_downstream.set_fills(down);
     }
 
     /// One side is broken: passes on what it had sent before, and waits until the other's

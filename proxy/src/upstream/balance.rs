@@ -12,6 +12,8 @@ pub struct Upstream {
     pub name: Rc<str>,
     /// Which `Host` its servers see.
     pub host: config::HostPolicy,
+    /// Whether sockets of its servers may be enrolled for local bypass.
+    pub local_bypass: bool,
     servers: Vec<Rc<ServerPool>>,
     next: Cell<usize>,
 }
@@ -23,6 +25,7 @@ impl Upstream {
         Self {
             name: upstream.name.as_str().into(),
             host: upstream.host,
+            local_bypass: upstream.local_bypass,
             servers: servers
                 .map(|server| {
                     let settings = super::pool::Settings {

@@ -85,7 +85,12 @@ async fn connect(mode: SpliceMode) -> Rig {
                     upstream,
                     upstream_early: Bytes::from_static(b"early"),
                 };
-                let settings = Settings { mode, idle_timeout: std::time::Duration::MAX };
+                let settings = Settings {
+                    mode,
+                    kernel: None,
+                    local_bypass: [false; 2],
+                    idle_timeout: std::time::Duration::MAX,
+                };
                 let _ = report.send(run(handover, settings, ticket, watch).await);
             });
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))

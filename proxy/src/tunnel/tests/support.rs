@@ -111,7 +111,12 @@ impl Rig {
             upstream,
             upstream_early: setup.server_early,
         };
-        let settings = Settings { mode: setup.mode, idle_timeout: setup.idle_timeout };
+        let settings = Settings {
+            mode: setup.mode,
+            kernel: None,
+            local_bypass: [false; 2],
+            idle_timeout: setup.idle_timeout,
+        };
         let polls = Rc::new(Cell::new(0));
         let tunnel = tokio::task::spawn_local(Counted {
             inner: Box::pin(run(handover, settings, ticket, watch)),

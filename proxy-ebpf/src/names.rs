@@ -1,0 +1,41 @@
+//! Names of maps, programs and globals.
+//!
+//! All fit the kernel's 15 bytes and begin alike, so that what is left of us in a kernel
+//! can be told from what belongs to others.
+
+/// Map whose number of entries is the version of the ABI.
+pub const ABI: &str = "UP_ABI";
+
+/// Array of [`Lane`](crate::Lane)s, mapped into the proxy's memory.
+pub const LANES: &str = "UP_LANES";
+
+/// Hash of [`Route`](crate::Route)s by the address of the sending (`up_msg`) or receiving
+/// (`up_skb`) socket.
+pub const ROUTES: &str = "UP_ROUTES";
+
+/// Sockhash under `up_msg`: sockets of applications.
+pub const APPS: &str = "UP_APPS";
+
+/// Sockhash under `up_pass`: sockets of applications whose whole input goes by the psock.
+pub const PASSED: &str = "UP_PASSED";
+
+/// Sockhash under no program: own sockets that others' bytes are sent out on.
+pub const TARGETS: &str = "UP_TARGETS";
+
+/// Sockhash under `up_skb`: own sockets whose input is sent on in the kernel.
+pub const SOURCES: &str = "UP_SOURCES";
+
+/// `sk_msg` program: local bypass.
+pub const MSG_PROGRAM: &str = "up_msg";
+
+/// `stream_verdict` program: redirects what an own socket receives.
+pub const SKB_PROGRAM: &str = "up_skb";
+
+/// `stream_verdict` program that passes everything.
+pub const PASS_PROGRAM: &str = "up_pass";
+
+/// `sched_cls` program, run on demand: looks at both ends of a connection of ours.
+pub const HOP_PROGRAM: &str = "up_hop";
+
+/// Global with the [`Offsets`](crate::Offsets) of the running kernel.
+pub const OFFSETS: &str = "UP_OFFSETS";

@@ -1,0 +1,94 @@
+//! `up_skb`: sends what an own socket receives out on the other one of its tunnel.
+//!
+//! Runs in softirq where a segment has arrived. Bytes that it passes are read and written on
+//! by the proxy; none is redirected before they have been (`passed == taken`). What it
+//! redirects waits in the kernel for a worker thread to send it: what is on its way is the
+//! bytes moved, less those that have left, which the receiver's `write_seq` tells.
+//! Above the budget it passes, and TCP holds the sender back once the proxy stops reading.
+
+use aya_ebpf::{
+    bindings::sk_action::SK_PASS, helpers::bpf_ktime_get_ns, macros::stream_verdict,
+    programs::SkBuffContext,
+};
+use aya_log_ebpf::trace;
+use proxy_ebpf::{Lane, Route};
+
+use crate::{
+    field::read,
+    maps::{UP_TARGETS, offsets, route_of},
+};
+
+/// Segments that may be on their way: a small one takes about a kilobyte of kernel memory
+/// whatever is in it.
+const MAX_PIECES: u64 = 512;
+
+#[stream_verdict]
+fn up_skb(ctx: SkBuffContext) -> u32 {
+    let bytes = ctx.len();
+    // SAFETY: the context of this program type has this field; not followed, only compared.
+    let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk } as u64;
+    // A FIN without bytes ends the sender's half only once the proxy says so: were it
+    // redirected, the kernel would take it for a broken connection.
+    if bytes == 0 {
+        return SK_PASS;
+    }
+    let Some((route, lane)) = route_of(socket) else { return SK_PASS };
+    // SAFETY: an element of the array; this socket is its only writer.
+    let lane = unsafe { &mut *lane };
+    if is_open(lane) && fits(route, lane, bytes) {
+        if UP_TARGETS.redirect_skb(&ctx, route.target, 0) == i64::from(SK_PASS) {
+            lane.moved_bytes += u64::from(bytes);
+            lane.moved_messages += 1;
+            // SAFETY: a helper without arguments.
+            lane.moved_at = unsafe { bpf_ktime_get_ns() };
+            trace!(&ctx, "{} bytes, {} moved so far", bytes, lane.moved_bytes);
+            return SK_PASS;
+        }
+        lane.refused_target += 1;
+    }
+    lane.passed_bytes += u64::from(bytes);
+    SK_PASS
+}
+
+/// Passes everything: what goes by here is where `FIONREAD` looks for it.
+#[stream_verdict]
+fn up_pass(_: SkBuffContext) -> u32 {
+    SK_PASS
+}
+
+/// Whether redirects are allowed and nothing that was passed is still on its way.
+#[inline(always)]
+fn is_open(lane: &mut Lane) -> bool {
+    // SAFETY: the proxy writes these two words. `open` first: it is set after `taken`.
+    let (open, taken) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const lane.open),
+            core::ptr::read_volatile(&raw const lane.taken_bytes),
+        )
+    };
+    if open == 0 {
+        return false;
+    }
+    if taken != lane.passed_bytes {
+        lane.refused_order += 1;
+        return false;
+    }
+    true
+}
+
+/// Whether what is on its way leaves room for so many bytes more.
+#[inline(always)]
+fn fits(route: &Route, lane: &mut Lane, bytes: u32) -> bool {
+    let sent: u32 = read(route.receiver, offsets().tcp_write_seq);
+    let due = route.k.wrapping_add(lane.moved_bytes as u32).wrapping_add(lane.taken_bytes as u32);
+    let queued = due.wrapping_sub(sent);
+    if queued == 0 {
+        lane.pieces = 0;
+    }
+    lane.pieces += 1;
+    let fits = queued.wrapping_add(bytes) <= route.budget_bytes && lane.pieces <= MAX_PIECES;
+    if !fits {
+        lane.refused_bound += 1;
+    }
+    fits
+}

@@ -1,0 +1,330 @@
+//! Local bypass of one tunnel: brings its applications' sockets under the programs and
+//! opens each direction when it may be.
+//!
+//! Runs in the tunnel's task, between two turns of its lanes, while bytes still go by
+//! userspace; once a direction is open its bytes wake nobody here. The lanes go on beside
+//! it, and carry what the gate sends the slow way.
+//!
+//! **Opening.** `k` (see [`proxy_ebpf::Route`]) is taken while the lane holds no byte. The
+//! own sockets' sequence numbers change by this thread alone, so they may be read one after
+//! the other.
+//!
+//! **When.** The steps cost some tens of microseconds, so a tunnel that is over after a few
+//! messages should not pay for them: the first is taken at the second turn that finds bytes
+//! to move, the next after twice as many. A tunnel in bulk is hardly ever quiet by itself:
+//! from the [`HOLD_AFTER`]th turn on the lane towards an application that has unread bytes
+//! fetches no more until it has read them, for at most [`MOST_HELD`].
+
+use std::{future::Future as _, io, pin::Pin, sync::Arc, task::Context, time::Duration};
+
+use proxy_ebpf::{Form, Route};
+use tokio::{
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+use super::{
+    hop::{Excluded, Hop, State, Step},
+    kernel::{Enrolled, Kernel, LaneSlot, RouteGuard, Set},
+    meter::{Engine, Meter},
+};
+
+/// Turns after which a lane is held for a tunnel that is never quiet.
+const HOLD_AFTER: u32 = 8;
+
+/// First wait while a lane is held; the next ones are longer, up to sixteen times.
+const HOLD: Duration = Duration::from_millis(1);
+
+/// Longest that a lane is held. A reader that needs longer for what is queued is not sped up
+/// by another way to it.
+const MOST_HELD: Duration = Duration::from_millis(100);
+
+/// Turns before the next try after a hold that did not help.
+const AFTER_HOLDING: u32 = 4096;
+
+/// Most turns between two looks at an application that has yet to read something.
+const MOST_BETWEEN: u32 = 256;
+
+/// How long an application that was enrolled may leave bytes unread before it is let go.
+const STALLED: Duration = Duration::from_millis(200);
+
+/// Send buffer of our socket in a half bypass, bytes as SO_SNDBUFFORCE takes them (the
+/// kernel doubles it). What an application sends at once has to fit: it must not wait for a
+/// socket that it does not know. It also is the budget of this direction.
+const SEND_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// The two directions of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToUpstream = 0,
+    ToDownstream = 1,
+}
+
+/// Local bypass of one tunnel.
+#[derive(Debug)]
+pub(crate) struct Bypass {
+    kernel: Arc<Kernel>,
+    /// Downstream, upstream.
+    hops: [Hop; 2],
+    open: [Option<Open>; 2],
+    turns: u32,
+    next_turn: u32,
+    /// Lanes that fetch no more: towards the server, towards the client.
+    holds: [bool; 2],
+    held: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    over: bool,
+}
+
+/// A direction that bypasses.
+#[derive(Debug)]
+struct Open {
+    slot: Arc<LaneSlot>,
+    _route: RouteGuard,
+    _target: Option<Enrolled>,
+}
+
+impl Direction {
+    /// The sending hop and the receiving one.
+    fn ends(self) -> (usize, usize) {
+        match self {
+            Direction::ToUpstream => (0, 1),
+            Direction::ToDownstream => (1, 0),
+        }
+    }
+}
+
+impl Bypass {
+    /// `None` where there is nothing to bypass: no hop is allowed to.
+    pub(crate) fn new(
+        kernel: Arc<Kernel>,
+        downstream: (&TcpStream, bool),
+        upstream: (&TcpStream, bool),
+    ) -> io::Result<Option<Self>> {
+        let hops = [Hop::new(downstream.0, downstream.1)?, Hop::new(upstream.0, upstream.1)?];
+        if hops.iter().all(|hop| matches!(hop.state(), State::Excluded(_))) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            kernel,
+            hops,
+            open: [None, None],
+            turns: 0,
+            next_turn: 2,
+            holds: [false; 2],
+            held: Duration::ZERO,
+            timer: None,
+            over: false,
+        }))
+    }
+
+    /// To be called before each turn of the lanes. `idle` says of each direction (towards
+    /// the server, towards the client) whether its lane holds nothing and may bypass.
+    /// Returns which lanes may fetch more.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        sockets: [&TcpStream; 2],
+        idle: [bool; 2],
+        meters: [&Meter; 2],
+    ) -> [bool; 2] {
+        if self.over {
+            return [true; 2];
+        }
+        let fired = match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx).is_ready(),
+            None => false,
+        };
+        if fired {
+            self.timer = None;
+            if self.holds == [false; 2] {
+                self.let_go();
+            }
+        }
+        self.turns = self.turns.saturating_add(1);
+        let due = match self.holds {
+            [false, false] => self.turns >= self.next_turn,
+            _ => fired,
+        };
+        if due {
+            let step = self.attempt(sockets, idle, meters).unwrap_or_else(|error| {
+                tracing::debug!(%error, "local bypass");
+                self.over = true;
+                Step::Done
+            });
+            self.after(cx, step);
+        }
+        self.holds.map(|hold| !hold)
+    }
+
+    /// What comes after a try.
+    fn after(&mut self, cx: &mut Context<'_>, step: Step) {
+        let waits = self.hops.iter().any(|hop| matches!(hop.state(), State::Entered { .. }));
+        self.over |= self.open.iter().all(Option::is_some)
+            || self.hops.iter().all(|hop| matches!(hop.state(), State::Excluded(_)));
+        if self.over {
+            self.holds = [false; 2];
+            self.timer = None;
+            return;
+        }
+        if self.holds != [false; 2] {
+            if self.held < MOST_HELD {
+                let wait = self.held.clamp(HOLD, 16 * HOLD);
+                self.held += wait;
+                self.start_timer(cx, wait);
+                return;
+            }
+            self.holds = [false; 2];
+            self.held = Duration::ZERO;
+            self.next_turn = self.turns.saturating_add(AFTER_HOLDING);
+            return;
+        }
+        self.held = Duration::ZERO;
+        // A step that was taken: the next one soon.
+        self.next_turn = match step {
+            Step::Done => self.turns + 1,
+            Step::NotRead => self.turns + (self.turns / 2).clamp(1, MOST_BETWEEN),
+            Step::NotQuiet => self.turns + self.turns.clamp(1, HOLD_AFTER),
+        };
+        if waits && self.timer.is_none() {
+            self.start_timer(cx, STALLED);
+        }
+    }
+
+    fn start_timer(&mut self, cx: &mut Context<'_>, time: Duration) {
+        let mut timer = Box::pin(sleep(time));
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        self.timer = Some(timer);
+    }
+
+    fn let_go(&mut self) {
+        for hop in &mut self.hops {
+            if let Err(error) = hop.release_if_stalled(&self.kernel) {
+                tracing::debug!(%error, "local bypass");
+            }
+        }
+        for (hop, open) in self.hops.iter().zip(&mut self.open) {
+            // What it sends goes by TCP now.
+            if matches!(hop.state(), State::Excluded(_)) && open.take().is_some() {
+                tracing::debug!("an application was let go");
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        sockets: [&TcpStream; 2],
+        idle: [bool; 2],
+        meters: [&Meter; 2],
+    ) -> io::Result<Step> {
+        let mut step = Step::Done;
+        let pass = self.kernel.needs_pass();
+        let both = !self.hops.iter().any(|hop| matches!(hop.state(), State::Excluded(_)));
+        let mut holds = [false; 2];
+        for (hop, hold) in
+            self.hops.iter_mut().zip([Direction::ToDownstream, Direction::ToUpstream])
+        {
+            let taken = hop.advance(&self.kernel, pass, both)?;
+            step = step.max(taken);
+            holds[hold as usize] = taken == Step::NotQuiet && self.turns >= HOLD_AFTER;
+        }
+        for direction in [Direction::ToUpstream, Direction::ToDownstream] {
+            let at = direction as usize;
+            if self.open[at].is_some() {
+                continue;
+            }
+            if idle[at] {
+                self.open[at] = self.open(direction, sockets, meters[at])?;
+            } else {
+                holds[at] |= self.form(direction).is_some();
+            }
+        }
+        self.holds = holds;
+        Ok(step)
+    }
+
+    /// How a direction can be moved as things stand.
+    fn form(&self, direction: Direction) -> Option<Form> {
+        let (from, to) = direction.ends();
+        match (self.hops[from].state(), self.hops[to].state()) {
+            (from, State::Ready) if from.sends() => Some(Form::Bypass),
+            (from, State::Excluded(_)) if from.sends() => Some(Form::HalfBypass),
+            _ => None,
+        }
+    }
+
+    /// Opens a direction whose applications are ready, and whose lane holds nothing.
+    fn open(
+        &self,
+        direction: Direction,
+        sockets: [&TcpStream; 2],
+        meter: &Meter,
+    ) -> io::Result<Option<Open>> {
+        let Some(form) = self.form(direction) else { return Ok(None) };
+        let (from, to) = direction.ends();
+        let (sender, receiver) = (&self.hops[from], &self.hops[to]);
+        let Some(slot) = meter.slot(&self.kernel) else { return Ok(None) };
+        let target = match form {
+            Form::HalfBypass => {
+                let socket = sockets[to];
+                // Without privilege for more than net.core.wmem_max: as much as that.
+                if super::socket::force_send_buffer(socket, SEND_BUFFER_BYTES).is_err() {
+                    let _ = rustix::net::sockopt::set_socket_send_buffer_size(
+                        socket,
+                        SEND_BUFFER_BYTES,
+                    );
+                }
+                Some(self.kernel.enroll(Set::Targets, socket)?)
+            }
+            _ => None,
+        };
+        let (near, far) = (sender.look(&self.kernel)?, receiver.look(&self.kernel)?);
+        if near.own.address == 0 || far.own.address == 0 {
+            return Ok(None);
+        }
+        let moved = slot.moved_bytes() as u32;
+        let (address, k) = match form {
+            Form::HalfBypass => {
+                let arrived = far.own.write_seq.wrapping_sub(moved);
+                (far.own.address, near.own.copied_seq.wrapping_sub(arrived))
+            }
+            _ => (receiver.application(), near.own.copied_seq.wrapping_sub(far.own.write_seq)),
+        };
+        let route = Route {
+            target: receiver.key(),
+            receiver: address,
+            sender: sender.application(),
+            form: form as u32,
+            lane: slot.index(),
+            k,
+            budget_bytes: 0,
+        };
+        let route = self.kernel.route(route)?;
+        slot.set_open(true);
+        let engine = match form {
+            Form::HalfBypass => Engine::HalfBypass,
+            _ => Engine::Bypass,
+        };
+        meter.show_kernel(Some(engine));
+        Ok(Some(Open { slot, _route: route, _target: target }))
+    }
+
+    /// Why a hop stays out, for `/tunnels`.
+    pub(crate) fn excluded(&self) -> [Option<Excluded>; 2] {
+        [0, 1].map(|at| match self.hops[at].state() {
+            State::Excluded(excluded) => Some(excluded),
+            _ => None,
+        })
+    }
+}
+
+impl Drop for Bypass {
+    fn drop(&mut self) {
+        // Before the routes go: a redirect that is decided now still finds its receiver.
+        for open in self.open.iter().flatten() {
+            open.slot.set_open(false);
+        }
+    }
+}
