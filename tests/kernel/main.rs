@@ -9,6 +9,7 @@
 mod leftovers;
 mod log;
 mod machine;
+mod random_traffic;
 mod sockets;
 mod tunnel;
 mod unavailable;

@@ -13,6 +13,7 @@
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
 //! * engines that this machine has: [`engine`]
+//! * many tunnels at once, at random: [`traffic`]
 //! * HTTP/2 by hand: [`h2_frames`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
 //! * programs as peers: [`nginx`], [`curl`]
@@ -33,6 +34,7 @@ pub mod origin;
 pub mod pattern;
 pub mod process;
 pub mod proxy;
+pub mod traffic;
 pub mod tunnel;
 pub mod websocket;
 pub mod wire;
