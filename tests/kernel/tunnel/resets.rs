@@ -1,6 +1,7 @@
 //! RST: passed on, behind the bytes that came before it.
 
 use mantra_macros::req_test;
+use rustix::process::Signal;
 use underpass_tests::{Bed, End, Engine, Plan, Tunnel, Wire, eventually, over_all_engines};
 
 use super::{MEGABYTE, cases};
@@ -12,6 +13,7 @@ over_all_engines!(
     bytes_before_a_reset_of_the_server_arrive,
     a_reset_behind_a_half_close_is_passed_on,
     a_reset_ends_a_tunnel_whose_reader_sleeps,
+    a_reset_that_crosses_bytes_is_no_clean_end,
 );
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
@@ -105,4 +107,33 @@ async fn a_reset_ends_a_tunnel_whose_reader_sleeps(engine: Engine) {
             got += piece.len() as u64;
         }
     }
+}
+
+/// Whoever writes to a connection that was reset learns of it, and a read behind that finds
+/// a clean end, which must not be passed on. The proxy is stopped meanwhile, so that it
+/// finds the reset and the bytes at the same moment.
+#[req_test("REQ-TUN-001", "REQ-TUN-002")]
+async fn a_reset_that_crosses_bytes_is_no_clean_end(engine: Engine) {
+    for (bed, way) in cases(&Bed::all()) {
+        for server_resets in [true, false] {
+            let Tunnel { client, server, origin: _origin, proxy } =
+                Plan::new(bed, way, engine).open_settled().await;
+            let (mut from, mut to) =
+                if server_resets { (server, client) } else { (client, server) };
+            from.send("x").await;
+            to.expect("x").await;
+            proxy.signal(Signal::STOP);
+            eventually("the proxy to stop", async || is_stopped(proxy.pid())).await;
+            from.reset();
+            to.send("crossing").await;
+            proxy.signal(Signal::CONT);
+            assert_eq!(to.expect_end().await, End::Reset);
+            proxy.until_tunnels(0).await;
+        }
+    }
+}
+
+fn is_stopped(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("stat");
+    status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
