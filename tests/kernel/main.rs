@@ -6,6 +6,7 @@
 //! `tunnel/` holds the law of tunnels over every engine, those of userspace included, with
 //! peers on this host and on others.
 
+mod applications;
 mod leftovers;
 mod log;
 mod machine;

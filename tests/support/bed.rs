@@ -16,6 +16,7 @@ use crate::{
     netns::{self, Namespace},
     origin::Origin,
     proxy::{Proxy, ProxyBuilder},
+    skip,
     tunnel::{Tunnel, Way},
     wire::Wire,
 };
@@ -70,7 +71,7 @@ impl Bed {
 
     /// One, or a line that says why it is skipped.
     pub fn here(topology: Topology) -> Option<Bed> {
-        Bed::new(topology).map_err(|why| eprintln!("skipped: {topology:?}: {why}")).ok()
+        Bed::new(topology).map_err(|why| skip::say(&format!("{topology:?}: {why}"))).ok()
     }
 
     /// Makes its namespaces.
@@ -159,6 +160,23 @@ impl Bed {
             (Engine::Kernel, _) | (Engine::Bypass, Topology::RemoteBoth) => Some(["kernel"; 2]),
             (Engine::Bypass, Topology::RemoteClient) => Some(["kernel", "half_bypass"]),
             (Engine::Bypass, _) => Some(["bypass"; 2]),
+        }
+    }
+
+    /// Waits until the only tunnel is moved by what is to move it.
+    pub async fn settled(&self, engine: Engine, proxy: &Proxy) {
+        let Some(expected) = self.engines(engine) else { return };
+        let begin = Instant::now();
+        loop {
+            let rows = proxy.tunnels().await;
+            let moved = rows.first().map(|row| &row["engine"]);
+            let names = ["to_upstream", "to_downstream"]
+                .map(|way| moved.and_then(|moved| moved[way]["name"].as_str()));
+            if names == expected.map(Some) {
+                return;
+            }
+            assert!(begin.elapsed() < BOUND, "not moved by {expected:?} but by {moved:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
@@ -251,19 +269,7 @@ impl<'a> Plan<'a> {
 
     /// Waits until the only tunnel is moved by what is to move it.
     pub async fn settled(&self, proxy: &Proxy) {
-        let Some(expected) = self.bed.engines(self.engine) else { return };
-        let begin = Instant::now();
-        loop {
-            let rows = proxy.tunnels().await;
-            let engine = rows.first().map(|row| &row["engine"]);
-            let names = ["to_upstream", "to_downstream"]
-                .map(|way| engine.and_then(|engine| engine[way]["name"].as_str()));
-            if names == expected.map(Some) {
-                return;
-            }
-            assert!(begin.elapsed() < BOUND, "not moved by {expected:?} but by {engine:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.bed.settled(self.engine, proxy).await;
     }
 
     fn builder(&self, origin: &Origin) -> ProxyBuilder {

@@ -16,6 +16,7 @@ use crate::{
     clock::BOUND,
     matrix::Engine,
     proxy::{binary, run},
+    skip,
 };
 
 /// Whether tests with this engine can run here; if not, says so.
@@ -23,7 +24,7 @@ pub fn ready(engine: Engine) -> bool {
     match engine_available(engine) {
         Ok(()) => true,
         Err(reason) => {
-            eprintln!("skipped: engine {engine}: {reason}");
+            skip::say(&format!("engine {engine}: {reason}"));
             false
         }
     }

@@ -14,11 +14,13 @@
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
 //! * engines that this machine has: [`engine`]
 //! * many tunnels at once, at random: [`traffic`]
+//! * what cannot run here says so: [`skip`]
 //! * HTTP/2 by hand: [`h2_frames`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
-//! * programs as peers: [`nginx`], [`curl`]
+//! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]
 //! * the same test over versions and engines: [`matrix`]
 
+pub mod apps;
 pub mod bed;
 pub mod client;
 pub mod clock;
@@ -34,6 +36,7 @@ pub mod origin;
 pub mod pattern;
 pub mod process;
 pub mod proxy;
+pub mod skip;
 pub mod traffic;
 pub mod tunnel;
 pub mod websocket;

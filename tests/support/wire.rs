@@ -241,14 +241,14 @@ impl Wire {
     /// Sends `send` bytes of the pattern, then FIN if `fin`, while it reads and checks
     /// `receive` bytes.
     pub async fn exchange_pattern(&mut self, send: u64, fin: bool, receive: u64) {
-        self.exchange_stretch(0..send, fin, receive).await;
+        self.exchange_stretch(0..send, fin, 0..receive).await;
     }
 
-    /// The same where what comes before `send` has been sent already.
-    pub async fn exchange_stretch(&mut self, send: Range<u64>, fin: bool, receive: u64) {
+    /// The same where what comes before has been sent and received already.
+    pub async fn exchange_stretch(&mut self, send: Range<u64>, fin: bool, receive: Range<u64>) {
         let label = self.label;
-        let had = self.buffer.len().min(receive as usize);
-        pattern::check(0, &self.buffer.split_to(had));
+        let had = self.buffer.len().min((receive.end - receive.start) as usize);
+        pattern::check(receive.start, &self.buffer.split_to(had));
         let (mut reader, mut writer) = self.stream.split();
         let sending = async {
             let mut sent = send.start;
@@ -263,13 +263,14 @@ impl Wire {
         };
         let receiving = async {
             let mut chunk = vec![0; 256 * 1024];
-            let mut got = had as u64;
-            while got < receive {
-                let room = chunk.len().min((receive - got) as usize);
+            let end = receive.end;
+            let mut got = receive.start + had as u64;
+            while got < end {
+                let room = chunk.len().min((end - got) as usize);
                 let read = within(BOUND, "more of the pattern", reader.read(&mut chunk[..room]))
                     .await
-                    .unwrap_or_else(|e| panic!("{label}: after {got} of {receive} bytes: {e}"));
-                assert_ne!(read, 0, "{label}: ended after {got} of {receive} bytes");
+                    .unwrap_or_else(|e| panic!("{label}: after {got} of {end} bytes: {e}"));
+                assert_ne!(read, 0, "{label}: ended after {got} of {end} bytes");
                 pattern::check(got, &chunk[..read]);
                 got += read as u64;
             }

@@ -86,7 +86,7 @@ async fn stalls(proxy: u32, mut from: Wire, mut to: Wire, most: u64) {
     assert!(sent + more <= most, "{} bytes were taken in the end: over {most}", sent + more);
     // And when the reader wakes up, everything is there, and the tunnel goes on.
     let all = sent + more;
-    tokio::join!(from.exchange_stretch(all..all + MEGABYTE, true, 0), async {
+    tokio::join!(from.exchange_stretch(all..all + MEGABYTE, true, 0..0), async {
         to.check_pattern(0, all + MEGABYTE).await;
         to.expect_fin().await;
     });
