@@ -63,7 +63,7 @@ pub fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
     let only = Only::parse(options.only.as_deref().unwrap_or_default())?;
     let program = underpass(settings)?;
     let way = Way::of(&program);
-    let seconds = options.seconds.unwrap_or(settings.size(0.6, 0.2));
+    let seconds = options.seconds.unwrap_or(settings.size(0.5, 0.2));
     let mut bench = Bench {
         rounds: options.rounds.unwrap_or(settings.size(3, 1)).max(1),
         time: Duration::try_from_secs_f64(seconds).context("--seconds")?,
@@ -84,6 +84,11 @@ pub fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
         "CPU: of all who take part, peers and the kernel's threads included; `machine` is busy \
          time of all CPUs, whoever used it\n"
     );
+    println!(
+        "Linux {}, congestion control {}\n",
+        setting("kernel/osrelease"),
+        setting("net/ipv4/tcp_congestion_control")
+    );
     for topology in Topology::ALL {
         if !bench.only.topology(topology) {
             continue;
@@ -95,6 +100,11 @@ pub fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
     }
     bench.report.verdict();
     Ok(())
+}
+
+fn setting(key: &str) -> String {
+    let value = std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap_or_default();
+    value.trim().to_owned()
 }
 
 struct Bench {

@@ -92,6 +92,7 @@ impl Report {
             "best engine",
             "/ best",
             "/ haproxy",
+            "/ haproxy-splice",
             "/ nginx",
             "",
         ]);
@@ -112,6 +113,7 @@ impl Report {
                         verdict.best.map_or_else(String::new, |(name, _)| name.into()),
                         ratio(verdict.best.map(|(_, ratio)| ratio)),
                         ratio(verdict.haproxy),
+                        ratio(verdict.haproxy_splice),
                         ratio(verdict.nginx),
                         if verdict.holds() { "" } else { "<" }.into(),
                     ]);
