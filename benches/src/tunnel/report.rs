@@ -79,7 +79,9 @@ impl Report {
                 .filter(|(of, ..)| *of == topology)
                 .map(|(_, load, rows)| (*load, rows.as_slice()))
                 .collect();
-            let costs = cells.iter().filter(|(load, _)| !matches!(load, Load::Idle(_)));
+            // Idle tunnels use none, and of a mix nobody can say which part of it is whose.
+            let costs =
+                cells.iter().filter(|(load, _)| !matches!(load, Load::Idle(_) | Load::Mixed(_)));
             let costs = costs.map(|&(load, rows)| (load, rows, Metric::Cpu));
             let main = cells.iter().map(|&(load, rows)| (load, rows, Metric::of(load)[0]));
             for columns in [main.collect::<Vec<_>>(), costs.collect()] {
