@@ -6,6 +6,7 @@
 //!
 //! - [`origin`] answers, [`load`] and [`client`] ask, [`server`] starts what stands between.
 //! - [`process`] reads what the kernel knows of a process, [`counting`] what the heap does.
+//! - [`tunnel`] is what tunnels are measured with, between network namespaces too.
 //! - [`run`] holds one file per measurement, [`stats`] turns samples into tables.
 //!
 //! Implements: REQ-CTRL-003
@@ -18,3 +19,4 @@ pub mod process;
 pub mod run;
 pub mod server;
 pub mod stats;
+pub mod tunnel;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use underpass_benches::{counting, origin, run};
+use underpass_benches::{counting, origin, run, tunnel};
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
@@ -28,6 +28,22 @@ struct Args {
     /// The proxy [default: `underpass` beside this binary]
     #[arg(long, value_name = "PATH")]
     proxy: Option<PathBuf>,
+
+    /// tunnel: only these cells, for example topology=remote,load=pingpong64,engine=auto|haproxy
+    #[arg(long, value_name = "KEY=NAME|NAME,…")]
+    only: Option<String>,
+
+    /// tunnel: every measurement as a line of JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// tunnel: rounds [default: 3, quick 1]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+
+    /// tunnel: seconds of one measurement [default: 0.6, quick 0.2]
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -42,9 +58,17 @@ enum Name {
     Peers,
     /// All of the above, in this order
     All,
+    /// Tunnels by every engine beside HAProxy and nginx, between network namespaces too
+    Tunnel,
     /// The origin alone, until standard input ends (what the others start)
     #[value(hide = true)]
     Origin,
+    /// The server end of the tunnels, ditto
+    #[value(hide = true)]
+    TunnelServer,
+    /// The client end of the tunnels, ditto
+    #[value(hide = true)]
+    TunnelClient,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -61,7 +85,14 @@ fn main() -> anyhow::Result<()> {
             run::peers::run(&settings)?;
             run::allocs::run(&settings)
         }
+        Name::Tunnel => {
+            let Args { only, json, rounds, seconds, .. } = args;
+            let options = run::tunnel::Options { only, json, rounds, seconds };
+            run::tunnel::run(&settings, &options)
+        }
         Name::Origin => serve_origin(),
+        Name::TunnelServer => tunnel::serve(),
+        Name::TunnelClient => tunnel::ask(),
     }
 }
 

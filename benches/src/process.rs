@@ -79,6 +79,23 @@ pub fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
+/// CPU time of the kernel's own threads that there are now: those that kthreadd (process
+/// 2) has made. The first figure of `schedstat` is the time on a CPU in nanoseconds.
+pub fn kernel_threads() -> Duration {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let time = |pid: u32| {
+        let stat = read(pid, "stat").ok()?;
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+        if parent != "2" {
+            return None;
+        }
+        let times = read(pid, "schedstat").ok()?;
+        Some(Duration::from_nanos(times.split_whitespace().next()?.parse().ok()?))
+    };
+    pids.filter_map(time).sum()
+}
+
 fn read(pid: u32, file: &str) -> anyhow::Result<String> {
     let path = format!("/proc/{pid}/{file}");
     fs::read_to_string(&path).with_context(|| format!("reading {path}"))

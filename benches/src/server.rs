@@ -49,15 +49,7 @@ impl Server {
     /// # Errors
     /// If it is not built or does not start.
     pub fn underpass(settings: &Settings, origin: SocketAddr) -> anyhow::Result<Self> {
-        let beside = std::env::current_exe()?.with_file_name("underpass");
-        let binary = settings.proxy.clone().unwrap_or(beside);
-        if !binary.exists() {
-            bail!(
-                "{} is missing: `cargo build --release -p underpass` makes it, --proxy names another",
-                binary.display()
-            );
-        }
-        let mut command = Command::new(binary);
+        let mut command = Command::new(underpass(settings)?);
         command
             .args(["reverse", "--listen", "127.0.0.1:0", "--workers", "1", "--access-log", "off"])
             .args(["--drain-timeout", "1s", "--to", &format!("http://{origin}")])
@@ -117,6 +109,22 @@ impl Server {
         server.address = address.1.parse()?;
         Ok(server)
     }
+}
+
+/// The proxy's binary.
+///
+/// # Errors
+/// If it is not built.
+pub fn underpass(settings: &Settings) -> anyhow::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("underpass");
+    let binary = settings.proxy.clone().unwrap_or(beside);
+    if !binary.exists() {
+        bail!(
+            "{} is missing: `cargo build --release -p underpass` makes it, --proxy names another",
+            binary.display()
+        );
+    }
+    Ok(binary)
 }
 
 impl Drop for Server {

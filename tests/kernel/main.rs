@@ -2,9 +2,15 @@
 //!
 //! They need CAP_BPF and CAP_NET_ADMIN, and an object to load. A skip has to justify
 //! itself (see `machine`): on a machine that has it all, there is none.
+//!
+//! `tunnel/` holds the law of tunnels over every engine, those of userspace included, with
+//! peers on this host and on others.
 
+mod applications;
 mod leftovers;
 mod log;
 mod machine;
+mod random_traffic;
 mod sockets;
+mod tunnel;
 mod unavailable;

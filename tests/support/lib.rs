@@ -11,28 +11,38 @@
 //!
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
-//! * an open tunnel: [`tunnel`]
+//! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
+//! * engines that this machine has: [`engine`]
+//! * many tunnels at once, at random: [`traffic`]
+//! * what cannot run here says so: [`skip`]
 //! * HTTP/2 by hand: [`h2_frames`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
-//! * programs as peers: [`nginx`], [`curl`]
+//! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]
 //! * the same test over versions and engines: [`matrix`]
 
+pub mod apps;
+pub mod bed;
 pub mod client;
 pub mod clock;
 pub mod curl;
+pub mod engine;
 pub mod h2_frames;
 pub mod matrix;
 pub mod message;
 pub mod metrics;
+pub mod netns;
 pub mod nginx;
 pub mod origin;
 pub mod pattern;
 pub mod process;
 pub mod proxy;
+pub mod skip;
+pub mod traffic;
 pub mod tunnel;
 pub mod websocket;
 pub mod wire;
 
+pub use bed::{Bed, Plan};
 pub use client::{BodySender, HttpClient, OutBody, bytes_from, collect};
 pub use clock::{eventually, within};
 pub use matrix::{Engine, Version};

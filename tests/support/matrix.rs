@@ -3,6 +3,11 @@
 //! `over_versions!(name)` beside `async fn name(version: Version)` makes the tests
 //! `name::h1` and `name::h2`; `over_engines!` likewise. A requirement's test keeps its name
 //! this way, and a failure says which way failed.
+//!
+//! `over_engines!` is for what every machine can run; `over_all_engines!` adds the kernel's
+//! engines, which need privilege, and says where it skips one ([`engine::ready`]).
+//!
+//! [`engine::ready`]: crate::engine::ready
 
 use std::fmt;
 
@@ -15,7 +20,7 @@ pub enum Version {
     H2,
 }
 
-/// Value of `--splice`.
+/// Value of `--splice`, and whether local applications are enrolled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// splice(2) through a pipe.
@@ -24,22 +29,40 @@ pub enum Engine {
     Copy,
     /// The proxy's own choice.
     Auto,
+    /// In the kernel, touching the proxy's own sockets only.
+    Kernel,
+    /// In the kernel, past the proxy where a peer is an application on this host.
+    Bypass,
 }
 
 impl Engine {
-    /// As the command line spells it.
+    /// All of them, the oracle first.
+    pub const ALL: [Engine; 5] =
+        [Engine::Copy, Engine::Pipe, Engine::Auto, Engine::Kernel, Engine::Bypass];
+
+    /// The value of `--splice`.
     pub fn flag(self) -> &'static str {
         match self {
             Engine::Pipe => "pipe",
             Engine::Copy => "copy",
             Engine::Auto => "auto",
+            Engine::Kernel | Engine::Bypass => "kernel",
         }
+    }
+
+    /// All that the command line says about it.
+    pub fn args(self) -> Vec<&'static str> {
+        let local: &[&str] = if self == Engine::Bypass { &["--local-bypass"] } else { &[] };
+        [&["--splice", self.flag()], local].concat()
     }
 }
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.flag())
+        f.write_str(match self {
+            Engine::Bypass => "bypass",
+            engine => engine.flag(),
+        })
     }
 }
 
@@ -76,6 +99,28 @@ macro_rules! over_engines {
             #[tokio::test]
             async fn auto() {
                 super::$name($crate::Engine::Auto).await
+            }
+        }
+    )+};
+}
+
+/// Makes `name::copy`, `name::pipe`, `name::auto`, `name::kernel` and `name::bypass` of
+/// `async fn name(Engine)`. Tasks run on two threads, so that peers are truly at work at the
+/// same time. An engine that this machine lacks is skipped, and says so.
+#[macro_export]
+macro_rules! over_all_engines {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            $crate::over_all_engines! {
+                @one $name copy Copy, pipe Pipe, auto Auto, kernel Kernel, bypass Bypass
+            }
+        }
+    )+};
+    (@one $name:ident $($test:ident $engine:ident),+) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            if $crate::engine::ready($crate::Engine::$engine) {
+                super::$name($crate::Engine::$engine).await
             }
         }
     )+};

@@ -45,6 +45,11 @@ impl Origin {
         Self { listener: TcpListener::from_std(socket.into()).expect("listener") }
     }
 
+    /// Takes over a listener, which has to be nonblocking.
+    pub fn over(listener: std::net::TcpListener) -> Self {
+        Self { listener: TcpListener::from_std(listener).expect("listener") }
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.listener.local_addr().expect("origin address")

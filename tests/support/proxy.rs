@@ -104,9 +104,25 @@ impl ProxyBuilder {
         self.args(["--limit".to_owned(), format!("{key}={value}")])
     }
 
-    /// `--splice ENGINE`
+    /// `--splice ENGINE`, with `--local-bypass` where it belongs to it.
     pub fn splice(self, engine: crate::Engine) -> Self {
-        self.args(["--splice", engine.flag()])
+        self.args(engine.args())
+    }
+
+    /// Another address than 127.0.0.1:0 for the listener of a quick command.
+    pub fn listen(self, address: SocketAddr) -> Self {
+        self.instead("--listen", address)
+    }
+
+    /// Another address than 127.0.0.1:0 for the admin endpoint of a quick command.
+    pub fn admin(self, address: SocketAddr) -> Self {
+        self.instead("--admin", address)
+    }
+
+    fn instead(mut self, flag: &str, address: SocketAddr) -> Self {
+        let at = self.args.iter().position(|arg| arg == flag).expect("a quick command");
+        self.args[at + 1] = address.to_string();
+        self
     }
 
     /// Starts it and waits until it listens.

@@ -1,6 +1,8 @@
 //! Tunnels, opened both ways there are: Upgrade through a reverse proxy, CONNECT through a
 //! forward proxy. What comes after the head is the same for both.
 
+use std::net::SocketAddr;
+
 use crate::{
     matrix::Engine,
     origin::Origin,
@@ -40,15 +42,24 @@ impl Way {
 
     /// A proxy that can be asked for such a tunnel to this origin.
     pub fn proxy(self, origin: &Origin) -> ProxyBuilder {
+        self.proxy_to(origin.addr())
+    }
+
+    /// A proxy that can be asked for such a tunnel to this address.
+    pub fn proxy_to(self, address: SocketAddr) -> ProxyBuilder {
         match self {
-            Way::Upgrade => Proxy::reverse(origin.addr()),
+            Way::Upgrade => Proxy::reverse(address),
             Way::Connect => Proxy::forward(),
         }
     }
 
     /// The head that asks for it.
     pub fn request(self, origin: &Origin) -> String {
-        let authority = origin.addr();
+        self.request_to(origin.addr())
+    }
+
+    /// The head that asks for a tunnel to this address.
+    pub fn request_to(self, authority: SocketAddr) -> String {
         match self {
             Way::Upgrade => {
                 "GET /tunnel HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"

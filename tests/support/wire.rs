@@ -8,6 +8,7 @@ use std::{
     fmt::Write as _,
     io,
     net::SocketAddr,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,9 @@ use crate::{
     clock::{BOUND, STALL, within},
     pattern,
 };
+
+/// asm-generic/ioctls.h: TIOCOUTQ.
+const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
 
 /// How the other side ended the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,11 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// Wraps a connected stream of the standard library, which has to be nonblocking.
+    pub fn over(stream: std::net::TcpStream, label: &'static str) -> Self {
+        Self::new(TcpStream::from_std(stream).expect("stream"), label)
+    }
+
     /// Wraps an accepted or connected stream.
     pub fn new(stream: TcpStream, label: &'static str) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
@@ -52,16 +61,21 @@ impl Wire {
 
     /// Connects as a client.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = within(BOUND, "a connection to be accepted", TcpStream::connect(address))
-            .await
-            .unwrap_or_else(|e| panic!("connect to {address}: {e}"));
-        Self::new(stream, "client")
+        Self::connect_with(address, None).await
     }
 
     /// Connects as a client whose receive buffer is small, to stall a sender soon.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().expect("socket");
-        socket.set_recv_buffer_size(16 * 1024).expect("SO_RCVBUF");
+        Self::connect_with(address, Some(16 * 1024)).await
+    }
+
+    /// Connects as a client, with this receive buffer if one is named.
+    pub async fn connect_with(address: SocketAddr, receive: Option<usize>) -> Self {
+        let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() };
+        let socket = socket.expect("socket");
+        if let Some(bytes) = receive {
+            socket.set_recv_buffer_size(bytes as u32).expect("SO_RCVBUF");
+        }
         let stream = within(BOUND, "a connection to be accepted", socket.connect(address))
             .await
             .unwrap_or_else(|e| panic!("connect to {address}: {e}"));
@@ -128,6 +142,17 @@ impl Wire {
     /// Ends the connection with RST.
     pub fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+
+    /// Bytes that have been sent and are neither acknowledged nor gone another way
+    /// (SIOCOUTQ).
+    pub fn unacknowledged(&self) -> usize {
+        // SAFETY: SIOCOUTQ writes one int (tcp(7)).
+        let queued = unsafe {
+            let question = rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new();
+            rustix::ioctl::ioctl(&self.stream, question)
+        };
+        queued.expect("SIOCOUTQ") as usize
     }
 
     /// Takes the stream out; fails if bytes had been read that nobody asked for.
@@ -216,14 +241,19 @@ impl Wire {
     /// Sends `send` bytes of the pattern, then FIN if `fin`, while it reads and checks
     /// `receive` bytes.
     pub async fn exchange_pattern(&mut self, send: u64, fin: bool, receive: u64) {
+        self.exchange_stretch(0..send, fin, 0..receive).await;
+    }
+
+    /// The same where what comes before has been sent and received already.
+    pub async fn exchange_stretch(&mut self, send: Range<u64>, fin: bool, receive: Range<u64>) {
         let label = self.label;
-        let had = self.buffer.len().min(receive as usize);
-        pattern::check(0, &self.buffer.split_to(had));
+        let had = self.buffer.len().min((receive.end - receive.start) as usize);
+        pattern::check(receive.start, &self.buffer.split_to(had));
         let (mut reader, mut writer) = self.stream.split();
         let sending = async {
-            let mut sent = 0;
-            while sent < send {
-                let piece = pattern::at(sent, send - sent);
+            let mut sent = send.start;
+            while sent < send.end {
+                let piece = pattern::at(sent, send.end - sent);
                 let wrote = within(BOUND, "room to send", writer.write(piece)).await;
                 sent += wrote.unwrap_or_else(|e| panic!("{label}: after {sent} bytes: {e}")) as u64;
             }
@@ -233,13 +263,14 @@ impl Wire {
         };
         let receiving = async {
             let mut chunk = vec![0; 256 * 1024];
-            let mut got = had as u64;
-            while got < receive {
-                let room = chunk.len().min((receive - got) as usize);
+            let end = receive.end;
+            let mut got = receive.start + had as u64;
+            while got < end {
+                let room = chunk.len().min((end - got) as usize);
                 let read = within(BOUND, "more of the pattern", reader.read(&mut chunk[..room]))
                     .await
-                    .unwrap_or_else(|e| panic!("{label}: after {got} of {receive} bytes: {e}"));
-                assert_ne!(read, 0, "{label}: ended after {got} of {receive} bytes");
+                    .unwrap_or_else(|e| panic!("{label}: after {got} of {end} bytes: {e}"));
+                assert_ne!(read, 0, "{label}: ended after {got} of {end} bytes");
                 pattern::check(got, &chunk[..read]);
                 got += read as u64;
             }

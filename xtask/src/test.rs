@@ -14,10 +14,13 @@ use crate::{
 };
 
 /// Programs that some tests put beside or behind the proxy.
-const PEERS: [(&str, &str); 3] = [
+const PEERS: [(&str, &str); 6] = [
     ("curl", "tests with curl as the client"),
     ("nginx", "tests with nginx as the origin"),
     ("haproxy", "comparisons with HAProxy"),
+    ("node", "tests with Node as an end of a tunnel"),
+    ("python3", "tests with Python as an end of a tunnel"),
+    ("java", "tests with Java as an end of a tunnel"),
 ];
 
 /// Builds what the tests use, and runs them.

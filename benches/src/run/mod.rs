@@ -7,6 +7,7 @@ pub mod allocs;
 pub mod peers;
 pub mod rss;
 pub mod ttfb;
+pub mod tunnel;
 
 /// What the command line said.
 #[derive(Debug, Clone)]

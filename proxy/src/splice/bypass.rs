@@ -23,9 +23,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::anchor::Anchors;
 use super::{
     hop::{Excluded, Hop, State, Step},
-    kernel::{Enrolled, Kernel, LaneSlot, RouteGuard, Set},
+    kernel::{Kernel, LaneSlot, RouteGuard},
     meter::{Engine, Meter},
 };
 
@@ -47,11 +48,6 @@ const MOST_BETWEEN: u32 = 256;
 
 /// How long an application that was enrolled may leave bytes unread before it is let go.
 const STALLED: Duration = Duration::from_millis(200);
-
-/// Send buffer of our socket in a half bypass, bytes as SO_SNDBUFFORCE takes them (the
-/// kernel doubles it). What an application sends at once has to fit: it must not wait for a
-/// socket that it does not know. It also is the budget of this direction.
-const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// The two directions of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +77,11 @@ pub(crate) struct Bypass {
 struct Open {
     slot: Arc<LaneSlot>,
     _route: RouteGuard,
-    _target: Option<Enrolled>,
 }
 
 impl Direction {
     /// The sending hop and the receiving one.
-    fn ends(self) -> (usize, usize) {
+    pub(super) fn ends(self) -> (usize, usize) {
         match self {
             Direction::ToUpstream => (0, 1),
             Direction::ToDownstream => (1, 0),
@@ -124,6 +119,7 @@ impl Bypass {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        anchors: &Anchors,
         sockets: [&TcpStream; 2],
         idle: [bool; 2],
         meters: [&Meter; 2],
@@ -147,7 +143,7 @@ impl Bypass {
             _ => fired,
         };
         if due {
-            let step = self.attempt(sockets, idle, meters).unwrap_or_else(|error| {
+            let step = self.attempt(anchors, sockets, idle, meters).unwrap_or_else(|error| {
                 tracing::debug!(%error, "local bypass");
                 self.over = true;
                 Step::Done
@@ -215,6 +211,7 @@ impl Bypass {
 
     fn attempt(
         &mut self,
+        anchors: &Anchors,
         sockets: [&TcpStream; 2],
         idle: [bool; 2],
         meters: [&Meter; 2],
@@ -236,7 +233,7 @@ impl Bypass {
                 continue;
             }
             if idle[at] {
-                self.open[at] = self.open(direction, sockets, meters[at])?;
+                self.open[at] = self.open(anchors, direction, sockets, meters[at])?;
             } else {
                 holds[at] |= self.form(direction).is_some();
             }
@@ -258,6 +255,7 @@ impl Bypass {
     /// Opens a direction whose applications are ready, and whose lane holds nothing.
     fn open(
         &self,
+        anchors: &Anchors,
         direction: Direction,
         sockets: [&TcpStream; 2],
         meter: &Meter,
@@ -266,20 +264,9 @@ impl Bypass {
         let (from, to) = direction.ends();
         let (sender, receiver) = (&self.hops[from], &self.hops[to]);
         let Some(slot) = meter.slot(&self.kernel) else { return Ok(None) };
-        let target = match form {
-            Form::HalfBypass => {
-                let socket = sockets[to];
-                // Without privilege for more than net.core.wmem_max: as much as that.
-                if super::socket::force_send_buffer(socket, SEND_BUFFER_BYTES).is_err() {
-                    let _ = rustix::net::sockopt::set_socket_send_buffer_size(
-                        socket,
-                        SEND_BUFFER_BYTES,
-                    );
-                }
-                Some(self.kernel.enroll(Set::Targets, socket)?)
-            }
-            _ => None,
-        };
+        if form == Form::HalfBypass {
+            anchors.hold(to, sockets[to])?;
+        }
         let (near, far) = (sender.look(&self.kernel)?, receiver.look(&self.kernel)?);
         if near.own.address == 0 || far.own.address == 0 {
             return Ok(None);
@@ -308,7 +295,14 @@ impl Bypass {
             _ => Engine::Bypass,
         };
         meter.show_kernel(Some(engine));
-        Ok(Some(Open { slot, _route: route, _target: target }))
+        Ok(Some(Open { slot, _route: route }))
+    }
+
+    /// Whether a direction is or may yet be opened.
+    pub(crate) fn claims(&self, direction: Direction) -> bool {
+        let (from, to) = direction.ends();
+        !matches!((self.hops[from].state(), self.hops[to].state()), (State::Excluded(_), _))
+            && (!self.over || self.open[direction as usize].is_some())
     }
 
     /// Why a hop stays out, for `/tunnels`.

@@ -20,6 +20,7 @@ use super::{
     meter::{Engine, Meter},
     picker::Picker,
     pipe, pipe_pool,
+    redirect::Redirect,
 };
 
 /// One direction.
@@ -32,6 +33,8 @@ pub(crate) struct Lane {
     passes_end: bool,
     /// Whether it may fetch more.
     fills: bool,
+    /// The kernel's share of the direction.
+    redirect: Option<Box<Redirect>>,
 }
 
 /// Why a lane could not go on, by the end that failed.
@@ -68,7 +71,7 @@ impl Lane {
         let (engine, why) = picker.engine();
         meter.show(engine, why);
         let held = if early.is_empty() { Held::Nothing } else { Held::Early(early) };
-        Self { held, stage: Stage::Moving, picker, passes_end: true, fills: true }
+        Self { held, stage: Stage::Moving, picker, passes_end: true, fills: true, redirect: None }
     }
 
     /// Whether all has been said, or the lane has failed.
@@ -78,13 +81,42 @@ impl Lane {
 
     /// Whether it holds no byte and more may come.
     pub(crate) fn is_idle(&self) -> bool {
-        let empty = match &self.held {
+        self.is_empty() && self.stage == Stage::Moving
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.held {
             Held::Nothing => true,
             Held::Early(bytes) => bytes.is_empty(),
             Held::Buffer(buffer) => buffer.is_empty(),
             Held::Pipe(pipe) => pipe.is_empty(),
-        };
-        empty && self.stage == Stage::Moving
+        }
+    }
+
+    /// From now on the kernel moves what it can; the lane has to be idle.
+    pub(crate) fn join(&mut self, redirect: Redirect) {
+        debug_assert!(self.is_idle() && self.redirect.is_none());
+        self.redirect = Some(Box::new(redirect));
+    }
+
+    /// The kernel's share of the direction.
+    pub(crate) fn redirect(&mut self) -> Option<&mut Redirect> {
+        self.redirect.as_deref_mut()
+    }
+
+    /// Gives up a redirect that has left.
+    fn tidy(&mut self) {
+        if self.redirect.as_ref().is_some_and(|redirect| redirect.has_left()) {
+            self.redirect = None;
+        }
+    }
+
+    /// Ready when the kernel has sent everything that it was given to redirect.
+    pub(crate) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.redirect {
+            Some(redirect) => redirect.poll_clear(cx),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
     /// Lets it fetch more, or only send what it holds. To be followed by a poll.
@@ -113,7 +145,12 @@ impl Lane {
         loop {
             let step = match self.stage {
                 Stage::Done => return Poll::Ready(Ok(())),
-                Stage::Ending => to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done),
+                Stage::Ending => match self.poll_clear(cx) {
+                    Poll::Ready(Ok(())) => {
+                        to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done)
+                    }
+                    other => other.map_err(Fault::To).map_ok(|()| Stage::Done),
+                },
                 Stage::Moving => self.poll_move(cx, from, to, meter, &mut turn),
             };
             match ready!(step) {
@@ -139,7 +176,11 @@ impl Lane {
         while let Some(sent) = ready!(self.poll_drain(cx, to)).map_err(Fault::To)? {
             meter.add(sent);
             *turn += sent;
+            if let Some(redirect) = &mut self.redirect {
+                redirect.wrote(sent);
+            }
         }
+        self.tidy();
         if *turn >= TURN_BYTES {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -147,9 +188,13 @@ impl Lane {
         if !self.fills {
             return Poll::Pending;
         }
-        let (engine, why) = self.picker.engine();
+        let (engine, why) = match self.redirect {
+            // What the program passed is where splice(2) does not look.
+            Some(_) => (Engine::Copy, None),
+            None => self.picker.engine(),
+        };
         let filled = ready!(self.poll_fill(cx, from, engine)).map_err(Fault::From)?;
-        if self.picker.engine() != (engine, why) {
+        if self.redirect.is_none() && self.picker.engine() != (engine, why) {
             let (engine, why) = self.picker.engine();
             meter.show(engine, why);
         }
@@ -166,6 +211,9 @@ impl Lane {
         cx: &mut Context<'_>,
         to: &T,
     ) -> Poll<io::Result<Option<usize>>> {
+        if !self.is_empty() {
+            ready!(self.poll_clear(cx))?;
+        }
         let sent = match &mut self.held {
             Held::Early(bytes) if !bytes.is_empty() => {
                 let n = ready!(to.poll_write(cx, bytes))?;

@@ -28,6 +28,7 @@
 //! is to be had (EMFILE, or the worker's budget is spent) a lane copies and asks again
 //! after [`RETRY_FILLS`] fills; where splice(2) itself is refused it copies for good.
 
+pub(crate) mod anchor;
 mod buffer;
 pub(crate) mod bypass;
 mod copy;
@@ -42,7 +43,9 @@ pub mod pipe_pool;
 pub mod probe;
 mod probe_kernel;
 mod probe_sockets;
+pub(crate) mod redirect;
 pub(crate) mod socket;
+pub(crate) mod tier;
 
 pub use buffer::in_use as buffers_in_use;
 pub use meter::{Engine, Why};

@@ -20,7 +20,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     drain,
     error::Side,
-    splice::{Endpoint, Fault, Lane, bypass::Bypass},
+    splice::{
+        Endpoint, Fault, Lane,
+        tier::{Parts, Tier},
+    },
 };
 
 use super::{End, FORCED_LINGER, RESET_LINGER, Settings, registry::Ticket};
@@ -53,7 +56,7 @@ pub(super) async fn run<D: Endpoint, U: Endpoint>(
         upstream,
         ticket,
         idle_timeout: settings.idle_timeout.min(NEVER),
-        bypass: bypass(downstream, upstream, &settings),
+        tier: tier(downstream, upstream, &settings),
     };
     relay.run(drain).await
 }
@@ -65,26 +68,21 @@ struct Relay<'a, D, U> {
     to_downstream: Lane,
     ticket: &'a Ticket,
     idle_timeout: Duration,
-    /// Boxed: few tunnels have one, and those only for a while.
-    bypass: Option<Box<Bypass>>,
+    tier: Option<Box<Tier>>,
 }
 
-/// Local bypass, where it is allowed and there is something to gain.
-fn bypass<D: Endpoint, U: Endpoint>(
+/// What the kernel can do for this tunnel, where there is anything.
+fn tier<D: Endpoint, U: Endpoint>(
     downstream: &D,
     upstream: &U,
     settings: &Settings,
-) -> Option<Box<Bypass>> {
+) -> Option<Box<Tier>> {
     let kernel = settings.kernel.clone()?;
-    let [client, server] = settings.local_bypass;
-    let (downstream, upstream) = (downstream.tcp()?, upstream.tcp()?);
-    match Bypass::new(kernel, (downstream, client), (upstream, server)) {
-        Ok(bypass) => bypass.map(Box::new),
-        Err(error) => {
-            tracing::debug!(%error, "local bypass");
-            None
-        }
-    }
+    let sockets = [downstream.tcp()?, upstream.tcp()?];
+    Tier::new(kernel, settings.mode, sockets, settings.local_bypass).unwrap_or_else(|error| {
+        tracing::debug!(%error, "the kernel tier of a tunnel");
+        None
+    })
 }
 
 /// An end that came from outside the connections.
@@ -137,7 +135,7 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
         let mut queue = 0;
         let mut moved = 0;
         poll_fn(|cx| {
-            self.before_lanes(cx);
+            self.with_tier(|tier, parts| tier.before(cx, parts));
             let lanes = [
                 self.to_upstream
                     .poll(cx, self.downstream, self.upstream, self.ticket.to_upstream())
@@ -159,6 +157,7 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
             if self.to_upstream.is_done() && self.to_downstream.is_done() {
                 return Poll::Ready(End::Finished);
             }
+            self.with_tier(|tier, parts| tier.after(cx, parts));
             if let Poll::Ready(error) = client_failed.as_mut().poll(cx) {
                 return Poll::Ready(end_of(Side::Downstream, error));
             }
@@ -190,21 +189,19 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
         .await
     }
 
-    /// Lets local bypass take a step.
-    fn before_lanes(&mut self, cx: &mut std::task::Context<'_>) {
-        let Some(bypass) = &mut self.bypass else { return };
+    /// Lets the kernel's side of the tunnel take a step.
+    fn with_tier(&mut self, step: impl FnOnce(&mut Tier, &mut Parts<'_>)) {
+        let Some(tier) = &mut self.tier else { return };
         let (Some(downstream), Some(upstream)) = (self.downstream.tcp(), self.upstream.tcp())
         else {
             return;
         };
-        let [up, down] = bypass.poll(
-            cx,
-            [downstream, upstream],
-            [self.to_upstream.is_idle(), self.to_downstream.is_idle()],
-            [self.ticket.to_upstream(), self.ticket.to_downstream()],
-        );
-        self.to_upstream.set_fills(up);
-        self.to_downstream.set_fills(down);
+        let mut parts = Parts {
+            sockets: [downstream, upstream],
+            lanes: [&mut self.to_upstream, &mut self.to_downstream],
+            meters: [self.ticket.to_upstream(), self.ticket.to_downstream()],
+        };
+        step(tier, &mut parts);
     }
 
     /// One side is broken: passes on what it had sent before, and waits until the other's
@@ -222,6 +219,8 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
             _ => lane.poll(cx, upstream, downstream, meter),
         })
         .await;
+        // What the kernel was given to send is not in the receiver's queue before it has.
+        let _ = poll_fn(|cx| lane.poll_clear(cx)).await;
         match broken {
             Side::Downstream => upstream.delivered().await,
             _ => downstream.delivered().await,

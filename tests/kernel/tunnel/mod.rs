@@ -1,0 +1,24 @@
+//! The law of tunnels, one file per article, over every engine and every place where the
+//! parties can be. `copy` is the oracle: what does not hold for it is a fault of the test.
+//!
+//! A test that opens a tunnel with `open` looks at the way onto its engine, too; one that
+//! uses `open_settled` waits until the engine has it.
+
+mod bytes;
+mod early;
+mod ends;
+mod killed;
+mod memory;
+mod resets;
+mod seen;
+
+use underpass_tests::{Bed, tunnel::Way};
+
+const MEGABYTE: u64 = 1 << 20;
+
+/// Each bed with one way to open a tunnel, the first with both.
+fn cases(beds: &[Bed]) -> Vec<(&Bed, Way)> {
+    let mut cases = vec![(&beds[0], Way::Upgrade)];
+    cases.extend(beds.iter().zip([Way::Connect, Way::Upgrade].into_iter().cycle()));
+    cases
+}
