@@ -52,7 +52,8 @@ fn up_skb(ctx: SkBuffContext) -> u32 {
 
 /// Passes everything: what goes by here is where `FIONREAD` looks for it.
 #[stream_verdict]
-fn up_pass(_: SkBuffContext) -> u32 {
+fn up_pass(ctx: SkBuffContext) -> u32 {
+    trace!(&ctx, "passed {} bytes", ctx.len());
     SK_PASS
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use aya::{maps::loaded_maps, programs::loaded_programs};
 use mantra_macros::req_test;
-use underpass::splice::loader::Ids;
+use underpass::splice::kernel::{Ids, Set};
 
 use crate::machine::{connection, eventually, kernel, lacking, send};
 
@@ -31,10 +31,10 @@ fn still_there(ids: &Ids) -> bool {
 fn dropped_programs_are_gone() {
     let Some(kernel) = kernel() else { return };
     let (mut near, mut far) = connection();
-    let enrolled = kernel.enroll(near.as_fd()).unwrap();
+    let enrolled = kernel.enroll(Set::Passed, near.as_fd()).unwrap();
     let ids = kernel.ids().unwrap();
-    assert_eq!(ids.programs.len(), 1);
-    assert!(ids.maps.len() >= 2, "{ids:?}");
+    assert_eq!(ids.programs.len(), 4, "up_msg, up_skb, up_pass, up_hop");
+    assert!(ids.maps.len() >= 4, "{ids:?}");
     assert!(still_there(&ids));
 
     drop(enrolled);
@@ -77,7 +77,7 @@ fn holds_programs_until_killed() {
     }
     let Some(kernel) = kernel() else { return };
     let (near, _far) = connection();
-    let _enrolled = kernel.enroll(near.as_fd()).unwrap();
+    let _enrolled = kernel.enroll(Set::Passed, near.as_fd()).unwrap();
     let ids = kernel.ids().unwrap();
     let join = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     println!("holding {} {}", join(&ids.programs), join(&ids.maps));

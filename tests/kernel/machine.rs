@@ -6,11 +6,12 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use underpass::splice::{
-    loader::{self, Kernel},
+    kernel::{self, Kernel},
     probe,
 };
 
@@ -22,13 +23,13 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 
 /// The programs, or nothing where the machine cannot have them. A machine that can and
 /// does not fails the test.
-pub(crate) fn kernel() -> Option<Kernel> {
+pub(crate) fn kernel() -> Option<Arc<Kernel>> {
     if let Some(reason) = lacking() {
         eprintln!("skipped: {reason}");
         return None;
     }
     match Kernel::load() {
-        Ok(kernel) => Some(kernel),
+        Ok(kernel) => Some(Arc::new(kernel)),
         Err(reason) => panic!("this machine has all it takes, and yet: {reason}"),
     }
 }
@@ -45,7 +46,7 @@ pub(crate) fn lacking() -> Option<String> {
     if kernel < OLDEST_KERNEL {
         return Some(format!("kernel {} is older than {OLDEST_KERNEL:?}", report.kernel));
     }
-    if let Err(reason) = loader::embedded() {
+    if let Err(reason) = kernel::embedded() {
         // `cargo xtask test` tried to build the programs, and says so where it could not.
         let tried = env::var("UNDERPASS_TEST_WITHOUT_BPF");
         assert!(tried.is_ok(), "{reason}");

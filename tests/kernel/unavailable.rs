@@ -9,7 +9,7 @@ use std::{
 
 use mantra_macros::req_test;
 use proxy_ebpf::ABI_VERSION;
-use underpass::splice::loader::{self, Kernel};
+use underpass::splice::kernel::{self, Kernel};
 
 use crate::machine::{Copied, lacking};
 
@@ -37,7 +37,7 @@ fn without_privilege_the_reason_names_the_capabilities() {
     let output = unprivileged(&mut command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
-    let wanted = match loader::embedded() {
+    let wanted = match kernel::embedded() {
         Ok(_) => "tried: needs CAP_BPF and CAP_NET_ADMIN",
         Err(reason) => reason,
     };
@@ -79,7 +79,7 @@ fn no_object_is_a_reason_too() {
 
 #[test]
 fn an_object_cut_short_is_refused() {
-    let Ok(object) = loader::embedded() else { return };
+    let Ok(object) = kernel::embedded() else { return };
     let reason = Kernel::load_object(Ok(&object[..object.len() / 2])).unwrap_err();
     assert!(!reason.to_string().contains('\n'), "{reason}");
 }
@@ -94,7 +94,7 @@ fn an_object_of_another_version_is_refused() {
     // value, entries, flags, id, pinning.
     let definition = |entries: u32| [2, 4, 4, entries, 0, 0, 0].map(u32::to_le_bytes).concat();
     let (ours, other) = (definition(ABI_VERSION), definition(ABI_VERSION + 1));
-    let mut object = loader::embedded().unwrap().to_vec();
+    let mut object = kernel::embedded().unwrap().to_vec();
     let places: Vec<usize> =
         (0..object.len() - ours.len()).filter(|at| object[*at..].starts_with(&ours)).collect();
     assert_eq!(places.len(), 1, "the map with the version is not where it was");
