@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, SockHash},
+    maps::{Array, HashMap, ProgramArray, SockHash},
 };
 use proxy_ebpf::{
     ABI_VERSION, Lane, MAX_SOCKETS, Offsets, Route, SocketAddress, SocketKey, lane::MAX_LANES,
@@ -16,6 +16,7 @@ static UP_OFFSETS: Offsets = Offsets {
     tcp_copied_seq: 0,
     tcp_rcv_nxt: 0,
     tcp_snd_una: 0,
+    sock_state: 0,
     sock_rcvbuf: 0,
     sock_rmem_alloc: 0,
     sock_sndbuf: 0,
@@ -34,6 +35,9 @@ static UP_LANES: Array<Lane> = Array::with_max_entries(MAX_LANES, BPF_F_MMAPABLE
 #[map]
 static UP_ROUTES: HashMap<SocketAddress, Route> =
     HashMap::with_max_entries(MAX_LANES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static UP_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static UP_APPS: SockHash<SocketKey> = SockHash::with_max_entries(MAX_SOCKETS, 0);

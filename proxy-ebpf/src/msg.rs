@@ -18,9 +18,20 @@ use aya_log_ebpf::trace;
 use proxy_ebpf::{Form, Lane, Route};
 
 use crate::{
-    field::read,
-    maps::{UP_APPS, UP_TARGETS, offsets, route_of},
+    field::{is_alive, read},
+    maps::{UP_APPS, UP_PROGRAMS, UP_TARGETS, offsets, route_of},
 };
+
+/// What the sockets hold on to. An application's socket outlives the proxy, and holds the
+/// program that is attached to it; were that `up_msg`, which holds the map that the socket is
+/// in, all of it would stay until the application closes. The array is emptied when the
+/// proxy is gone, however it went; then there is nothing here but a pass.
+#[sk_msg]
+fn up_entry(ctx: SkMsgContext) -> u32 {
+    // SAFETY: the programs of the array are of this type.
+    let _ = unsafe { UP_PROGRAMS.tail_call(&ctx, 0) };
+    SK_PASS
+}
 
 #[sk_msg]
 fn up_msg(ctx: SkMsgContext) -> u32 {
@@ -34,7 +45,9 @@ fn up_msg(ctx: SkMsgContext) -> u32 {
         return SK_PASS;
     }
     let size = ctx.size();
-    if size == 0 {
+    // A connection that was reset, or said its FIN, is TCP's to refuse.
+    let sends_on = route.form == Form::HalfBypass as u32;
+    if size == 0 || !is_alive(route.sender, true) || !is_alive(route.receiver, sends_on) {
         return SK_PASS;
     }
     if route.form == Form::Bypass as u32 {

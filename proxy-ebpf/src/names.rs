@@ -25,6 +25,13 @@ pub const TARGETS: &str = "UP_TARGETS";
 /// Sockhash under `up_skb`: own sockets whose input is sent on in the kernel.
 pub const SOURCES: &str = "UP_SOURCES";
 
+/// Program array through which `up_msg` is reached. The kernel empties one when nobody has it
+/// open any more.
+pub const PROGRAMS: &str = "UP_PROGRAMS";
+
+/// `sk_msg` program that is attached: goes on to `up_msg`.
+pub const ENTRY_PROGRAM: &str = "up_entry";
+
 /// `sk_msg` program: local bypass.
 pub const MSG_PROGRAM: &str = "up_msg";
 

@@ -15,6 +15,8 @@ pub struct Offsets {
     pub tcp_rcv_nxt: u32,
     /// `tcp_sock.snd_una`: first byte not acknowledged.
     pub tcp_snd_una: u32,
+    /// `sock.__sk_common.skc_state`: state of the connection, one byte.
+    pub sock_state: u32,
     /// `sock.sk_rcvbuf`: limit of the receive side, bytes of kernel memory.
     pub sock_rcvbuf: u32,
     /// `sock.sk_backlog.rmem_alloc` (`sk_rmem_alloc`): receive memory in use.
@@ -33,7 +35,7 @@ pub struct Offsets {
 
 impl Offsets {
     /// Number of fields, each a `u32`.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 
     /// As the bytes of the global.
     pub fn to_words(&self) -> [u32; Self::COUNT] {
@@ -42,6 +44,7 @@ impl Offsets {
             self.tcp_copied_seq,
             self.tcp_rcv_nxt,
             self.tcp_snd_una,
+            self.sock_state,
             self.sock_rcvbuf,
             self.sock_rmem_alloc,
             self.sock_sndbuf,

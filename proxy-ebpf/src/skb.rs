@@ -14,7 +14,7 @@ use aya_log_ebpf::trace;
 use proxy_ebpf::{Lane, Route};
 
 use crate::{
-    field::read,
+    field::{is_alive, read},
     maps::{UP_TARGETS, offsets, route_of},
 };
 
@@ -35,7 +35,7 @@ fn up_skb(ctx: SkBuffContext) -> u32 {
     let Some((route, lane)) = route_of(socket) else { return SK_PASS };
     // SAFETY: an element of the array; this socket is its only writer.
     let lane = unsafe { &mut *lane };
-    if is_open(lane) && fits(route, lane, bytes) {
+    if is_open(lane) && is_alive(route.receiver, true) && fits(route, lane, bytes) {
         if UP_TARGETS.redirect_skb(&ctx, route.target, 0) == i64::from(SK_PASS) {
             lane.moved_bytes += u64::from(bytes);
             lane.moved_messages += 1;

@@ -10,8 +10,8 @@
 //! the other.
 //!
 //! **When.** At once: as long as a tunnel is quiet there is nothing on the slow way that
-//! has to arrive first, and a sender in bulk never leaves it empty again. Then after one
-//! and two milliseconds, then as bytes move. For a tunnel that is never quiet, from the
+//! has to arrive first, and a sender in bulk never leaves it empty again. Then by the
+//! clock ([`MOST_TRIES`]), and as bytes move. For a tunnel that is never quiet, from the
 //! [`HOLD_AFTER`]th turn on the lane towards an application that has unread bytes fetches
 //! no more until it has read them, for at most [`MOST_HELD`].
 
@@ -30,9 +30,13 @@ use super::{
     meter::{Engine, Meter},
 };
 
-/// Tries by the clock right after the beginning, [`HOLD`] apart: an application that has
-/// just been answered (101, 200) reads that by then.
-const SOON: u32 = 2;
+/// Tries by the clock, each after twice the time of the one before, from [`HOLD`] to half a
+/// second: an application that was just answered (101, 200) has to read that first.
+const MOST_TRIES: u32 = 9;
+
+/// Tries (an eighth of a second) after which an application that was enrolled and leaves
+/// bytes unread is let go.
+const STALLED: u32 = 7;
 
 /// Turns after which a lane is held for a tunnel that is never quiet.
 const HOLD_AFTER: u32 = 8;
@@ -54,9 +58,6 @@ const UNREAD_BYTES: u32 = 1024 * 1024;
 
 /// Most turns between two looks at an application that has yet to read something.
 const MOST_BETWEEN: u32 = 256;
-
-/// How long an application that was enrolled may leave bytes unread before it is let go.
-const STALLED: Duration = Duration::from_millis(200);
 
 /// The two directions of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,10 +146,11 @@ impl Bypass {
         };
         if fired {
             self.timer = None;
-            if self.tries < SOON {
+            if self.holds == [false; 2] {
                 self.next_turn = 0;
-            } else if self.holds == [false; 2] {
-                self.let_go();
+                if self.tries >= STALLED {
+                    self.let_go();
+                }
             }
         }
         self.turns = self.turns.saturating_add(1);
@@ -197,11 +199,11 @@ impl Bypass {
             Step::NotQuiet => self.turns + self.turns.clamp(1, HOLD_AFTER),
         };
         if self.timer.is_none() {
-            if self.tries < SOON {
+            if self.tries < MOST_TRIES {
+                self.start_timer(cx, HOLD * (1 << self.tries));
                 self.tries += 1;
-                self.start_timer(cx, HOLD);
             } else if waits {
-                self.start_timer(cx, STALLED);
+                self.start_timer(cx, HOLD * (1 << MOST_TRIES));
             }
         }
     }

@@ -240,7 +240,14 @@ impl Lane {
             (Engine::Copy, held) => {
                 let held = if let Held::Buffer(buffer) = held { Some(buffer) } else { None };
                 let Some(buffer) = ready!(copy::poll_fill(cx, from, held))? else {
-                    return Poll::Ready(Ok(Filled::End));
+                    if let Some(redirect) = &mut self.redirect {
+                        // The end is told while passed bytes are still on their way here.
+                        ready!(redirect.poll_received(cx));
+                    }
+                    return Poll::Ready(Ok(match &self.redirect {
+                        Some(redirect) if redirect.owes() => Filled::OtherEngine,
+                        _ => Filled::End,
+                    }));
                 };
                 self.picker.filled(engine, buffer.pending().len());
                 self.held = Held::Buffer(buffer);

@@ -15,6 +15,7 @@
 //! which the anchor keeps alive.
 
 use std::{
+    future::Future as _,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -119,6 +120,25 @@ impl Redirect {
     pub(crate) fn wrote(&mut self, bytes: usize) {
         let owed = self.slot.passed_bytes() - self.slot.taken_bytes();
         self.slot.add_taken(bytes.min(owed as usize));
+    }
+
+    /// Whether bytes were passed to this process that it has not written on. With nothing
+    /// held, they are between the program and the socket's reader: a worker thread brings
+    /// them when the reader's memory allows.
+    pub(crate) fn owes(&self) -> bool {
+        self.slot.passed_bytes() != self.slot.taken_bytes()
+    }
+
+    /// After an end was read: ready at once if nothing is owed, otherwise after a moment, to
+    /// read again.
+    pub(crate) fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.owes() {
+            return Poll::Ready(());
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(LOOK_AGAIN)));
+        std::task::ready!(timer.as_mut().poll(cx));
+        self.timer = None;
+        Poll::Ready(())
     }
 
     /// Ready when everything that was redirected has been sent, so that a write or the end

@@ -184,6 +184,7 @@ pub(super) fn offsets(bytes: &[u8]) -> Result<Offsets, String> {
         tcp_copied_seq: btf.offset("tcp_sock", "copied_seq")?,
         tcp_rcv_nxt: btf.offset("tcp_sock", "rcv_nxt")?,
         tcp_snd_una: btf.offset("tcp_sock", "snd_una")?,
+        sock_state: btf.offset("sock", "__sk_common.skc_state")?,
         sock_rcvbuf: btf.offset("sock", "sk_rcvbuf")?,
         sock_rmem_alloc: btf.offset("sock", "sk_backlog.rmem_alloc")?,
         sock_sndbuf: btf.offset("sock", "sk_sndbuf")?,
@@ -257,8 +258,8 @@ mod tests {
         let offsets = offsets(&bytes).unwrap();
         let mut words = offsets.to_words().to_vec();
         // The file of a socket and its state may be first members, the others are not.
-        assert!(words[..8].iter().all(|offset| *offset > 0), "{offsets:?}");
-        words[..8].sort_unstable();
-        words[..8].windows(2).for_each(|pair| assert_ne!(pair[0], pair[1], "{offsets:?}"));
+        assert!(words[..9].iter().all(|offset| *offset > 0), "{offsets:?}");
+        words[..9].sort_unstable();
+        words[..9].windows(2).for_each(|pair| assert_ne!(pair[0], pair[1], "{offsets:?}"));
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, SockHash, sock::SockMapFd},
+    maps::{Array, HashMap, Map, MapData, ProgramArray, SockHash, sock::SockMapFd},
     programs::{
         Program, ProgramError, SchedClassifier, SkMsg, SkSkb, TestRun as _, TestRunOptions,
     },
@@ -47,6 +47,8 @@ pub fn embedded() -> Result<&'static [u8], &'static str> {
 pub struct Kernel {
     sockets: [Mutex<SockHash<MapData, SocketKey>>; 4],
     routes: Mutex<HashMap<MapData, SocketAddress, Words>>,
+    /// Open as long as the programs are to run: see `up_entry`.
+    _programs: ProgramArray<MapData>,
     lanes: Arc<Lanes>,
     needs_pass: AtomicBool,
     log: Mutex<Option<KernelLog>>,
@@ -121,7 +123,12 @@ impl Kernel {
         // Before the programs are loaded: they must find the map.
         let log = log::take(&mut bpf);
 
+        let programs = bpf.take_map(names::PROGRAMS).ok_or_else(other_version)?;
+        let mut programs = ProgramArray::try_from(programs).map_err(unavailable)?;
         let program: &mut SkMsg = program_of(&mut bpf, names::MSG_PROGRAM)?;
+        program.load().map_err(unavailable)?;
+        programs.set(0, program.fd().map_err(unavailable)?, 0).map_err(unavailable)?;
+        let program: &mut SkMsg = program_of(&mut bpf, names::ENTRY_PROGRAM)?;
         program.load().map_err(unavailable)?;
         program.attach(sockets[Set::Apps as usize].fd()).map_err(unavailable)?;
         attach_verdict(&mut bpf, names::PASS_PROGRAM, sockets[Set::Passed as usize].fd())?;
@@ -132,6 +139,7 @@ impl Kernel {
         Ok(Self {
             sockets: sockets.map(Mutex::new),
             routes: Mutex::new(routes),
+            _programs: programs,
             lanes: Arc::new(lanes),
             needs_pass: AtomicBool::new(false),
             log: Mutex::new(log),
