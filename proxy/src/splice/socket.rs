@@ -1,7 +1,7 @@
 //! What is asked of a TCP socket at the end of a tunnel: what has not arrived yet, and a
 //! close that the peer cannot take for a clean one.
 
-use std::{io, os::fd::AsRawFd as _, time::Duration};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use tokio::{net::TcpStream, time::timeout};
@@ -44,7 +44,7 @@ pub(crate) async fn delivered(socket: &TcpStream) {
 
 /// Sets SO_RCVLOWAT: how many bytes have to be there before the kernel tells of them (up to
 /// half of what the socket may hold), and has it look at once.
-pub(crate) fn set_receive_low_water(socket: &TcpStream, bytes: i32) -> io::Result<()> {
+pub(crate) fn set_receive_low_water(socket: &impl AsRawFd, bytes: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the option reads one int, which outlives the call.
     let result = unsafe {
