@@ -195,7 +195,15 @@ fn splice_tier(config: &Config) -> anyhow::Result<Option<Arc<Kernel>>> {
         }
         return Ok(None);
     }
-    let kernel = match probe::kernel_tier() {
+    let tier = probe::kernel_tier().and_then(|kernel| {
+        let able = kernel.abilities();
+        let bypasses = bypass && (able.bypass.is_ok() || able.half_bypass.is_ok());
+        match &able.redirect {
+            Err(reason) if demanded || !bypasses => Err(reason.clone()),
+            _ => Ok(kernel),
+        }
+    });
+    let kernel = match tier {
         Ok(kernel) => kernel,
         Err(reason) if demanded => {
             anyhow::bail!("--splice kernel: {reason}; --splice auto serves without it")
@@ -211,16 +219,18 @@ fn splice_tier(config: &Config) -> anyhow::Result<Option<Arc<Kernel>>> {
     };
     let able = kernel.abilities();
     if let Err(reason) = &able.redirect {
-        if demanded {
-            anyhow::bail!("--splice kernel: {reason}; --splice auto serves without it");
-        }
         tracing::info!("no redirects between the proxy's own sockets: {reason}");
     }
-    if bypass && let Err(reason) = &able.bypass {
-        tracing::warn!("no local bypass between two applications: {reason}");
-    }
-    if bypass && let Err(reason) = &able.half_bypass {
-        tracing::warn!("no local bypass from one application: {reason}");
+    match (&able.bypass, &able.half_bypass) {
+        _ if !bypass => {}
+        (Ok(()), Ok(())) => {}
+        (Err(reason), Err(_)) => tracing::warn!("no local bypass: {reason}"),
+        (Err(reason), Ok(())) => {
+            tracing::warn!("no local bypass between two applications: {reason}");
+        }
+        (Ok(()), Err(reason)) => {
+            tracing::warn!("no local bypass from a server to a remote client: {reason}");
+        }
     }
     Ok(Some(kernel))
 }

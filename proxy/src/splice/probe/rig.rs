@@ -6,6 +6,7 @@
 //! ([`Rig::pump`]): between two pumps bytes stay exactly where they were put.
 
 use std::{
+    fmt,
     future::poll_fn,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpStream},
@@ -16,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use proxy_ebpf::hop;
 use socket2::SockRef;
 
 use crate::config::SpliceMode;
@@ -34,7 +36,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Wait between two turns.
-const PAUSE: Duration = Duration::from_micros(20);
+const PAUSE: Duration = Duration::from_micros(10);
 
 /// Buffers of each socket, bytes: enough for what a probe sends at once, and soon full.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -52,7 +54,7 @@ pub(super) struct Peer {
     /// What was sent and has not been read at the other end.
     sent: Vec<u8>,
     /// State of the generator of what is sent.
-    state: u32,
+    state: u64,
 }
 
 /// The tunnel. Directions and ends by number: 0 is the client, and towards the server.
@@ -77,6 +79,9 @@ impl Rig {
             let (client, downstream) = ends()?;
             let (server, upstream) = ends()?;
             let sockets = [downstream, upstream];
+            for socket in &sockets {
+                found(kernel, socket)?;
+            }
             let tier =
                 Tier::new(Arc::clone(kernel), mode, [&sockets[0], &sockets[1]], local_bypass)?;
             let Some(tier) = tier else { return Ok(None) };
@@ -224,7 +229,7 @@ impl Rig {
 }
 
 impl Peer {
-    fn new(socket: TcpStream, seed: u32) -> Self {
+    fn new(socket: TcpStream, seed: u64) -> Self {
         Self { socket, sent: Vec::new(), state: seed }
     }
 
@@ -233,23 +238,20 @@ impl Peer {
         let mut taken = 0;
         while taken < bytes {
             let begin = self.sent.len();
-            let mut state = self.state;
-            self.sent.extend((0..PIECE.min(bytes - taken)).map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state.to_be_bytes()[0]
-            }));
+            let size = PIECE.min(bytes - taken);
+            while self.sent.len() < begin + size {
+                // Knuth's multiplier; the upper bits are the good ones.
+                self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                self.sent.extend_from_slice(&self.state.to_be_bytes()[..4]);
+            }
+            self.sent.truncate(begin + size);
             let written = match (&self.socket).write(&self.sent[begin..]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                 written => written?,
             };
-            let whole = written == self.sent.len() - begin;
             self.sent.truncate(begin + written);
             taken += written;
-            if whole {
-                self.state = state;
-            } else {
-                // Where the pattern goes on does not matter, only that both ends know.
-                self.state = state.wrapping_add(1);
+            if written < size {
                 break;
             }
         }
@@ -282,6 +284,21 @@ fn ends() -> io::Result<(TcpStream, tokio::net::TcpStream)> {
         SockRef::from(socket).set_send_buffer_size(BUFFER_BYTES)?;
     }
     Ok((far, tokio::net::TcpStream::from_std(near)?))
+}
+
+/// Whether the program finds both ends of a connection; else every direction would just stay
+/// with userspace, and nobody knew why.
+fn found(kernel: &Kernel, socket: &tokio::net::TcpStream) -> io::Result<()> {
+    let report = kernel.look(socket.local_addr()?, socket.peer_addr()?, 0, 0);
+    let failed = |why: &dyn fmt::Display| {
+        io::Error::other(format!("looking at a connection from both ends: {why}"))
+    };
+    match report.map_err(|error| failed(&error))?.status {
+        0 => Ok(()),
+        hop::NO_OWN | hop::NO_PEER => Err(failed(&"an end was not found by its addresses")),
+        hop::NOT_OURS => Err(failed(&"the ends do not agree on what was sent")),
+        status => Err(failed(&format_args!("status {status}"))),
+    }
 }
 
 pub(super) fn text(error: io::Error) -> String {
