@@ -41,7 +41,7 @@ struct Args {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// tunnel: seconds of one measurement [default: 0.6, quick 0.2]
+    /// tunnel: seconds of one measurement [default: 0.5, quick 0.15]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 }

@@ -84,8 +84,8 @@ pub struct HopReport {
     pub status: u32,
     /// Errno of the sockhash for [`REFUSED`].
     pub error: i32,
-    /// Unused.
-    pub reserved: u32,
+    /// Whether the application has accepted the connection: before that nobody reads it.
+    pub peer_accepted: u32,
 }
 
 const _: () = assert!(size_of::<HopReport>() == 64 && size_of::<HopRequest>() == 56);

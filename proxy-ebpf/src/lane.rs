@@ -47,7 +47,8 @@ pub struct Route {
     /// See above; sequence numbers, modulo 2^32. For [`Form::Skb`] `receiver.write_seq` less
     /// `moved` and `taken` when the lane was armed.
     pub k: u32,
-    /// [`Form::Skb`]: bytes that may be on their way in the kernel.
+    /// Bytes that may be on their way in the kernel ([`Form::Skb`]), or that a receiver may
+    /// have unread even if that is more than its receive buffer ([`Form::Bypass`]).
     pub budget_bytes: u32,
 }
 

@@ -64,6 +64,7 @@ fn judge(peer: *mut c_void, request: &HopRequest, report: &mut HopReport) -> u32
     let offsets = offsets();
     let socket: u64 = read(address, offsets.sock_socket);
     if socket != 0 {
+        report.peer_accepted = 1;
         let file: u64 = read(socket, offsets.socket_file);
         if file != 0 {
             report.peer_file_flags = read(file, offsets.file_flags);

@@ -81,7 +81,7 @@ fn has_room(route: &Route) -> bool {
     let offsets = offsets();
     let used: i32 = read(route.receiver, offsets.sock_rmem_alloc);
     let limit: i32 = read(route.receiver, offsets.sock_rcvbuf);
-    used <= limit
+    i64::from(used) <= i64::from(limit).max(i64::from(route.budget_bytes))
 }
 
 /// Whether our socket takes all of it at once. If it did not, the application's call would

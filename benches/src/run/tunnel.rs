@@ -63,11 +63,11 @@ pub fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
     let only = Only::parse(options.only.as_deref().unwrap_or_default())?;
     let program = underpass(settings)?;
     let way = Way::of(&program);
-    let seconds = options.seconds.unwrap_or(settings.size(0.6, 0.2));
+    let seconds = options.seconds.unwrap_or(settings.size(0.5, 0.15));
     let mut bench = Bench {
         rounds: options.rounds.unwrap_or(settings.size(3, 1)).max(1),
         time: Duration::try_from_secs_f64(seconds).context("--seconds")?,
-        warm_up: Duration::from_millis(settings.size(200, 60)),
+        warm_up: Duration::from_millis(settings.size(200, 50)),
         retries: settings.size(RETRIES, 0),
         program,
         way,
@@ -84,6 +84,11 @@ pub fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
         "CPU: of all who take part, peers and the kernel's threads included; `machine` is busy \
          time of all CPUs, whoever used it\n"
     );
+    println!(
+        "Linux {}, congestion control {}\n",
+        setting("kernel/osrelease"),
+        setting("net/ipv4/tcp_congestion_control")
+    );
     for topology in Topology::ALL {
         if !bench.only.topology(topology) {
             continue;
@@ -93,8 +98,15 @@ pub fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
             Err(reason) => println!("{}: not available: {reason:#}\n", topology.name()),
         }
     }
+    println!("Summary, medians\n");
+    bench.report.summary();
     bench.report.verdict();
     Ok(())
+}
+
+fn setting(key: &str) -> String {
+    let value = std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap_or_default();
+    value.trim().to_owned()
 }
 
 struct Bench {

@@ -21,8 +21,14 @@ pub(crate) enum Topology {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Direct,
-    Underpass { engine: Engine, bypass: bool },
+    Underpass {
+        engine: Engine,
+        bypass: bool,
+    },
+    /// With `option splice-auto`, where it judges by itself.
     HaProxy,
+    /// With splice(2) whatever goes through, as in bulk it rarely judges so.
+    HaProxySplice,
     Nginx,
 }
 
@@ -66,7 +72,7 @@ impl Topology {
 
 impl Target {
     /// In the order of the tables' rows.
-    pub(crate) const ALL: [Self; 9] = {
+    pub(crate) const ALL: [Self; 10] = {
         const fn ours(engine: Engine, bypass: bool) -> Target {
             Target::Underpass { engine, bypass }
         }
@@ -79,6 +85,7 @@ impl Target {
             ours(Engine::Kernel, true),
             ours(Engine::Auto, true),
             Self::HaProxy,
+            Self::HaProxySplice,
             Self::Nginx,
         ]
     };
@@ -92,15 +99,17 @@ impl Target {
             // Engines in userspace have nothing to do with a bypass; no row asks for it.
             Self::Underpass { engine, bypass: true } => engine.name(),
             Self::HaProxy => "haproxy",
+            Self::HaProxySplice => "haproxy-splice",
             Self::Nginx => "nginx",
         }
     }
 
-    /// A bypass wants an application on the proxy's host; memory wants a proxy.
+    /// A bypass wants an application on the proxy's host; memory wants a proxy, and an idle
+    /// one uses no engine.
     pub(crate) fn applies(self, topology: Topology, load: Load) -> bool {
         let bypass = matches!(self, Self::Underpass { bypass: true, .. });
-        let direct = self == Self::Direct;
-        !(bypass && topology == Topology::Remote || direct && matches!(load, Load::Idle(_)))
+        let beside_idle = matches!(self, Self::Direct | Self::HaProxySplice);
+        !(bypass && topology == Topology::Remote || beside_idle && matches!(load, Load::Idle(_)))
     }
 }
 

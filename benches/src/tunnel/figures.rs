@@ -130,6 +130,7 @@ pub(crate) struct Verdict {
     /// The engine that it should have chosen, and the ratio to it.
     pub(crate) best: Option<(&'static str, f64)>,
     pub(crate) haproxy: Option<f64>,
+    pub(crate) haproxy_splice: Option<f64>,
     pub(crate) nginx: Option<f64>,
 }
 
@@ -153,12 +154,18 @@ impl Verdict {
             .filter(is_engine)
             .filter_map(|row| Some((row.target.name(), chooser.better_than(row, metric)?)))
             .min_by(|one, other| one.1.total_cmp(&other.1));
-        Self { metric, best, haproxy: beside(Target::HaProxy), nginx: beside(Target::Nginx) }
+        Self {
+            metric,
+            best,
+            haproxy: beside(Target::HaProxy),
+            haproxy_splice: beside(Target::HaProxySplice),
+            nginx: beside(Target::Nginx),
+        }
     }
 
     /// Whether it is where it has to be.
     pub(crate) fn holds(&self) -> bool {
-        let peers = [self.haproxy, self.nginx].into_iter().flatten();
+        let peers = [self.haproxy, self.haproxy_splice, self.nginx].into_iter().flatten();
         self.best.is_none_or(|(_, ratio)| ratio >= BESIDE_ENGINES)
             && peers.into_iter().all(|ratio| ratio >= BESIDE_PEERS)
     }

@@ -96,7 +96,10 @@ impl Proxy {
             Target::Underpass { engine, bypass } => {
                 Self::underpass(underpass, way, engine, bypass, host, listen, server)?
             }
-            Target::HaProxy => Self::haproxy(host, listen, server)?,
+            Target::HaProxy => Self::haproxy(&["splice-auto"], host, listen, server)?,
+            Target::HaProxySplice => {
+                Self::haproxy(&["splice-request", "splice-response"], host, listen, server)?
+            }
             Target::Nginx => Self::nginx(host, listen, server)?,
         }))
     }
@@ -131,8 +134,13 @@ impl Proxy {
         Ok(Self { pid: child.id(), child, opener })
     }
 
-    fn haproxy(host: &Host, listen: SocketAddr, server: SocketAddr) -> anyhow::Result<Self> {
-        let scratch = Scratch::new(listen, &haproxy_conf(listen, server))?;
+    fn haproxy(
+        options: &[&str],
+        host: &Host,
+        listen: SocketAddr,
+        server: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let scratch = Scratch::new(listen, &haproxy_conf(options, listen, server))?;
         let mut command = Command::new(HAPROXY);
         command.args(["-q", "-db", "-f"]).arg(&scratch.file);
         let child = listening(command, HAPROXY, "haproxy", host, listen, Signal::KILL)?;
@@ -301,7 +309,8 @@ impl Drop for Scratch {
     }
 }
 
-fn haproxy_conf(listen: SocketAddr, server: SocketAddr) -> String {
+fn haproxy_conf(options: &[&str], listen: SocketAddr, server: SocketAddr) -> String {
+    let options: String = options.iter().map(|option| format!("  option {option}\n")).collect();
     let tunnels = (spawn::descriptors() - 2 * HAPROXY_PIPES - HAPROXY_OTHERS) / 2;
     format!(
         "global
@@ -310,8 +319,7 @@ fn haproxy_conf(listen: SocketAddr, server: SocketAddr) -> String {
   maxpipes {HAPROXY_PIPES}
 defaults
   mode tcp
-  option splice-auto
-  timeout connect 5s
+{options}  timeout connect 5s
   timeout client 1h
   timeout server 1h
 frontend in

@@ -70,6 +70,45 @@ impl Report {
         self.cells.push((topology, load, rows));
     }
 
+    /// One table per topology: the figure that each load is judged by, then its CPU.
+    pub(crate) fn summary(&self) {
+        for topology in Topology::ALL {
+            let cells: Vec<(Load, &[Row])> = self
+                .cells
+                .iter()
+                .filter(|(of, ..)| *of == topology)
+                .map(|(_, load, rows)| (*load, rows.as_slice()))
+                .collect();
+            // Idle tunnels use none, and of a mix nobody can say which part of it is whose.
+            let costs =
+                cells.iter().filter(|(load, _)| !matches!(load, Load::Idle(_) | Load::Mixed(_)));
+            let costs = costs.map(|&(load, rows)| (load, rows, Metric::Cpu));
+            let main = cells.iter().map(|&(load, rows)| (load, rows, Metric::of(load)[0]));
+            for columns in [main.collect::<Vec<_>>(), costs.collect()] {
+                if columns.is_empty() {
+                    continue;
+                }
+                let heads: Vec<String> = columns
+                    .iter()
+                    .map(|(load, _, metric)| format!("{load} {}", metric.name(*load)))
+                    .collect();
+                let head = [topology.name()].into_iter().chain(heads.iter().map(String::as_str));
+                let mut table = Table::new(head);
+                for target in Target::ALL {
+                    let cell = |(_, rows, metric): &(Load, &[Row], Metric)| {
+                        let row = rows.iter().find(|row| row.target == target);
+                        figure(row.and_then(|row| row.median(|figures| metric.value(figures))))
+                    };
+                    let cells: Vec<String> = columns.iter().map(cell).collect();
+                    if cells.iter().any(|cell| !cell.is_empty()) {
+                        table.row([vec![target.name().to_owned()], cells].concat());
+                    }
+                }
+                table.print();
+            }
+        }
+    }
+
     /// Where what chooses by itself stands.
     pub(crate) fn verdict(&self) {
         let all = self.cells.iter().flat_map(|(_, _, rows)| rows);
@@ -92,6 +131,7 @@ impl Report {
             "best engine",
             "/ best",
             "/ haproxy",
+            "/ haproxy-splice",
             "/ nginx",
             "",
         ]);
@@ -112,6 +152,7 @@ impl Report {
                         verdict.best.map_or_else(String::new, |(name, _)| name.into()),
                         ratio(verdict.best.map(|(_, ratio)| ratio)),
                         ratio(verdict.haproxy),
+                        ratio(verdict.haproxy_splice),
                         ratio(verdict.nginx),
                         if verdict.holds() { "" } else { "<" }.into(),
                     ]);

@@ -9,11 +9,11 @@
 //! own sockets' sequence numbers change by this thread alone, so they may be read one after
 //! the other.
 //!
-//! **When.** The steps cost some tens of microseconds, so a tunnel that is over after a few
-//! messages should not pay for them: the first is taken at the second turn that finds bytes
-//! to move, the next after twice as many. A tunnel in bulk is hardly ever quiet by itself:
-//! from the [`HOLD_AFTER`]th turn on the lane towards an application that has unread bytes
-//! fetches no more until it has read them, for at most [`MOST_HELD`].
+//! **When.** At once: as long as a tunnel is quiet there is nothing on the slow way that
+//! has to arrive first, and a sender in bulk never leaves it empty again. Then after one
+//! and two milliseconds, then as bytes move. For a tunnel that is never quiet, from the
+//! [`HOLD_AFTER`]th turn on the lane towards an application that has unread bytes fetches
+//! no more until it has read them, for at most [`MOST_HELD`].
 
 use std::{future::Future as _, io, pin::Pin, sync::Arc, task::Context, time::Duration};
 
@@ -30,6 +30,10 @@ use super::{
     meter::{Engine, Meter},
 };
 
+/// Tries by the clock right after the beginning, [`HOLD`] apart: an application that has
+/// just been answered (101, 200) reads that by then.
+const SOON: u32 = 2;
+
 /// Turns after which a lane is held for a tunnel that is never quiet.
 const HOLD_AFTER: u32 = 8;
 
@@ -42,6 +46,11 @@ const MOST_HELD: Duration = Duration::from_millis(100);
 
 /// Turns before the next try after a hold that did not help.
 const AFTER_HOLDING: u32 = 4096;
+
+/// Bytes that an application may be given beyond what it has read, even if its receive
+/// buffer is smaller: a new connection's holds two sends, and each time it is full the
+/// sender goes the slow way until everything there has been read.
+const UNREAD_BYTES: u32 = 1024 * 1024;
 
 /// Most turns between two looks at an application that has yet to read something.
 const MOST_BETWEEN: u32 = 256;
@@ -64,6 +73,8 @@ pub(crate) struct Bypass {
     hops: [Hop; 2],
     open: [Option<Open>; 2],
     turns: u32,
+    /// Tries right after the beginning.
+    tries: u32,
     next_turn: u32,
     /// Lanes that fetch no more: towards the server, towards the client.
     holds: [bool; 2],
@@ -111,7 +122,8 @@ impl Bypass {
             hops,
             open: [None, None],
             turns: 0,
-            next_turn: 2,
+            tries: 0,
+            next_turn: 1,
             holds: [false; 2],
             held: Duration::ZERO,
             timer: None,
@@ -139,7 +151,9 @@ impl Bypass {
         };
         if fired {
             self.timer = None;
-            if self.holds == [false; 2] {
+            if self.tries < SOON {
+                self.next_turn = 0;
+            } else if self.holds == [false; 2] {
                 self.let_go();
             }
         }
@@ -188,8 +202,13 @@ impl Bypass {
             Step::NotRead => self.turns + (self.turns / 2).clamp(1, MOST_BETWEEN),
             Step::NotQuiet => self.turns + self.turns.clamp(1, HOLD_AFTER),
         };
-        if waits && self.timer.is_none() {
-            self.start_timer(cx, STALLED);
+        if self.timer.is_none() {
+            if self.tries < SOON {
+                self.tries += 1;
+                self.start_timer(cx, HOLD);
+            } else if waits {
+                self.start_timer(cx, STALLED);
+            }
         }
     }
 
@@ -295,7 +314,7 @@ impl Bypass {
             form: form as u32,
             lane: slot.index(),
             k,
-            budget_bytes: 0,
+            budget_bytes: UNREAD_BYTES,
         };
         let route = self.kernel.route(route)?;
         slot.set_open(true);

@@ -7,7 +7,7 @@
 //! **Readers.** A call to `recv` that began before its socket was enrolled waits for TCP's
 //! queue and would never see what bypasses it. So nothing is redirected to a receiver before
 //! it is known to have come back: a descriptor with O_NONBLOCK never waits inside `recv`;
-//! any other has to read something after it was enrolled (its `copied_seq` moves), and its
+//! a connection that is not accepted yet has no reader; any other has to read something after it was enrolled (its `copied_seq` moves), and its
 //! next call is the new kind.
 //!
 //! **FIONREAD.** Kernels 6.6.128, 6.12.75, 6.18.14, 6.19 and later answer it from the psock
@@ -167,7 +167,8 @@ impl Hop {
             return Ok(Step::Done);
         }
         self.application = report.peer.address;
-        let waits_in_recv = report.peer_file_flags & OFlags::NONBLOCK.bits() == 0;
+        let nonblocking = report.peer_file_flags & OFlags::NONBLOCK.bits() != 0;
+        let waits_in_recv = report.peer_accepted == 1 && !nonblocking;
         let (action, next) = match (waits_in_recv && (receives || pass), pass) {
             (true, _) => {
                 let copied_seq = report.peer.copied_seq;

@@ -66,6 +66,21 @@ impl Why {
     }
 }
 
+/// What the programs did in one direction, as they counted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct KernelShare {
+    /// Bytes that they moved.
+    pub bytes: u64,
+    /// In so many messages (sends or segments).
+    pub messages: u64,
+    /// Messages that went by userspace because something before them still did.
+    pub passed_for_order: u64,
+    /// Because the receiver had as much as it may.
+    pub passed_for_bound: u64,
+    /// Because the receiver's socket was gone.
+    pub passed_without_target: u64,
+}
+
 /// Every engine with every reason it can stand with: what [`Meter`] keeps is an index.
 const STANDINGS: [(Engine, Option<Why>); 8] = [
     (Engine::Copy, None),
@@ -99,6 +114,19 @@ impl Meter {
     /// Bytes that the programs have moved.
     pub(crate) fn kernel_bytes(&self) -> u64 {
         self.slot.get().map_or(0, |slot| slot.moved_bytes())
+    }
+
+    /// What the programs did in this direction, if they ever had it.
+    pub(crate) fn kernel(&self) -> Option<KernelShare> {
+        let slot = self.slot.get()?;
+        let [order, bound, target] = slot.refused();
+        Some(KernelShare {
+            bytes: slot.moved_bytes(),
+            messages: slot.moved_messages(),
+            passed_for_order: order,
+            passed_for_bound: bound,
+            passed_without_target: target,
+        })
     }
 
     /// Time since the programs have last moved bytes of this direction.

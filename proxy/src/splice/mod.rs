@@ -46,7 +46,7 @@ pub(crate) mod socket;
 pub(crate) mod tier;
 
 pub use buffer::in_use as buffers_in_use;
-pub use meter::{Engine, Why};
+pub use meter::{Engine, KernelShare, Why};
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use engine::{Fault, Lane};

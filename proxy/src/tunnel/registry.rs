@@ -18,7 +18,7 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::splice::{Engine, Meter};
+use crate::splice::{Engine, KernelShare, Meter};
 
 /// All tunnels of the process. Cheap to clone.
 ///
@@ -131,6 +131,16 @@ pub struct EngineView {
     /// Why not a faster one, where something stands in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
+    /// How often it has changed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub changes: u32,
+    /// What BPF programs did, if they ever had this direction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelShare>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Registry {
@@ -192,7 +202,12 @@ impl Entry {
     fn view(&self, id: u64) -> View {
         let engine = |meter: &Meter| {
             let (name, why) = meter.standing();
-            EngineView { name, reason: why.map(|why| why.name()) }
+            EngineView {
+                name,
+                reason: why.map(|why| why.name()),
+                changes: meter.changes(),
+                kernel: meter.kernel(),
+            }
         };
         View {
             id,

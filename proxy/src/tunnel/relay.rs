@@ -136,23 +136,31 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
         let mut moved = 0;
         poll_fn(|cx| {
             self.with_tier(|tier, parts| tier.before(cx, parts));
-            let lanes = [
-                self.to_upstream
-                    .poll(cx, self.downstream, self.upstream, self.ticket.to_upstream())
-                    .map_err(|fault| at(fault, Side::Downstream, Side::Upstream)),
-                self.to_downstream
+            let mut fault = None;
+            let lane = self
+                .to_upstream
+                .poll(cx, self.downstream, self.upstream, self.ticket.to_upstream())
+                .map_err(|fault| at(fault, Side::Downstream, Side::Upstream));
+            if let Poll::Ready(Err(failed)) = lane {
+                fault = Some(failed);
+            } else {
+                // Not after a fault: a write that failed has used up the news of a reset,
+                // and a read behind it would find a clean end that is none.
+                let lane = self
+                    .to_downstream
                     .poll(cx, self.upstream, self.downstream, self.ticket.to_downstream())
-                    .map_err(|fault| at(fault, Side::Upstream, Side::Downstream)),
-            ];
+                    .map_err(|fault| at(fault, Side::Upstream, Side::Downstream));
+                if let Poll::Ready(Err(failed)) = lane {
+                    fault = Some(failed);
+                }
+            }
             let (up, down) = self.ticket.bytes();
             if up + down != moved {
                 moved = up + down;
                 self.ticket.touch();
             }
-            for lane in lanes {
-                if let Poll::Ready(Err((side, error))) = lane {
-                    return Poll::Ready(end_of(side, error));
-                }
+            if let Some((side, error)) = fault {
+                return Poll::Ready(end_of(side, error));
             }
             if self.to_upstream.is_done() && self.to_downstream.is_done() {
                 return Poll::Ready(End::Finished);

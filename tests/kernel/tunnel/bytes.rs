@@ -5,7 +5,7 @@ use std::time::Duration;
 use mantra_macros::req_test;
 use underpass_tests::{Bed, Engine, Plan, Tunnel, Wire, over_all_engines, pattern, tunnel::Way};
 
-use super::{MEGABYTE, cases};
+use super::{MEGABYTE, cases, each};
 
 over_all_engines!(
     bulk_goes_both_ways_at_once,
@@ -56,7 +56,7 @@ async fn messages_of_all_sizes_go_back_and_forth(engine: Engine) {
 /// small message behind the pause must not overtake, nor wait for a next one.
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn bursts_and_pauses_keep_their_order(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let mut tunnel = Plan::new(bed, way, engine).open().await;
         let (mut up, mut down) = (0, 0);
         for round in 0..12_u64 {
@@ -64,7 +64,8 @@ async fn bursts_and_pauses_keep_their_order(engine: Engine) {
             burst_and_pause(&mut tunnel.client, &mut tunnel.server, &mut up, burst).await;
             burst_and_pause(&mut tunnel.server, &mut tunnel.client, &mut down, burst).await;
         }
-    }
+    })
+    .await;
 }
 
 async fn burst_and_pause(from: &mut Wire, to: &mut Wire, offset: &mut u64, burst: u64) {
@@ -82,7 +83,7 @@ async fn burst_and_pause(from: &mut Wire, to: &mut Wire, offset: &mut u64, burst
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn a_reader_that_stalls_and_goes_on_gets_everything(engine: Engine) {
     const SIZE: u64 = 24 * MEGABYTE;
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).narrow_server();
         let Tunnel { mut client, mut server, origin: _origin, proxy: _proxy } =
             plan.open_settled().await;
@@ -105,7 +106,8 @@ async fn a_reader_that_stalls_and_goes_on_gets_everything(engine: Engine) {
         server.expect_fin().await;
         server.send_rest(0, SIZE).await;
         client.await.unwrap();
-    }
+    })
+    .await;
 }
 
 /// Bytes of one are not found in another, however many share the maps.

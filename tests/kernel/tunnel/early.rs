@@ -8,7 +8,7 @@ use underpass_tests::{
     Bed, Engine, Plan, Wire, over_all_engines, pattern, tunnel::SWITCHING, tunnel::Way,
 };
 
-use super::{MEGABYTE, cases};
+use super::{MEGABYTE, cases, each};
 
 over_all_engines!(
     bytes_in_one_segment_with_the_request_arrive_first,
@@ -44,7 +44,7 @@ async fn bytes_in_one_segment_with_the_request_arrive_first(engine: Engine) {
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn bytes_dribbled_behind_the_request_arrive_in_order(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine);
         let (origin, proxy) = plan.start();
         let mut client = plan.connect(&proxy).await;
@@ -62,7 +62,8 @@ async fn bytes_dribbled_behind_the_request_arrive_in_order(engine: Engine) {
         let (mut server, ()) = tokio::join!(accepting, dribbling);
         way.opened(&mut client).await;
         tokio::join!(client.send_rest(400, MEGABYTE), server.check_pattern(400, MEGABYTE - 400));
-    }
+    })
+    .await;
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
@@ -90,7 +91,7 @@ async fn bytes_in_one_segment_with_the_answer_arrive_first(engine: Engine) {
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn bytes_dribbled_behind_the_answer_arrive_in_order(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine);
         let (origin, proxy) = plan.start();
         let mut client = plan.connect(&proxy).await;
@@ -107,7 +108,8 @@ async fn bytes_dribbled_behind_the_answer_arrive_in_order(engine: Engine) {
         };
         tokio::join!(dribbling, reading);
         tokio::join!(server.send_rest(400, MEGABYTE), client.check_pattern(400, MEGABYTE - 400));
-    }
+    })
+    .await;
 }
 
 /// No moment is quiet: megabytes are under way in both directions from the first byte on.
@@ -141,7 +143,7 @@ async fn duplex(mut wire: Wire, size: u64) {
 /// Nothing comes behind it that would nudge what moves the bytes.
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn the_last_early_byte_does_not_wait_for_a_next_one(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine);
         let (origin, proxy) = plan.start();
         let mut client = plan.connect(&proxy).await;
@@ -174,7 +176,8 @@ async fn the_last_early_byte_does_not_wait_for_a_next_one(engine: Engine) {
             client.send("c").await;
             server.expect("c").await;
         }
-    }
+    })
+    .await;
 }
 
 /// What the origin has to send to open the tunnel; nothing for CONNECT.

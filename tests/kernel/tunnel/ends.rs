@@ -5,7 +5,7 @@ use std::time::Duration;
 use mantra_macros::req_test;
 use underpass_tests::{Bed, Engine, Plan, Tunnel, Wire, over_all_engines};
 
-use super::{MEGABYTE, cases};
+use super::{MEGABYTE, cases, each};
 
 over_all_engines!(
     the_client_may_finish_first,
@@ -60,7 +60,7 @@ async fn finishes_first(mut first: Wire, mut second: Wire) {
 /// A direction that has ended does not end the other, however long that is silent.
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn a_half_closed_tunnel_stays_open_the_other_way(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let mut tunnel = Plan::new(bed, way, engine).open_settled().await;
         tunnel.client.finish().await;
         tunnel.server.expect_fin().await;
@@ -74,27 +74,30 @@ async fn a_half_closed_tunnel_stays_open_the_other_way(engine: Engine) {
         tunnel.server.finish().await;
         tunnel.client.expect_fin().await;
         tunnel.proxy.until_tunnels(0).await;
-    }
+    })
+    .await;
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn fin_comes_behind_megabytes_for_a_slow_server(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).narrow_server();
         let Tunnel { client, server, origin: _origin, proxy } = plan.open_settled().await;
         slow_reader(client, server).await;
         proxy.until_tunnels(0).await;
-    }
+    })
+    .await;
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn fin_comes_behind_megabytes_for_a_slow_client(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).narrow_client();
         let Tunnel { client, server, origin: _origin, proxy } = plan.open_settled().await;
         slow_reader(server, client).await;
         proxy.until_tunnels(0).await;
-    }
+    })
+    .await;
 }
 
 /// `from` fills all that is between and finishes; `to` reads a little at a time.
@@ -118,20 +121,22 @@ async fn slow_reader(mut from: Wire, mut to: Wire) {
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn a_client_that_closes_has_sent_everything(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).narrow_server();
         let Tunnel { client, server, origin: _origin, proxy: _proxy } = plan.open_settled().await;
         closes(client, server).await;
-    }
+    })
+    .await;
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn a_server_that_closes_has_sent_everything(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).narrow_client();
         let Tunnel { client, server, origin: _origin, proxy: _proxy } = plan.open_settled().await;
         closes(server, client).await;
-    }
+    })
+    .await;
 }
 
 /// `from` is gone, descriptor and all, while megabytes of it are on their way.

@@ -6,14 +6,14 @@ use std::{collections::BTreeSet, fs, net::Shutdown};
 use aya::{maps::loaded_maps, programs::loaded_programs};
 use mantra_macros::req_test;
 use rustix::process::Signal;
-use underpass_tests::{Bed, Engine, Plan, Tunnel, over_all_engines, pattern};
+use underpass_tests::{Bed, End, Engine, Plan, Tunnel, over_all_engines, pattern};
 
 use super::{MEGABYTE, cases};
 use crate::machine::eventually;
 
 over_all_engines!(
     a_killed_proxy_leaves_nothing_in_the_kernel,
-    peers_of_a_killed_proxy_see_the_end,
+    peers_of_a_killed_proxy_are_reset,
     what_a_killed_proxy_had_passed_on_is_whole,
 );
 
@@ -70,7 +70,7 @@ async fn a_killed_proxy_leaves_nothing_in_the_kernel(engine: Engine) {
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
-async fn peers_of_a_killed_proxy_see_the_end(engine: Engine) {
+async fn peers_of_a_killed_proxy_are_reset(engine: Engine) {
     for (bed, way) in cases(&Bed::all()) {
         let mut tunnel = Plan::new(bed, way, engine).open_settled().await;
         tunnel.client.send("x").await;
@@ -79,10 +79,9 @@ async fn peers_of_a_killed_proxy_see_the_end(engine: Engine) {
         tunnel.client.expect("y").await;
         tunnel.proxy.signal(Signal::KILL);
         tunnel.proxy.exited().await;
-        tunnel.client.expect_end().await;
-        tunnel.server.expect_end().await;
-        // Nothing that one says reaches the other any more. The kernel that closed the
-        // proxy's sockets answers with a reset.
+        assert_eq!(tunnel.client.expect_end().await, End::Reset);
+        assert_eq!(tunnel.server.expect_end().await, End::Reset);
+        // Nothing that one says reaches the other any more.
         for mut peer in [tunnel.client, tunnel.server] {
             let mut refused = false;
             for _ in 0..1000 {

@@ -7,7 +7,7 @@ use underpass_tests::{
     Bed, End, Engine, Plan, Tunnel, Wire, bed::Topology, over_all_engines, process::Growth,
 };
 
-use super::{MEGABYTE, cases};
+use super::{MEGABYTE, each};
 
 over_all_engines!(
     a_server_that_never_reads_stops_the_client,
@@ -27,22 +27,24 @@ const MORE: u64 = 200 * MEGABYTE;
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-CTRL-004")]
 async fn a_server_that_never_reads_stops_the_client(engine: Engine) {
-    for (bed, way) in cases(&beds()) {
+    each(&beds(), async |bed, way| {
         let most = bound(bed).await;
         let plan = Plan::new(bed, way, engine);
         let Tunnel { client, server, origin: _origin, proxy } = plan.open_settled().await;
         stalls(proxy.pid(), client, server, most).await;
-    }
+    })
+    .await;
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-CTRL-004")]
 async fn a_client_that_never_reads_stops_the_server(engine: Engine) {
-    for (bed, way) in cases(&beds()) {
+    each(&beds(), async |bed, way| {
         let most = bound(bed).await;
         let plan = Plan::new(bed, way, engine);
         let Tunnel { client, server, origin: _origin, proxy } = plan.open_settled().await;
         stalls(proxy.pid(), server, client, most).await;
-    }
+    })
+    .await;
 }
 
 fn beds() -> Vec<Bed> {
@@ -94,7 +96,7 @@ async fn stalls(proxy: u32, mut from: Wire, mut to: Wire, most: u64) {
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn a_stalled_tunnel_is_ended_by_hand_within_a_second(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let mut tunnel = Plan::new(bed, way, engine).narrow_server().open_settled().await;
         tunnel.client.send_until_stalled(0, MORE).await;
         let id = tunnel.proxy.tunnels().await[0]["id"].to_string();
@@ -108,13 +110,14 @@ async fn a_stalled_tunnel_is_ended_by_hand_within_a_second(engine: Engine) {
         // The reader finds the beginning of what was sent, and no clean end.
         let (_, end) = tunnel.server.read_to_end().await;
         assert_eq!(end, End::Reset);
-    }
+    })
+    .await;
 }
 
 /// Stalled one way, alive the other, for small messages and for much.
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn one_stalled_direction_leaves_the_other_alone(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let Tunnel { mut client, mut server, origin: _origin, proxy: _proxy } =
             Plan::new(bed, way, engine).narrow_server().open_settled().await;
         let sent = client.send_until_stalled(0, MORE).await;
@@ -129,5 +132,6 @@ async fn one_stalled_direction_leaves_the_other_alone(engine: Engine) {
         client.expect_fin().await;
         tokio::join!(client.finish(), server.check_pattern(0, sent));
         server.expect_fin().await;
-    }
+    })
+    .await;
 }

@@ -12,6 +12,9 @@ mod memory;
 mod resets;
 mod seen;
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use futures_util::{FutureExt, future::join_all};
 use underpass_tests::{Bed, tunnel::Way};
 
 const MEGABYTE: u64 = 1 << 20;
@@ -21,4 +24,15 @@ fn cases(beds: &[Bed]) -> Vec<(&Bed, Way)> {
     let mut cases = vec![(&beds[0], Way::Upgrade)];
     cases.extend(beds.iter().zip([Way::Connect, Way::Upgrade].into_iter().cycle()));
     cases
+}
+
+/// Plays all cases at the same time: for tests that mostly wait.
+async fn each(beds: &[Bed], test: impl AsyncFn(&Bed, Way)) {
+    let all = cases(beds).into_iter().map(async |(bed, way)| {
+        if let Err(panic) = AssertUnwindSafe(test(bed, way)).catch_unwind().await {
+            eprintln!("the case was: {bed}, {way:?}");
+            resume_unwind(panic);
+        }
+    });
+    join_all(all).await;
 }

@@ -4,7 +4,7 @@ use mantra_macros::req_test;
 use rustix::process::Signal;
 use underpass_tests::{Bed, End, Engine, Plan, Tunnel, Wire, eventually, over_all_engines};
 
-use super::{MEGABYTE, cases};
+use super::{MEGABYTE, cases, each};
 
 over_all_engines!(
     a_reset_of_the_client_is_passed_on,
@@ -96,7 +96,7 @@ async fn a_reset_behind_a_half_close_is_passed_on(engine: Engine) {
 /// What is stuck on its way to a reader that sleeps does not keep a dead tunnel.
 #[req_test("REQ-TUN-001", "REQ-TUN-002")]
 async fn a_reset_ends_a_tunnel_whose_reader_sleeps(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let mut tunnel = Plan::new(bed, way, engine).narrow_server().open_settled().await;
         tunnel.client.send_until_stalled(0, 100 * MEGABYTE).await;
         tunnel.client.reset();
@@ -106,7 +106,8 @@ async fn a_reset_ends_a_tunnel_whose_reader_sleeps(engine: Engine) {
             underpass_tests::pattern::check(got, &piece);
             got += piece.len() as u64;
         }
-    }
+    })
+    .await;
 }
 
 /// Whoever writes to a connection that was reset learns of it, and a read behind that finds

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mantra_macros::req_test;
 use underpass_tests::{Bed, End, Engine, Plan, Proxy, Tunnel, eventually, over_all_engines};
 
-use super::{MEGABYTE, cases};
+use super::{MEGABYTE, cases, each};
 
 over_all_engines!(
     the_engine_that_was_asked_for_moves_the_bytes,
@@ -95,9 +95,7 @@ async fn bytes_only_grow_and_never_run_ahead(engine: Engine) {
 /// Three times the timeout, with a few bytes in each fifth of it.
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn a_tunnel_that_talks_does_not_idle(engine: Engine) {
-    let beds = Bed::all();
-    // At the same time, because time is what they take.
-    let all = cases(&beds).into_iter().map(|(bed, way)| async move {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).args(["--limit", "tunnel_idle_timeout=1s"]);
         let mut tunnel = plan.open_settled().await;
         for round in 0..15 {
@@ -115,13 +113,13 @@ async fn a_tunnel_that_talks_does_not_idle(engine: Engine) {
         assert_eq!(tunnel.client.expect_end().await, End::Reset);
         assert_eq!(tunnel.server.expect_end().await, End::Reset);
         tunnel.proxy.log_line(&["tunnel_end=idle_timeout"]).await;
-    });
-    futures_util::future::join_all(all).await;
+    })
+    .await;
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn a_silent_tunnel_is_ended(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).args(["--limit", "tunnel_idle_timeout=300ms"]);
         let mut tunnel = plan.open().await;
         tunnel.client.send("x").await;
@@ -131,7 +129,8 @@ async fn a_silent_tunnel_is_ended(engine: Engine) {
         assert_eq!(tunnel.server.expect_end().await, End::Reset);
         assert!(begin.elapsed() > Duration::from_millis(200), "ended before it was idle");
         tunnel.proxy.log_line(&["tunnel_end=idle_timeout"]).await;
-    }
+    })
+    .await;
 }
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
@@ -178,8 +177,7 @@ async fn a_busy_tunnel_is_ended_by_hand_within_a_second(engine: Engine) {
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-005")]
 async fn a_drain_lets_tunnels_go_on_to_its_deadline(engine: Engine) {
-    let beds = Bed::all();
-    let all = cases(&beds).into_iter().map(|(bed, way)| async move {
+    each(&Bed::all(), async |bed, way| {
         let plan = Plan::new(bed, way, engine).args(["--drain-timeout", "1s"]);
         let mut tunnel = plan.open_settled().await;
         let begin = Instant::now();
@@ -195,8 +193,8 @@ async fn a_drain_lets_tunnels_go_on_to_its_deadline(engine: Engine) {
         assert!(begin.elapsed() >= Duration::from_millis(900), "ended before the deadline");
         assert_eq!(tunnel.proxy.exited().await.code(), Some(0));
         assert!(tunnel.proxy.stderr().contains("tunnel_end=drained"));
-    });
-    futures_util::future::join_all(all).await;
+    })
+    .await;
 }
 
 /// Bytes of the only tunnel: to the server, to the client.

@@ -4,10 +4,15 @@
 //! lost, repeated, moved or of another tunnel is found at its exact offset, and where it
 //! belongs can be told.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
-/// How far from its place a piece of a stream is looked for.
-const NEAR: u64 = 4 << 20;
+/// Bytes after which a stream repeats: a prime, so that no buffer and no budget is a
+/// multiple of it. Streams are the same bytes from different places on. Taking them from
+/// memory costs a copy or a compare, which leaves the processor to what is tested.
+const PERIOD: u64 = 4_194_301;
+
+/// How far from its place a piece of a stream is looked for; within it, a place is unique.
+const NEAR: u64 = PERIOD / 2;
 
 /// Bytes that make a piece unmistakable.
 const TELLING: usize = 12;
@@ -52,6 +57,21 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+fn block() -> &'static [u8] {
+    static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
+    // Two periods, so that a slice of up to one starts anywhere.
+    BLOCK.get_or_init(|| {
+        let mut rng = Rng(0);
+        let mut period = Vec::with_capacity(2 * PERIOD as usize);
+        while period.len() < PERIOD as usize {
+            period.extend_from_slice(&rng.number().to_le_bytes());
+        }
+        period.truncate(PERIOD as usize);
+        period.extend_from_within(..);
+        period
+    })
+}
+
 /// One direction of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream(u64);
@@ -59,25 +79,22 @@ pub struct Stream(u64);
 impl Stream {
     /// A stream of its own for each list of labels.
     pub fn new(seed: u64, labels: &[u64]) -> Self {
-        Self(Rng::new(seed ^ 0x5eed_5eed, labels).number())
+        Self(Rng::new(seed ^ 0x5eed_5eed, labels).number() % PERIOD)
+    }
+
+    /// What stands at `offset`, at most a period of it.
+    fn at(self, offset: u64, length: usize) -> &'static [u8] {
+        let start = ((self.0 + offset) % PERIOD) as usize;
+        &block()[start..start + length.min(PERIOD as usize)]
     }
 
     /// Writes what stands at `offset`.
     pub fn fill(self, offset: u64, bytes: &mut [u8]) {
-        let word = |index: u64| mix(self.0 ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let within = (offset % 8) as usize;
-        let (head, rest) = bytes.split_at_mut(((8 - within) % 8).min(bytes.len()));
-        let first = word(offset / 8).to_le_bytes();
-        head.copy_from_slice(&first[within..within + head.len()]);
-        let start = (offset + head.len() as u64) / 8;
-        let mut words = rest.chunks_exact_mut(8);
-        let mut index = start;
-        for chunk in &mut words {
-            chunk.copy_from_slice(&word(index).to_le_bytes());
-            index += 1;
+        let mut at = offset;
+        for piece in bytes.chunks_mut(PERIOD as usize) {
+            piece.copy_from_slice(self.at(at, piece.len()));
+            at += piece.len() as u64;
         }
-        let tail = words.into_remainder();
-        tail.copy_from_slice(&word(index).to_le_bytes()[..tail.len()]);
     }
 
     /// Whether `got` is what stands at `offset`.
@@ -85,13 +102,11 @@ impl Stream {
     /// # Errors
     /// The first byte that is not.
     pub fn check(self, offset: u64, got: &[u8]) -> Result<(), Wrong> {
-        let mut wanted = [0; 4096];
         let mut at = offset;
-        for piece in got.chunks(wanted.len()) {
-            let wanted = &mut wanted[..piece.len()];
-            self.fill(at, wanted);
+        for piece in got.chunks(PERIOD as usize) {
+            let wanted = self.at(at, piece.len());
             if piece != wanted {
-                let same = piece.iter().zip(&*wanted).take_while(|(g, w)| g == w).count();
+                let same = piece.iter().zip(wanted).take_while(|(g, w)| g == w).count();
                 let wrong = at + same as u64;
                 let from = &got[(wrong - offset) as usize..];
                 return Err(Wrong { offset: wrong, belongs_at: self.find(wrong, from) });
@@ -105,16 +120,9 @@ impl Stream {
     fn find(self, offset: u64, piece: &[u8]) -> Option<u64> {
         let telling = piece.get(..TELLING)?;
         let start = offset.saturating_sub(NEAR);
-        let mut window = vec![0; (offset - start + NEAR) as usize];
-        self.fill(start, &mut window);
-        let mut from = 0;
-        while let Some(at) = window[from..].iter().position(|byte| *byte == telling[0]) {
-            if window[from + at..].starts_with(telling) {
-                return Some(start + (from + at) as u64);
-            }
-            from += at + 1;
-        }
-        None
+        let window = self.at(start, PERIOD as usize);
+        let found = window.windows(TELLING).position(|bytes| bytes == telling);
+        found.map(|at| start + at as u64)
     }
 }
 
