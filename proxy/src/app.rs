@@ -21,7 +21,7 @@ use crate::{
     drain,
     listener::{bind, slots::Slots},
     metrics::Metrics,
-    splice::kernel::Kernel,
+    splice::{kernel::Kernel, probe},
     tunnel::registry::Registry,
     worker::{self, Bound, Process, Snapshot},
 };
@@ -82,7 +82,10 @@ async fn serve(
     ready: impl FnOnce(&[Address]),
 ) -> anyhow::Result<()> {
     raise_descriptor_limit();
-    let kernel = splice_tier(config.splice)?;
+    let kernel = splice_tier(&config)?;
+    if let Some(log) = kernel.as_ref().and_then(|kernel| kernel.take_log()) {
+        tokio::spawn(log.drain());
+    }
     let drain_timeout = config.drain_timeout;
     let workers = config.workers;
     let admin_address = config.admin;
@@ -177,21 +180,59 @@ fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
     config.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// `--splice kernel` is a demand, `auto` a wish.
-fn splice_tier(mode: SpliceMode) -> anyhow::Result<Option<Arc<Kernel>>> {
-    if matches!(mode, SpliceMode::Copy | SpliceMode::Pipe) {
+/// `--splice kernel` is a demand, `auto` a wish, and so is local bypass. What is not to be
+/// had is told once, in one line.
+///
+/// Implements: REQ-TUN-002, REQ-TUN-003
+fn splice_tier(config: &Config) -> anyhow::Result<Option<Arc<Kernel>>> {
+    let demanded = config.splice == SpliceMode::Kernel;
+    let bypass = config.listeners.iter().any(|listener| listener.local_bypass)
+        || config.upstreams.iter().any(|upstream| upstream.local_bypass);
+    if matches!(config.splice, SpliceMode::Copy | SpliceMode::Pipe) {
+        if bypass {
+            let mode = config.splice;
+            tracing::warn!("no local bypass: it needs --splice auto or kernel, not {mode:?}");
+        }
         return Ok(None);
     }
-    match crate::splice::probe::kernel_tier() {
-        Ok(kernel) => Ok(Some(kernel)),
-        Err(reason) if mode == SpliceMode::Kernel => {
+    let tier = probe::kernel_tier().and_then(|kernel| {
+        let able = kernel.abilities();
+        let bypasses = bypass && (able.bypass.is_ok() || able.half_bypass.is_ok());
+        match &able.redirect {
+            Err(reason) if demanded || !bypasses => Err(reason.clone()),
+            _ => Ok(kernel),
+        }
+    });
+    let kernel = match tier {
+        Ok(kernel) => kernel,
+        Err(reason) if demanded => {
             anyhow::bail!("--splice kernel: {reason}; --splice auto serves without it")
+        }
+        Err(reason) if bypass => {
+            tracing::warn!("no local bypass, tunnels stay in userspace: {reason}");
+            return Ok(None);
         }
         Err(reason) => {
             tracing::info!("tunnels stay in userspace: {reason}");
-            Ok(None)
+            return Ok(None);
+        }
+    };
+    let able = kernel.abilities();
+    if let Err(reason) = &able.redirect {
+        tracing::info!("no redirects between the proxy's own sockets: {reason}");
+    }
+    match (&able.bypass, &able.half_bypass) {
+        _ if !bypass => {}
+        (Ok(()), Ok(())) => {}
+        (Err(reason), Err(_)) => tracing::warn!("no local bypass: {reason}"),
+        (Err(reason), Ok(())) => {
+            tracing::warn!("no local bypass between two applications: {reason}");
+        }
+        (Ok(()), Err(reason)) => {
+            tracing::warn!("no local bypass from a server to a remote client: {reason}");
         }
     }
+    Ok(Some(kernel))
 }
 
 /// A proxy needs two descriptors per connection; the soft limit is made for shells.

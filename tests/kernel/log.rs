@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mantra_macros::req_test;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 use underpass::splice::kernel::Set;
+use underpass_tests::{Bed, Engine, Origin, bed::Topology, engine, tunnel::Way};
 
-use crate::machine::{PATIENCE, connection, kernel, send};
+use crate::machine::{PATIENCE, connection, kernel, lacking, send};
 
 /// Where the log of one test goes.
 #[derive(Clone, Default)]
@@ -73,6 +75,39 @@ fn a_program_logs_into_the_proxys_log() {
             drain.abort();
         });
     });
+}
+
+/// Through the proxy itself: every send that bypasses it is a line, and none by default.
+#[req_test("REQ-TUN-003")]
+#[tokio::test]
+async fn the_proxy_logs_what_bypasses_it() {
+    if lacking().is_some() || !engine::ready(Engine::Bypass) {
+        return;
+    }
+    const BYTES: usize = 12_345;
+    let line = format!("{BYTES} bytes");
+    for (filter, logged) in [("info,underpass::bpf=trace", true), ("info", false)] {
+        let origin = Origin::bind().await;
+        let mut tunnel =
+            Way::Connect.open_with(Engine::Bypass, origin, |builder| builder.log(filter)).await;
+        // A tunnel that says nothing may stay as it is.
+        for _ in 0..8 {
+            tunnel.client.send("ping").await;
+            tunnel.server.expect("ping").await;
+            tunnel.server.send("pong").await;
+            tunnel.client.expect("pong").await;
+        }
+        Bed::new(Topology::V4).unwrap().settled(Engine::Bypass, &tunnel.proxy).await;
+        tunnel.client.send(vec![7; BYTES]).await;
+        assert_eq!(tunnel.server.read_exact(BYTES).await.len(), BYTES);
+        if logged {
+            tunnel.proxy.log_line(&["TRACE underpass::bpf", &line]).await;
+        }
+        drop((tunnel.client, tunnel.server));
+        tunnel.proxy.term();
+        assert!(tunnel.proxy.exited().await.success());
+        assert_eq!(tunnel.proxy.stderr().contains("underpass::bpf"), logged);
+    }
 }
 
 #[test]

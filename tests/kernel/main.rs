@@ -7,6 +7,8 @@
 //! peers on this host and on others.
 
 mod applications;
+mod degrade;
+mod doctor;
 mod leftovers;
 mod log;
 mod machine;

@@ -11,6 +11,7 @@
 //!
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
+//! * a process that lacks something: [`without`]
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
 //! * engines that this machine has: [`engine`]
 //! * many tunnels at once, at random: [`traffic`]
@@ -41,6 +42,7 @@ pub mod traffic;
 pub mod tunnel;
 pub mod websocket;
 pub mod wire;
+pub mod without;
 
 pub use bed::{Bed, Plan};
 pub use client::{BodySender, HttpClient, OutBody, bytes_from, collect};
@@ -53,6 +55,7 @@ pub use origin::{Origin, Refusing, Reply, Saturated, Seen, Served};
 pub use proxy::{Proxy, ProxyBuilder};
 pub use tunnel::{Tunnel, Way};
 pub use wire::{End, Wire};
+pub use without::Without;
 
 #[cfg(test)]
 mod selftest;

@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     process,
     wire::Wire,
+    without::Without,
 };
 
 /// Names a ready binary instead of building one.
@@ -70,6 +71,8 @@ pub fn run(args: &[&str]) -> Output {
 #[derive(Debug)]
 pub struct ProxyBuilder {
     args: Vec<String>,
+    log: Option<String>,
+    without: Option<Without>,
     config: Option<String>,
     /// Stdout lines that make it ready.
     expected: usize,
@@ -90,7 +93,12 @@ impl ProxyBuilder {
     fn quick(command: &str, args: &[&str]) -> Self {
         let args = [&[command, "--listen", "127.0.0.1:0"], args].concat();
         let args = args.into_iter().map(str::to_owned).collect();
-        Self { args, config: None, expected: 2 }.args(["--admin", "127.0.0.1:0", "--workers", "1"])
+        Self { args, log: None, without: None, config: None, expected: 2 }.args([
+            "--admin",
+            "127.0.0.1:0",
+            "--workers",
+            "1",
+        ])
     }
 
     /// More arguments.
@@ -125,10 +133,28 @@ impl ProxyBuilder {
         self
     }
 
+    /// What of the process log is written, as in `UNDERPASS_LOG`.
+    pub fn log(mut self, filter: &str) -> Self {
+        self.log = Some(filter.to_owned());
+        self
+    }
+
+    /// Takes something away from it.
+    pub fn without(mut self, what: Without) -> Self {
+        self.without = Some(what);
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub fn start(self) -> Proxy {
         let mut command = Command::new(binary());
         command.args(&self.args);
+        if let Some(filter) = &self.log {
+            command.env("UNDERPASS_LOG", filter);
+        }
+        if let Some(what) = self.without {
+            what.confine(&mut command);
+        }
         let config = self.config.map(|text| {
             let path = scratch("toml");
             fs::write(&path, text).expect("write configuration");
@@ -174,13 +200,19 @@ impl Proxy {
         let text = text.into();
         let admin = usize::from(text.contains("[admin]"));
         let expected = text.matches("[[listener]]").count() + admin;
-        ProxyBuilder { args: vec!["run".to_owned()], config: Some(text), expected }
+        ProxyBuilder {
+            args: vec!["run".to_owned()],
+            log: None,
+            without: None,
+            config: Some(text),
+            expected,
+        }
     }
 
     /// `underpass` with exactly these arguments; ready after `expected` listening lines.
     pub fn command(args: &[&str], expected: usize) -> ProxyBuilder {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        ProxyBuilder { args, config: None, expected }
+        ProxyBuilder { args, log: None, without: None, config: None, expected }
     }
 
     /// Address of the only listener.

@@ -50,7 +50,10 @@ fn table(report: &Report) -> String {
     for row in &report.mechanisms {
         let _ = write!(text, "{:name$}  {:purpose$}  ", row.name, row.purpose);
         let _ = match &row.reason {
-            None => writeln!(text, "{}", yes_no(row.available)),
+            None => match row.note {
+                None => writeln!(text, "{}", yes_no(row.available)),
+                Some(note) => writeln!(text, "{}, {note}", yes_no(row.available)),
+            },
             Some(reason) => writeln!(text, "no because {reason}"),
         };
     }
@@ -69,6 +72,7 @@ mod tests {
             purpose: "x",
             available: reason.is_none(),
             reason: reason.map(str::to_owned),
+            note: None,
         };
         let report = Report {
             version: "1",

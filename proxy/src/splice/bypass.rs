@@ -102,14 +102,20 @@ impl Direction {
 }
 
 impl Bypass {
-    /// `None` where there is nothing to bypass: no hop is allowed to.
+    /// `None` where there is nothing to bypass: no hop is allowed to, or this kernel cannot.
     pub(crate) fn new(
         kernel: Arc<Kernel>,
         downstream: (&TcpStream, bool),
         upstream: (&TcpStream, bool),
     ) -> io::Result<Option<Self>> {
         let hops = [Hop::new(downstream.0, downstream.1)?, Hop::new(upstream.0, upstream.1)?];
-        if hops.iter().all(|hop| matches!(hop.state(), State::Excluded(_))) {
+        let excluded = hops.iter().filter(|hop| matches!(hop.state(), State::Excluded(_))).count();
+        let can = match excluded {
+            0 => &kernel.abilities().bypass,
+            1 => &kernel.abilities().half_bypass,
+            _ => return Ok(None),
+        };
+        if can.is_err() {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -266,9 +272,12 @@ impl Bypass {
     /// How a direction can be moved as things stand.
     fn form(&self, direction: Direction) -> Option<Form> {
         let (from, to) = direction.ends();
+        let can = self.kernel.abilities();
         match (self.hops[from].state(), self.hops[to].state()) {
-            (from, State::Ready) if from.sends() => Some(Form::Bypass),
-            (from, State::Excluded(_)) if from.sends() => Some(Form::HalfBypass),
+            (from, State::Ready) if from.sends() && can.bypass.is_ok() => Some(Form::Bypass),
+            (from, State::Excluded(_)) if from.sends() && can.half_bypass.is_ok() => {
+                Some(Form::HalfBypass)
+            }
             _ => None,
         }
     }

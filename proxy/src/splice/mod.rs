@@ -41,8 +41,6 @@ mod picker;
 mod pipe;
 pub mod pipe_pool;
 pub mod probe;
-mod probe_kernel;
-mod probe_sockets;
 pub(crate) mod redirect;
 pub(crate) mod socket;
 pub(crate) mod tier;

@@ -1,7 +1,11 @@
 //! What is asked of a TCP socket at the end of a tunnel: what has not arrived yet, and a
 //! close that the peer cannot take for a clean one.
 
-use std::{io, os::fd::AsRawFd as _, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use tokio::{net::TcpStream, time::timeout};
@@ -17,7 +21,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::fr
 const SIOCOUTQ: Opcode = 0x5411;
 
 /// Bytes written to the socket that its peer has not acknowledged.
-pub(crate) fn unacknowledged(socket: &TcpStream) -> io::Result<usize> {
+pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     // SAFETY: SIOCOUTQ writes one int through its pointer and keeps nothing (tcp(7)).
     let bytes = unsafe { ioctl(socket, Getter::<SIOCOUTQ, std::ffi::c_int>::new()) }?;
     Ok(usize::try_from(bytes).unwrap_or(0))
@@ -44,7 +48,7 @@ pub(crate) async fn delivered(socket: &TcpStream) {
 
 /// Sets SO_RCVLOWAT: how many bytes have to be there before the kernel tells of them (up to
 /// half of what the socket may hold), and has it look at once.
-pub(crate) fn set_receive_low_water(socket: &TcpStream, bytes: i32) -> io::Result<()> {
+pub(crate) fn set_receive_low_water(socket: &impl AsRawFd, bytes: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the option reads one int, which outlives the call.
     let result = unsafe {

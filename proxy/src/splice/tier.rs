@@ -14,6 +14,7 @@ use super::{
     Lane, Meter,
     anchor::Anchors,
     bypass::{Bypass, Direction},
+    hop::Excluded,
     kernel::Kernel,
     redirect::Redirect,
 };
@@ -51,11 +52,16 @@ impl Tier {
             (downstream, local_bypass[0]),
             (upstream, local_bypass[1]),
         )?;
-        let always = mode == SpliceMode::Kernel;
+        let always = mode == SpliceMode::Kernel && kernel.abilities().redirect.is_ok();
         if bypass.is_none() && !always {
             return Ok(None);
         }
         Ok(Some(Box::new(Self { anchors: Anchors::new(kernel), bypass, always, failed: false })))
+    }
+
+    /// Why hops stay out of local bypass: the client's, the server's.
+    pub(crate) fn excluded(&self) -> [Option<Excluded>; 2] {
+        self.bypass.as_ref().map_or([None; 2], Bypass::excluded)
     }
 
     /// Before a turn of the lanes.

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -26,6 +26,7 @@ use proxy_ebpf::{
 };
 
 use super::{
+    abilities::{Abilities, UNTRIED},
     btf,
     lanes::{LaneSlot, Lanes},
     log::{self, KernelLog},
@@ -51,6 +52,7 @@ pub struct Kernel {
     _programs: ProgramArray<MapData>,
     lanes: Arc<Lanes>,
     needs_pass: AtomicBool,
+    abilities: OnceLock<Abilities>,
     log: Mutex<Option<KernelLog>>,
     /// Holds the programs and their attachment to the sockhashes.
     bpf: Ebpf,
@@ -142,6 +144,7 @@ impl Kernel {
             _programs: programs,
             lanes: Arc::new(lanes),
             needs_pass: AtomicBool::new(false),
+            abilities: OnceLock::new(),
             log: Mutex::new(log),
             bpf,
         })
@@ -212,6 +215,16 @@ impl Kernel {
     /// What the probe has found.
     pub(crate) fn set_needs_pass(&self, needs_pass: bool) {
         self.needs_pass.store(needs_pass, Relaxed);
+    }
+
+    /// What may be used; everything, while that is being tried.
+    pub(crate) fn abilities(&self) -> &Abilities {
+        self.abilities.get().unwrap_or(&UNTRIED)
+    }
+
+    /// What the probe has found; the first call counts.
+    pub(crate) fn set_abilities(&self, abilities: Abilities) {
+        let _ = self.abilities.set(abilities);
     }
 
     /// A place to count for one direction; `None` when all are in use.
@@ -340,6 +353,11 @@ fn request(
         reserved: 0,
         key,
     })
+}
+
+/// Whether the kernel says where its fields lie, or why not.
+pub(crate) fn describes_itself() -> Result<(), String> {
+    kernel_offsets().map(|_| ()).map_err(|reason| reason.to_string())
 }
 
 fn kernel_offsets() -> Result<Offsets, Unavailable> {

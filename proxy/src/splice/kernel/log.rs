@@ -10,7 +10,7 @@ use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::Level;
 
-/// Target of what the programs log. `RUST_LOG=underpass::bpf=trace` switches it on; a
+/// Target of what the programs log. `UNDERPASS_LOG=underpass::bpf=trace` switches it on; a
 /// program loaded while it is off has no log statement left in it.
 pub const LOG_TARGET: &str = "underpass::bpf";
 

@@ -4,6 +4,7 @@
 //! the fields of this kernel's structures lie; `lanes.rs` maps what they count. Everything
 //! that is decided is decided above this folder: here are only the system calls.
 
+mod abilities;
 mod btf;
 mod lanes;
 mod load;
@@ -14,6 +15,7 @@ pub use load::{Enrolled, Ids, Kernel, Set, embedded};
 pub use log::{KernelLog, LOG_TARGET};
 pub use reason::Unavailable;
 
+pub(crate) use abilities::Abilities;
 pub(crate) use lanes::LaneSlot;
-pub(crate) use load::RouteGuard;
+pub(crate) use load::{RouteGuard, describes_itself};
 pub(crate) use reason::has_capabilities;

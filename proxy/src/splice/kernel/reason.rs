@@ -23,6 +23,10 @@ pub(super) fn unavailable(error: impl Into<EbpfError>) -> Unavailable {
         Some(libc::EPERM | libc::EACCES) if !has_capabilities() => {
             "needs CAP_BPF and CAP_NET_ADMIN".to_owned()
         }
+        Some(libc::EPERM | libc::EACCES) if in_user_namespace() => {
+            "needs CAP_BPF and CAP_NET_ADMIN of the host, not of a user namespace (a container)"
+                .to_owned()
+        }
         Some(libc::EPERM | libc::EACCES) => {
             "refused by the kernel though the capabilities are there: lockdown, a seccomp \
              filter, or RLIMIT_MEMLOCK before kernel 5.11"
@@ -84,6 +88,13 @@ pub(crate) fn has_capabilities() -> bool {
     let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     let effective = effective.unwrap_or_default();
     effective & NET_ADMIN != 0 && effective & (BPF | SYS_ADMIN) != 0
+}
+
+/// Whether capabilities are those of a user namespace, which BPF does not honour: only the
+/// first namespace maps every user to itself (user_namespaces(7)).
+fn in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
 #[cfg(test)]

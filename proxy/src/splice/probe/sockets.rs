@@ -17,7 +17,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub(super) struct Pair {
     /// The end that a mechanism is tried on.
     pub(super) near: TcpStream,
-    far: TcpStream,
+    /// The other end.
+    pub(super) far: TcpStream,
 }
 
 impl Pair {
@@ -38,13 +39,6 @@ impl Pair {
             stream.set_nodelay(true)?;
         }
         Ok(Self { near, far })
-    }
-
-    /// Sends a pattern to the near end and reads it there.
-    pub(super) fn send_to_near(&mut self, bytes: usize) -> io::Result<()> {
-        let pattern = pattern(bytes);
-        self.far.write_all(&pattern)?;
-        expect(&mut self.near, &pattern)
     }
 
     /// Sends from the far end.

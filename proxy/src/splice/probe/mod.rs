@@ -4,21 +4,33 @@
 //! is its own, on a port the system picked, and every wait is bounded. `doctor` prints the
 //! [`Report`]; start-up asks [`kernel_tier`].
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
-use super::{
-    kernel::{Kernel, has_capabilities},
-    probe_kernel,
-    probe_sockets::{self, Pair},
-};
+use super::kernel::{self, Kernel, has_capabilities};
+
+mod bypass;
+mod mechanisms;
+mod redirect;
+mod rig;
+mod sockets;
+
+use sockets::Pair;
 
 /// Longest wait for bytes that were sent over loopback.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// More than one segment and more than one pipe page, less than any default buffer.
-const PATTERN_BYTES: usize = 48 * 1024;
+const BULK_BYTES: usize = 48 * 1024;
+
+/// A mechanism that takes so much for a receiver that does not read knows no bound: more
+/// than all the buffers and budgets on the way.
+const MOST_ACCEPTED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Everything that was tried.
 #[derive(Debug, Clone, Serialize)]
@@ -47,6 +59,15 @@ pub struct Row {
     /// Why it did not, in one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How it works, where there are several ways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+impl Row {
+    fn new(name: &'static str, purpose: &'static str, result: Result<(), String>) -> Self {
+        Self { name, purpose, available: result.is_ok(), reason: result.err(), note: None }
+    }
 }
 
 /// Tries each mechanism.
@@ -54,21 +75,32 @@ pub struct Row {
 /// Implements: REQ-TUN-002
 pub fn report() -> Report {
     let mut mechanisms = Vec::new();
-    let mut row = |name, purpose, result: Result<(), String>| {
-        let available = result.is_ok();
-        mechanisms.push(Row { name, purpose, available, reason: result.err() });
-    };
-
-    let kernel = Kernel::load().map(Arc::new);
-    let loaded = kernel.as_ref().map(|_| ()).map_err(ToString::to_string);
-    row("bpf_load", "load BPF programs and attach them to sockhashes", loaded);
-    let tier = kernel.map_err(|reason| reason.to_string()).and_then(tried);
-    row("engine_kernel", "tunnels moved by BPF", tier.map(|_| ()));
-    row("engine_pipe", "tunnels moved by splice(2)", text(splice()));
+    let mut row = |name, purpose, result| mechanisms.push(Row::new(name, purpose, result));
+    let loaded = Kernel::load().map(Arc::new).map_err(|reason| reason.to_string());
+    row(
+        "kernel_btf",
+        "know where fields of the kernel's structures lie",
+        kernel::describes_itself(),
+    );
+    row(
+        "bpf_load",
+        "load BPF programs and attach them to sockhashes",
+        loaded.as_ref().map(|_| ()).map_err(Clone::clone),
+    );
+    match &loaded {
+        Ok(kernel) => mechanisms.extend(mechanisms::run(kernel).rows),
+        Err(reason) => {
+            row("local_bypass", mechanisms::LOCAL_BYPASS, Err(reason.clone()));
+            row("engine_kernel", mechanisms::ENGINE_KERNEL, Err(reason.clone()));
+        }
+    }
+    drop(loaded);
+    let mut row = |name, purpose, result| mechanisms.push(Row::new(name, purpose, text(result)));
+    row("engine_pipe", "tunnels moved by splice(2)", splice());
     row("engine_copy", "tunnels copied in userspace", Ok(()));
-    row("reuseport", "a listener per worker", text(probe_sockets::reuseport()));
-    row("fastopen_connect", "TCP Fast Open to upstreams", text(probe_sockets::fastopen()));
-    row("ktls", "TLS in the kernel", text(probe_sockets::ktls()));
+    row("reuseport", "a listener per worker", sockets::reuseport());
+    row("fastopen_connect", "TCP Fast Open to upstreams", sockets::fastopen());
+    row("ktls", "TLS in the kernel", sockets::ktls());
 
     let version = fs::read_to_string("/proc/version").unwrap_or_default();
     Report {
@@ -80,19 +112,16 @@ pub fn report() -> Report {
     }
 }
 
-/// Whether tunnels can be moved by BPF, or why not, in one line for the log.
-///
-/// `--splice kernel` refuses to start with this reason; `auto` says it once and goes on.
+/// The programs, loaded and tried, or why there are none, in one line for the log. What may
+/// be used of them is in [`Kernel::abilities`].
 ///
 /// Implements: REQ-TUN-002
 pub fn kernel_tier() -> Result<Arc<Kernel>, String> {
-    let kernel = Kernel::load().map_err(|reason| reason.to_string())?;
-    tried(Arc::new(kernel))
-}
-
-/// The programs, once they have done on private connections what tunnels need of them.
-fn tried(kernel: Arc<Kernel>) -> Result<Arc<Kernel>, String> {
-    kernel.set_needs_pass(probe_kernel::fionread(&kernel)?);
+    let begin = Instant::now();
+    let kernel = Arc::new(Kernel::load().map_err(|reason| reason.to_string())?);
+    let loaded = begin.elapsed();
+    mechanisms::run(&kernel);
+    tracing::debug!("programs loaded in {loaded:?}, tried in {:?}", begin.elapsed() - loaded);
     Ok(kernel)
 }
 
@@ -111,12 +140,12 @@ fn splice() -> io::Result<()> {
     let mut from = Pair::connect(PATIENCE)?;
     let mut to = Pair::connect(PATIENCE)?;
     let (pipe_out, pipe_in) = pipe_with(PipeFlags::CLOEXEC)?;
-    let pattern = probe_sockets::pattern(PATTERN_BYTES);
+    let pattern = sockets::pattern(BULK_BYTES);
     from.write_far(&pattern)?;
 
     let mut moved = 0;
-    while moved < PATTERN_BYTES {
-        let wanted = PATTERN_BYTES - moved;
+    while moved < BULK_BYTES {
+        let wanted = BULK_BYTES - moved;
         let mut held = splice(&from.near, None, &pipe_in, None, wanted, SpliceFlags::MOVE)?;
         if held == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

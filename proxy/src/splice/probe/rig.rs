@@ -1,0 +1,306 @@
+//! A tunnel in small: client, proxy and server in one thread, over private loopback
+//! connections.
+//!
+//! The middle is what tunnels run on ([`Tier`] and two [`Lane`]s), so that a probe tries the
+//! engines themselves, not a copy of them. It moves only while the probe lets it
+//! ([`Rig::pump`]): between two pumps bytes stay exactly where they were put.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+    sync::Arc,
+    task::{Context, Poll},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use proxy_ebpf::hop;
+use socket2::SockRef;
+
+use crate::config::SpliceMode;
+
+use super::{
+    super::{
+        Endpoint as _, Lane, Meter,
+        kernel::{Kernel, LaneSlot},
+        meter::Engine,
+        tier::{Parts, Tier},
+    },
+    sockets::Pair,
+};
+
+/// Longest wait for what takes microseconds; a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Wait between two turns.
+const PAUSE: Duration = Duration::from_micros(10);
+
+/// Buffers of each socket, bytes: enough for what a probe sends at once, and soon full.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Messages after which a direction has to be with its engine.
+const SETTLING: usize = 64;
+
+/// Bytes of one write.
+const PIECE: usize = 16 * 1024;
+
+/// An application at one end.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) socket: TcpStream,
+    /// What was sent and has not been read at the other end.
+    sent: Vec<u8>,
+    /// State of the generator of what is sent.
+    state: u64,
+}
+
+/// The tunnel. Directions and ends by number: 0 is the client, and towards the server.
+#[derive(Debug)]
+pub(super) struct Rig {
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) peers: [Peer; 2],
+    sockets: [tokio::net::TcpStream; 2],
+    lanes: [Lane; 2],
+    meters: [Meter; 2],
+    tier: Box<Tier>,
+}
+
+impl Rig {
+    /// Opens a tunnel. To be called on a runtime with I/O and time.
+    pub(super) fn open(
+        kernel: &Arc<Kernel>,
+        mode: SpliceMode,
+        local_bypass: [bool; 2],
+    ) -> Result<Self, String> {
+        let open = || -> io::Result<Option<Self>> {
+            let (client, downstream) = ends()?;
+            let (server, upstream) = ends()?;
+            let sockets = [downstream, upstream];
+            for socket in &sockets {
+                found(kernel, socket)?;
+            }
+            let tier =
+                Tier::new(Arc::clone(kernel), mode, [&sockets[0], &sockets[1]], local_bypass)?;
+            let Some(tier) = tier else { return Ok(None) };
+            let meters = [Meter::default(), Meter::default()];
+            let lane = |meter| Lane::new(SpliceMode::Copy, true, Bytes::new(), meter);
+            let lanes = [lane(&meters[0]), lane(&meters[1])];
+            let peers = [Peer::new(client, 1), Peer::new(server, 2)];
+            Ok(Some(Self { kernel: Arc::clone(kernel), peers, sockets, lanes, meters, tier }))
+        };
+        open().map_err(text)?.ok_or_else(|| "the kernel has no part in this tunnel".to_owned())
+    }
+
+    /// Sends messages to and fro until each direction is moved by the engine named for it.
+    pub(super) async fn settle(&mut self, engines: [Option<Engine>; 2]) -> Result<(), String> {
+        for _ in 0..SETTLING {
+            let settled = |(meter, engine): (&Meter, Option<Engine>)| {
+                engine.is_none_or(|engine| meter.standing().0 == engine)
+            };
+            if self.meters.iter().zip(engines).all(settled) {
+                return Ok(());
+            }
+            for end in [0, 1] {
+                self.send(end, 100)?;
+                self.arrives(end).await?;
+            }
+        }
+        Err(match self.tier.excluded() {
+            [Some(excluded), _] | [_, Some(excluded)] if !engines.contains(&None) => {
+                format!("a private connection was left out: {excluded:?}")
+            }
+            _ => "a direction did not come to be moved by the programs".to_owned(),
+        })
+    }
+
+    /// Sends so many bytes from an end. They fit into its socket's buffer.
+    pub(super) fn send(&mut self, end: usize, bytes: usize) -> Result<(), String> {
+        let taken = self.peers[end].send(bytes).map_err(text)?;
+        if taken < bytes {
+            return Err(format!("a sender was held back after {taken} bytes of {bytes}"));
+        }
+        Ok(())
+    }
+
+    /// Sends from an end until its socket takes no more, at most `most` bytes.
+    pub(super) fn flood(&mut self, end: usize, most: usize) -> Result<usize, String> {
+        self.peers[end].send(most).map_err(text)
+    }
+
+    /// No more will come from this end.
+    pub(super) fn finish(&mut self, end: usize) -> Result<(), String> {
+        self.peers[end].socket.shutdown(Shutdown::Write).map_err(text)
+    }
+
+    /// Lets the tunnel run until the other end has read all that this one has sent.
+    pub(super) async fn arrives(&mut self, end: usize) -> Result<(), String> {
+        let wanted = std::mem::take(&mut self.peers[end].sent);
+        let mut read = Vec::with_capacity(wanted.len());
+        self.pump("bytes were sent and did not arrive", |rig| {
+            let room = wanted.len() - read.len();
+            rig.peers[1 - end].read(&mut read, room)?;
+            Ok((read.len() == wanted.len()).then_some(()))
+        })
+        .await?;
+        if read == wanted { Ok(()) } else { Err("bytes arrived changed or out of order".into()) }
+    }
+
+    /// Lets it run until the other end has read the end of this one, with nothing before it.
+    pub(super) async fn ends(&mut self, end: usize) -> Result<(), String> {
+        let mut rest = Vec::new();
+        self.pump("the end was sent and did not arrive", |rig| {
+            let ended = rig.peers[1 - end].read(&mut rest, 1)?;
+            Ok((ended || !rest.is_empty()).then_some(()))
+        })
+        .await?;
+        if rest.is_empty() { Ok(()) } else { Err("bytes arrived twice".into()) }
+    }
+
+    /// Lets the tunnel run until `done` returns something.
+    pub(super) async fn pump<T>(
+        &mut self,
+        overdue: &str,
+        mut done: impl FnMut(&mut Self) -> io::Result<Option<T>>,
+    ) -> Result<T, String> {
+        let begin = Instant::now();
+        loop {
+            poll_fn(|cx| Poll::Ready(self.turn(cx))).await?;
+            if let Some(done) = done(self).map_err(text)? {
+                return Ok(done);
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(overdue.to_owned());
+            }
+            // The thread is the probe's own; the kernel's worker needs the processor, too.
+            thread::sleep(PAUSE);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// One turn, as in `tunnel/relay.rs`.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        let [downstream, upstream] = &self.sockets;
+        let sockets = [downstream, upstream];
+        let meters = [&self.meters[0], &self.meters[1]];
+        let [to_upstream, to_downstream] = &mut self.lanes;
+        let mut parts = Parts { sockets, lanes: [to_upstream, to_downstream], meters };
+        self.tier.before(cx, &mut parts);
+        for (at, lane) in parts.lanes.iter_mut().enumerate() {
+            if let Poll::Ready(Err(fault)) = lane.poll(cx, sockets[at], sockets[1 - at], meters[at])
+            {
+                return Err(format!("the tunnel broke: {fault:?}"));
+            }
+        }
+        self.tier.after(cx, &mut parts);
+        Ok(())
+    }
+
+    /// Bytes that the programs have moved.
+    pub(super) fn moved(&self, direction: usize) -> u64 {
+        self.meters[direction].kernel_bytes()
+    }
+
+    /// Bytes that have been moved by anybody.
+    pub(super) fn carried(&self, direction: usize) -> u64 {
+        self.meters[direction].bytes()
+    }
+
+    /// What the programs count for a direction that is settled.
+    pub(super) fn slot(&self, direction: usize) -> Result<Arc<LaneSlot>, String> {
+        self.meters[direction].slot(&self.kernel).ok_or_else(|| "no lane is free".to_owned())
+    }
+
+    /// Takes a direction away from the program that redirects between own sockets.
+    pub(super) fn leave(&mut self, direction: usize) -> Result<(), String> {
+        let (from, meter) = (&self.sockets[direction], &self.meters[direction]);
+        match self.lanes[direction].redirect() {
+            Some(redirect) => redirect.leave(from, meter).map_err(text),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes on their way out of our socket towards an end.
+    pub(super) fn queued(&self, end: usize) -> usize {
+        self.sockets[end].queued()
+    }
+}
+
+impl Peer {
+    fn new(socket: TcpStream, seed: u64) -> Self {
+        Self { socket, sent: Vec::new(), state: seed }
+    }
+
+    /// Bytes that no shift, loss or repetition turns into themselves, as many as are taken.
+    fn send(&mut self, bytes: usize) -> io::Result<usize> {
+        let mut taken = 0;
+        while taken < bytes {
+            let begin = self.sent.len();
+            let size = PIECE.min(bytes - taken);
+            while self.sent.len() < begin + size {
+                // Knuth's multiplier; the upper bits are the good ones.
+                self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                self.sent.extend_from_slice(&self.state.to_be_bytes()[..4]);
+            }
+            self.sent.truncate(begin + size);
+            let written = match (&self.socket).write(&self.sent[begin..]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                written => written?,
+            };
+            self.sent.truncate(begin + written);
+            taken += written;
+            if written < size {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Reads at most `most` bytes of what is there; true at the end.
+    fn read(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
+        let wanted = into.len() + most;
+        let mut room = [0; PIECE];
+        while into.len() < wanted {
+            let size = PIECE.min(wanted - into.len());
+            match (&self.socket).read(&mut room[..size]) {
+                Ok(0) => return Ok(true),
+                Ok(read) => into.extend_from_slice(&room[..read]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A connection: the application's end and ours.
+fn ends() -> io::Result<(TcpStream, tokio::net::TcpStream)> {
+    let Pair { near, far } = Pair::connect(PATIENCE)?;
+    for socket in [&near, &far] {
+        socket.set_nonblocking(true)?;
+        SockRef::from(socket).set_recv_buffer_size(BUFFER_BYTES)?;
+        SockRef::from(socket).set_send_buffer_size(BUFFER_BYTES)?;
+    }
+    Ok((far, tokio::net::TcpStream::from_std(near)?))
+}
+
+/// Whether the program finds both ends of a connection; else every direction would just stay
+/// with userspace, and nobody knew why.
+fn found(kernel: &Kernel, socket: &tokio::net::TcpStream) -> io::Result<()> {
+    let report = kernel.look(socket.local_addr()?, socket.peer_addr()?, 0, 0);
+    let failed = |why: &dyn fmt::Display| {
+        io::Error::other(format!("looking at a connection from both ends: {why}"))
+    };
+    match report.map_err(|error| failed(&error))?.status {
+        0 => Ok(()),
+        hop::NO_OWN | hop::NO_PEER => Err(failed(&"an end was not found by its addresses")),
+        hop::NOT_OURS => Err(failed(&"the ends do not agree on what was sent")),
+        status => Err(failed(&format_args!("status {status}"))),
+    }
+}
+
+pub(super) fn text(error: io::Error) -> String {
+    error.to_string()
+}
