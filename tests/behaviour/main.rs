@@ -35,6 +35,7 @@ mod strict_h2;
 mod strict_requests;
 mod strict_responses;
 mod targets;
+mod tcp_listener;
 mod trailers;
 mod tunnel_bytes;
 mod tunnel_end;
