@@ -29,6 +29,7 @@ mod no_delay;
 mod refused_upgrade;
 mod retry;
 mod routes;
+mod sni;
 mod streaming;
 mod strict_bodies;
 mod strict_h2;

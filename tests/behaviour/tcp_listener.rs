@@ -1,11 +1,12 @@
 //! Listeners with `protocol = "tcp"`: a connection goes to a server as it is. The law of
 //! tunnels is tried on them with the other tunnels (`Way::Tcp`); here is what comes before.
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr};
 
 use mantra_macros::req_test;
 use underpass_tests::{
-    End, Engine, Origin, Proxy, Refusing, Saturated, Wire, eventually, over_engines, proxy::run,
+    End, Engine, Origin, Proxy, Refusing, Saturated, Wire, eventually, over_engines,
+    proxy::{run, scratch},
 };
 
 over_engines!(a_server_that_speaks_first_is_heard);
@@ -138,5 +139,70 @@ fn servers_with_and_without_tcp_are_not_mixed() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
         assert!(stderr.contains(told), "{args:?}: {stderr}");
+    }
+}
+
+/// What each mistake is told by: its place and its cure.
+#[test]
+fn mistakes_of_tcp_listeners_are_told() {
+    const LISTENERS: &str = "listener = [\n\
+        { name = \"web\", address = \"127.0.0.1:0\" },\n\
+        { name = \"db\", address = \"127.0.0.1:0\", protocol = \"tcp\" },\n]\n\
+        upstream = [ { name = \"api\", servers = [\"127.0.0.1:1\"] } ]\n";
+    let routes = |routes: &str| {
+        format!(
+            "{LISTENERS}route = [\n{{ listener = \"web\", upstream = \"api\" }},\n{routes}\n]\n"
+        )
+    };
+    let route = |keys: &str| {
+        let default = "{ listener = \"db\", upstream = \"api\" },";
+        routes(&format!("{default}\n{{ upstream = \"api\", {keys} }}"))
+    };
+    let check = |text: &str| {
+        let path = scratch("toml");
+        fs::write(&path, text).expect("write configuration");
+        let output = run(&["check", "--config", &path.to_string_lossy()]);
+        let _ = fs::remove_file(&path);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for keys in [
+        "listener = \"db\", sni = \"api.example.org\"",
+        "sni = \"*.Example.org\"",
+        "host = \"api.example.org\"",
+    ] {
+        assert_eq!(check(&route(keys)).0, Some(0), "{keys}: {}", check(&route(keys)).1);
+    }
+    for (text, place, told) in [
+        (route("listener = \"db\", host = \"a.test\""), ":9:", "write `sni`"),
+        (route("listener = \"db\", path_prefix = \"/v1\""), ":9:", "reads no requests"),
+        (route("listener = \"db\", method = \"GET\""), ":9:", "remove the key"),
+        (route("listener = \"web\", sni = \"a.test\""), ":9:", "write `host`"),
+        (route("sni = \"a.test\", host = \"a.test\""), ":9:", "make it two routes"),
+        (route("sni = \"192.0.2.1\""), ":9:", "TLS clients send names only"),
+        (route("sni = \"*\""), ":9:", "leave `sni` out"),
+        (route("listener = \"db\""), ":9:", "this route can never match"),
+        (routes(""), ":3:", "the listener `db` has no route"),
+        (
+            LISTENERS.replace("{ name = \"web\", address = \"127.0.0.1:0\" },\n", "")
+                + "route = [ { upstream = \"api\" } ]",
+            ":5:",
+            "add `listener = \"db\"`",
+        ),
+        (
+            routes("").replace("protocol = \"tcp\"", "protocol = \"tcp\", forwarded = \"off\""),
+            ":3:",
+            "`forwarded` on a tcp listener",
+        ),
+        (routes("").replace("\"tcp\"", "\"tpc\""), ":3:", "did you mean `tcp`?"),
+        (
+            routes("").replace("\"127.0.0.1:1\"", "\"tcp://127.0.0.1:1\""),
+            ":5:",
+            "or \"127.0.0.1:1\"",
+        ),
+    ] {
+        let (code, stderr) = check(&text);
+        let line = stderr.lines().find(|line| line.contains(told));
+        let line = line.unwrap_or_else(|| panic!("no {told} in {stderr} of {text}"));
+        assert!(code == Some(2) && line.contains(place), "{place} is not in {line}");
     }
 }

@@ -179,3 +179,7 @@ impl<'a> Reader<'a> {
         self.take(length.into())
     }
 }
+
+#[cfg(test)]
+#[path = "client_hello_tests.rs"]
+mod tests;
