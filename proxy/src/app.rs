@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     admin,
-    config::{Config, SpliceMode},
+    config::{Config, Protocol, SpliceMode},
     drain,
     listener::{bind, slots::Slots},
     metrics::Metrics,
@@ -29,8 +29,16 @@ use crate::{
 /// Threads of the control plane. It serves one scraper and a few people.
 const CONTROL_THREADS: usize = 1;
 
-/// A listener's name and the address it was bound to.
-pub type Address = (String, SocketAddr);
+/// Where a listener was bound.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Its name.
+    pub name: String,
+    /// `http` or `tcp`.
+    pub scheme: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+}
 
 /// Serves until a signal asks for the end and the drain is over. A second signal ends the
 /// drain at once.
@@ -42,9 +50,9 @@ pub type Address = (String, SocketAddr);
 pub fn run(config: Config) -> anyhow::Result<()> {
     run_with(config, signals, |addresses| {
         let mut stdout = std::io::stdout().lock();
-        for (name, address) in addresses {
+        for Address { name, scheme, address } in addresses {
             // Whoever closed our standard output does not want to know.
-            let _ = writeln!(stdout, "listening {name} http://{address}");
+            let _ = writeln!(stdout, "listening {name} {scheme}://{address}");
         }
         let _ = stdout.flush();
     })
@@ -92,14 +100,22 @@ async fn serve(
     let mut bound = bind_all(&config)?;
     let mut addresses: Vec<Address> = bound
         .iter()
-        .map(|bound| (config.listeners[bound.index].name.clone(), bound.address))
+        .map(|bound| {
+            let listener = &config.listeners[bound.index];
+            let scheme = match listener.protocol {
+                Protocol::Http | Protocol::Forward(_) => "http",
+                Protocol::Tcp => "tcp",
+            };
+            Address { name: listener.name.clone(), scheme, address: bound.address }
+        })
         .collect();
     let admin_socket = match admin_address {
         Some(address) => {
             let socket = tokio::net::TcpListener::bind(address)
                 .await
                 .with_context(|| format!("admin: cannot listen on {address}"))?;
-            addresses.push(("admin".into(), socket.local_addr()?));
+            let address = socket.local_addr()?;
+            addresses.push(Address { name: "admin".into(), scheme: "http", address });
             Some(socket)
         }
         None => None,

@@ -25,6 +25,8 @@ pub enum Kind {
     HeadTooLarge,
     /// Request target longer than allowed.
     UriTooLong,
+    /// No TLS ClientHello where the route depends on one; the text says which rule.
+    BadClientHello(&'static str),
     /// Request head not complete in time.
     HeadTimeout,
     /// Request body stalled.
@@ -76,11 +78,10 @@ impl Kind {
     pub fn side(self) -> Side {
         use Kind::*;
         match self {
-            BadRequest(_) | HeadTooLarge | UriTooLong | HeadTimeout | RequestBodyTimeout
-            | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed | VersionNotSupported
-            | ExpectationFailed | ProxyAuthRequired | Forbidden(_) | NoRoute | ClientGone => {
-                Side::Downstream
-            }
+            BadRequest(_) | HeadTooLarge | UriTooLong | BadClientHello(_) | HeadTimeout
+            | RequestBodyTimeout | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed
+            | VersionNotSupported | ExpectationFailed | ProxyAuthRequired | Forbidden(_)
+            | NoRoute | ClientGone => Side::Downstream,
             Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
             | BadResponse(_) | ResponseTimeout | ResponseBodyBroken | ResponseBodyTimeout => {
                 Side::Upstream
@@ -96,6 +97,7 @@ impl Kind {
             BadRequest(_) => "bad_request",
             HeadTooLarge => "head_too_large",
             UriTooLong => "uri_too_long",
+            BadClientHello(_) => "bad_client_hello",
             HeadTimeout => "head_timeout",
             RequestBodyTimeout => "request_body_timeout",
             RequestBodyTooLarge => "request_body_too_large",
@@ -125,6 +127,7 @@ impl Kind {
     pub fn detail(self) -> Option<&'static str> {
         match self {
             Kind::BadRequest(rule)
+            | Kind::BadClientHello(rule)
             | Kind::NotImplemented(rule)
             | Kind::Forbidden(rule)
             | Kind::BadResponse(rule) => Some(rule),

@@ -364,15 +364,17 @@ impl Exchange {
             client.log().log(&access_log::Exchange {
                 listener: client.listener_name(),
                 client: client.peer(),
-                method: line.method.as_str(),
-                target,
+                request: Some(access_log::Request {
+                    method: line.method.as_str(),
+                    target,
+                    version: self.version,
+                    status: status.as_u16(),
+                }),
                 host: line
                     .host
                     .as_ref()
                     .and_then(|host| host.to_str().ok())
                     .or(line.target.authority().map(|authority| authority.as_str())),
-                version: self.version,
-                status: status.as_u16(),
                 upstream: upstream.as_ref().map(|upstream| &*upstream.name),
                 server: self.server.get(),
                 request_bytes: self.request_bytes.get(),

@@ -13,7 +13,7 @@
 //! 4. [`body`] streams it there and the answer back, and [`exchange`] keeps the books;
 //!    what goes wrong is an [`error`], which [`response`] turns into a status.
 //! 5. After a 101, or a 2xx to CONNECT, [`tunnel`] owns both sockets and [`splice`] moves
-//!    the bytes.
+//!    the bytes. A connection of a tcp listener is handed to them from the start.
 //!
 //! Around the path: [`watchdog`] (deadlines), [`drain`] (orderly end), [`access_log`],
 //! [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was

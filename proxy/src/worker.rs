@@ -198,12 +198,28 @@ impl Worker {
         path: &str,
         method: &http::Method,
     ) -> Result<Rc<Upstream>, Error> {
+        self.routed(|routes| routes.find(listener, host, path, method))
+    }
+
+    /// The upstream for a connection of a tcp listener, by the server name where it has one.
+    ///
+    /// # Errors
+    /// [`Kind::NoRoute`].
+    pub fn route_tcp(
+        &self,
+        listener: usize,
+        server_name: Option<&str>,
+    ) -> Result<Rc<Upstream>, Error> {
+        self.routed(|routes| routes.find_tcp(listener, server_name))
+    }
+
+    fn routed(&self, find: impl Fn(&route::Table) -> Option<usize>) -> Result<Rc<Upstream>, Error> {
         let snapshot = self.process.snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&view.snapshot, &snapshot) {
             *view = View::new(Arc::clone(&snapshot), &self.metrics, self.index);
         }
-        let found = view.snapshot.routes.find(listener, host, path, method);
+        let found = find(&view.snapshot.routes);
         found.map(|index| Rc::clone(&view.upstreams[index])).ok_or(Error::new(Kind::NoRoute))
     }
 

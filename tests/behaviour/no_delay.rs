@@ -29,6 +29,12 @@ async fn every_connection_has_nodelay() {
     server_of_h1.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     h1.expect_status(200).await;
 
+    let tcp = Proxy::tcp(origin.addr()).start();
+    let _client = tcp.connect().await;
+    let _server_of_tcp = origin.accept().await;
+    tcp.until_tunnels(1).await;
+    assert_eq!(nodelay_of_connections(tcp.pid()), [true, true]);
+
     let forward = Proxy::forward().start();
     let mut client = forward.open(Way::Connect.request(&origin)).await;
     let _server = origin.accept().await;

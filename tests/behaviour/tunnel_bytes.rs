@@ -76,7 +76,7 @@ async fn bytes_right_behind_the_answer_arrive_first(engine: Engine) {
                 server.read_head().await;
                 server.send([SWITCHING.as_bytes(), &early].concat()).await;
             }
-            Way::Connect => server.send(&early).await,
+            Way::Connect | Way::Tcp => server.send(&early).await,
         }
         way.opened(&mut client).await;
         server.send(pattern::at(5000, 1000)).await;

@@ -14,7 +14,7 @@ over_engines!(an_open_tunnel_is_listed_with_its_bytes, the_log_says_what_moved_t
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn an_open_tunnel_is_listed_with_its_bytes(engine: Engine) {
-    for (way, kind) in [(Way::Upgrade, "upgrade"), (Way::Connect, "connect")] {
+    for (way, kind) in [(Way::Upgrade, "upgrade"), (Way::Connect, "connect"), (Way::Tcp, "tcp")] {
         let mut tunnel = way.open(engine).await;
         tunnel.client.send([0; 100]).await;
         tunnel.server.read_exact(100).await;

@@ -70,7 +70,7 @@ impl Place {
     fn new(beds: &[Arc<Bed>], number: usize) -> Self {
         let at = number % beds.len();
         let bed = beds[at].clone();
-        let way = Way::ALL[number / beds.len() % 2];
+        let way = Way::ALL[number / beds.len() % Way::ALL.len()];
         let origin = bed.origin(number.is_multiple_of(7).then_some(NARROW));
         Self { number, bed: (bed, at), way, origin }
     }
@@ -84,12 +84,14 @@ impl Place {
                 let request = way.request_to(target).replace("/tunnel", &format!("/{number}"));
                 (format!("web-{at}"), request)
             }
+            Way::Tcp => (format!("tcp-{number}"), String::new()),
         };
         Slot { listener: proxy.listener(&listener), bed, origin, way: Some(way), request }
     }
 }
 
-/// Two listeners for each bed, and a route for each slot with Upgrade.
+/// Two listeners for each bed, one for each slot that is plain TCP, and a route for each
+/// slot that needs one.
 fn configuration(beds: &[Arc<Bed>], places: &[Place]) -> String {
     let mut text = "workers = 2\n[admin]\naddress = \"127.0.0.1:0\"\n".to_owned();
     for (at, bed) in beds.iter().enumerate() {
@@ -103,14 +105,24 @@ fn configuration(beds: &[Arc<Bed>], places: &[Place]) -> String {
     }
     for Place { number, bed: (bed, at), way, origin } in places {
         let target = bed.target(origin);
-        if *way == Way::Upgrade {
-            let _ = write!(
-                text,
-                "[[route]]\nlistener = \"web-{at}\"\npath_prefix = \"/{number}\"\n\
-                 upstream = \"slot-{number}\"\n\
-                 [[upstream]]\nname = \"slot-{number}\"\nservers = [\"{target}\"]\n"
-            );
-        }
+        let route = match way {
+            Way::Connect => continue,
+            Way::Upgrade => format!("listener = \"web-{at}\"\npath_prefix = \"/{number}\""),
+            Way::Tcp => {
+                let address = bed.listen();
+                let _ = write!(
+                    text,
+                    "[[listener]]\nname = \"tcp-{number}\"\naddress = \"{address}\"\n\
+                     protocol = \"tcp\"\n"
+                );
+                format!("listener = \"tcp-{number}\"")
+            }
+        };
+        let _ = write!(
+            text,
+            "[[route]]\n{route}\nupstream = \"slot-{number}\"\n\
+             [[upstream]]\nname = \"slot-{number}\"\nservers = [\"{target}\"]\n"
+        );
     }
     text
 }

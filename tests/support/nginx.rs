@@ -1,6 +1,7 @@
 //! nginx as an origin, from its package, with a configuration and a directory of its own.
 //!
-//! It serves `files/` with ranges, gzip and keep-alive. Killed by its process id.
+//! It serves `files/` with ranges, gzip and keep-alive, over TLS if it is to have a
+//! certificate. Killed by its process id.
 
 use std::{
     fs,
@@ -24,21 +25,35 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it with these files; `None` if there is no nginx and that is allowed.
     pub fn serve(files: &[(&str, &[u8])]) -> Option<Self> {
-        if !peer("nginx") {
-            return None;
-        }
+        peer("nginx").then(|| Self::of(files, None))
+    }
+
+    /// The same over TLS, with a certificate of its own for this host.
+    pub fn serve_tls(host: &str, files: &[(&str, &[u8])]) -> Option<Self> {
+        (peer("nginx") && peer("openssl")).then(|| Self::of(files, Some(host)))
+    }
+
+    fn of(files: &[(&str, &[u8])], tls: Option<&str>) -> Self {
         let directory = scratch("nginx");
         fs::create_dir_all(directory.join("files")).expect("directory");
         for (name, content) in files {
             fs::write(directory.join("files").join(name), content).expect("file");
         }
+        if let Some(host) = tls {
+            certify(&directory, host);
+        }
         // The port is free when it is asked for; somebody else may take it before nginx does.
-        let started = (0..5).find_map(|_| start(&directory));
+        let started = (0..5).find_map(|_| start(&directory, tls.is_some()));
         let (child, address) = started.unwrap_or_else(|| {
             let log = fs::read_to_string(directory.join("error.log")).unwrap_or_default();
             panic!("nginx does not start: {log}")
         });
-        Some(Self { child, address, directory })
+        Self { child, address, directory }
+    }
+
+    /// File with the certificate of [`Self::serve_tls`], which is its own authority.
+    pub fn certificate(&self) -> String {
+        self.directory.join("tls.crt").to_string_lossy().into_owned()
     }
 
     /// Where it listens.
@@ -61,11 +76,24 @@ impl Drop for Nginx {
     }
 }
 
-fn start(directory: &Path) -> Option<(Child, SocketAddr)> {
+/// A key and a certificate that it signs itself.
+fn certify(directory: &Path, host: &str) {
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-keyout", "tls.key", "-out", "tls.crt", "-subj", "/CN=test"])
+        .args(["-addext", &format!("subjectAltName=DNS:{host}")])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn start(directory: &Path, tls: bool) -> Option<(Child, SocketAddr)> {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
     let address = free.local_addr().expect("address");
     drop(free);
-    fs::write(directory.join("nginx.conf"), configuration(address)).expect("configuration");
+    fs::write(directory.join("nginx.conf"), configuration(address, tls)).expect("configuration");
     let mut child = Command::new(program())
         .arg("-p")
         .arg(directory)
@@ -95,7 +123,14 @@ fn program() -> &'static str {
     if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" }
 }
 
-fn configuration(address: SocketAddr) -> String {
+fn configuration(address: SocketAddr, tls: bool) -> String {
+    let tls = match tls {
+        true => {
+            " ssl; ssl_certificate tls.crt; ssl_certificate_key tls.key; \
+             ssl_protocols TLSv1.2 TLSv1.3"
+        }
+        false => "",
+    };
     format!(
         r#"
 daemon off;
@@ -116,7 +151,7 @@ http {{
     gzip_proxied any;
     default_type text/plain;
     server {{
-        listen {address};
+        listen {address}{tls};
         root files;
         location = /echo-host {{ return 200 "$http_host\n"; }}
     }}

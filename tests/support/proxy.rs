@@ -189,6 +189,11 @@ impl Proxy {
         ProxyBuilder::quick("reverse", &["--to", &format!("http://{origin}")])
     }
 
+    /// `underpass reverse` that passes connections on as they are.
+    pub fn tcp(origin: SocketAddr) -> ProxyBuilder {
+        ProxyBuilder::quick("reverse", &["--to", &format!("tcp://{origin}")])
+    }
+
     /// `underpass forward`.
     pub fn forward() -> ProxyBuilder {
         ProxyBuilder::quick("forward", &[])
@@ -350,10 +355,11 @@ pub fn scratch(extension: &str) -> PathBuf {
     std::env::temp_dir().join(name)
 }
 
-/// `listening NAME http://ADDRESS`
+/// `listening NAME http://ADDRESS`, or `tcp://`.
 fn listening(line: &str) -> Option<(String, SocketAddr)> {
     let (name, url) = line.strip_prefix("listening ")?.split_once(' ')?;
-    let address = url.trim().strip_prefix("http://")?.trim_end_matches('/');
+    let (_, address) = url.trim().split_once("://")?;
+    let address = address.trim_end_matches('/');
     Some((name.to_owned(), address.parse().ok()?))
 }
 

@@ -1,5 +1,6 @@
-//! Tunnels, opened both ways there are: Upgrade through a reverse proxy, CONNECT through a
-//! forward proxy. What comes after the head is the same for both.
+//! Tunnels, opened all ways there are: Upgrade through a reverse proxy, CONNECT through a
+//! forward proxy, a connection to a tcp listener. What comes after the head is the same for
+//! all.
 
 use std::net::SocketAddr;
 
@@ -17,6 +18,8 @@ pub enum Way {
     Upgrade,
     /// CONNECT and 200 (RFC 9110 9.3.6).
     Connect,
+    /// By connecting to a tcp listener; there are no heads.
+    Tcp,
 }
 
 /// The answer of an origin that switches.
@@ -37,8 +40,8 @@ pub struct Tunnel {
 }
 
 impl Way {
-    /// Both.
-    pub const ALL: [Way; 2] = [Way::Upgrade, Way::Connect];
+    /// All.
+    pub const ALL: [Way; 3] = [Way::Upgrade, Way::Connect, Way::Tcp];
 
     /// A proxy that can be asked for such a tunnel to this origin.
     pub fn proxy(self, origin: &Origin) -> ProxyBuilder {
@@ -50,6 +53,7 @@ impl Way {
         match self {
             Way::Upgrade => Proxy::reverse(address),
             Way::Connect => Proxy::forward(),
+            Way::Tcp => Proxy::tcp(address),
         }
     }
 
@@ -66,6 +70,7 @@ impl Way {
                     .to_owned()
             }
             Way::Connect => format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"),
+            Way::Tcp => String::new(),
         }
     }
 
@@ -83,8 +88,12 @@ impl Way {
 
     /// Reads the answer that opens the tunnel for the client.
     pub async fn opened(self, client: &mut Wire) {
+        if self == Way::Tcp {
+            return;
+        }
         let head = client.read_head().await;
         match self {
+            Way::Tcp => {}
             Way::Upgrade => {
                 assert_eq!(head.status(), 101);
                 assert_eq!(head.get("upgrade"), Some("echo"));

@@ -13,7 +13,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{End, Exchange, timestamp::Rfc3339};
+use super::{End, Exchange, Request, timestamp::Rfc3339};
 use crate::config::LogFormat;
 
 /// Appends the line of `exchange`, which ended at `now`.
@@ -27,15 +27,19 @@ pub(super) fn line(out: &mut Vec<u8>, format: LogFormat, now: SystemTime, exchan
 }
 
 fn text(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Result<()> {
-    let Exchange { client, status, request_bytes, response_bytes, .. } = exchange;
+    let Exchange { client, request_bytes, response_bytes, .. } = exchange;
+    let request = exchange.request.as_ref();
     write!(out, "{}", Rfc3339(now))?;
     field(out, "listener", exchange.listener);
     write!(out, " client={client}")?;
-    field(out, "method", exchange.method);
-    field(out, "target", exchange.target);
+    optional(out, "method", request.map(|request| request.method));
+    optional(out, "target", request.map(|request| request.target));
     optional(out, "host", exchange.host);
-    field(out, "version", version(exchange.version));
-    write!(out, " status={status}")?;
+    optional(out, "version", request.map(|request| version(request.version)));
+    match request {
+        Some(Request { status, .. }) => write!(out, " status={status}")?,
+        None => out.extend_from_slice(b" status=-"),
+    }
     optional(out, "upstream", exchange.upstream);
     match exchange.server {
         Some(server) => write!(out, " server={server}")?,
@@ -71,12 +75,16 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         time: Rfc3339,
         listener: &'a str,
         client: SocketAddr,
-        method: &'a str,
-        target: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        method: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        target: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         host: Option<&'a str>,
-        version: &'a str,
-        status: u16,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
         #[serde(skip_serializing_if = "Option::is_none")]
         upstream: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,15 +97,16 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         #[serde(flatten)]
         end: Ending<'a>,
     }
+    let request = exchange.request.as_ref();
     let line = Line {
         time: Rfc3339(now),
         listener: exchange.listener,
         client: exchange.client,
-        method: exchange.method,
-        target: exchange.target,
+        method: request.map(|request| request.method),
+        target: request.map(|request| request.target),
         host: exchange.host,
-        version: version(exchange.version),
-        status: exchange.status,
+        version: request.map(|request| version(request.version)),
+        status: request.map(|request| request.status),
         upstream: exchange.upstream,
         server: exchange.server,
         request_bytes: exchange.request_bytes,

@@ -1,4 +1,5 @@
-//! The access log: one line for each exchange, written when it has ended.
+//! The access log: one line for each exchange, and for each connection of a tcp listener,
+//! written when it has ended.
 //!
 //! A worker formats the line into memory of its own and goes on; a thread of its own
 //! writes what the workers have left there. A worker never waits for the disk or for
@@ -39,16 +40,10 @@ pub struct Exchange<'a> {
     pub listener: &'a str,
     /// Who asked.
     pub client: SocketAddr,
-    /// Request method.
-    pub method: &'a str,
-    /// Request target as it came.
-    pub target: &'a str,
-    /// `Host` or `:authority`.
+    /// What was asked; `None` for a connection of a tcp listener.
+    pub request: Option<Request<'a>>,
+    /// `Host` or `:authority`; on a tcp listener the server name of TLS.
     pub host: Option<&'a str>,
-    /// HTTP version of the request.
-    pub version: http::Version,
-    /// Status that the client was sent; 0 if none was.
-    pub status: u16,
     /// Name of the upstream, once routed.
     pub upstream: Option<&'a str>,
     /// The server that was connected to.
@@ -63,6 +58,19 @@ pub struct Exchange<'a> {
     pub duration: Duration,
     /// Why it ended.
     pub end: End<'a>,
+}
+
+/// A request, and the status that answered it.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Request method.
+    pub method: &'a str,
+    /// Request target as it came.
+    pub target: &'a str,
+    /// HTTP version of the request.
+    pub version: http::Version,
+    /// Status that the client was sent; 0 if none was.
+    pub status: u16,
 }
 
 /// How an exchange ended. The names in the log are stable.

@@ -15,11 +15,13 @@ fn exchange(target: &str) -> Exchange<'_> {
     Exchange {
         listener: "web",
         client: "192.0.2.1:5000".parse().unwrap(),
-        method: "GET",
-        target,
+        request: Some(Request {
+            method: "GET",
+            target,
+            version: http::Version::HTTP_11,
+            status: 200,
+        }),
         host: Some("api.example.org"),
-        version: http::Version::HTTP_11,
-        status: 200,
         upstream: Some("api"),
         server: Some("[2001:db8::1]:3000".parse().unwrap()),
         request_bytes: 0,
@@ -88,12 +90,14 @@ fn a_text_line_names_everything() {
 
 #[test]
 fn what_is_not_known_is_a_dash() {
+    let request =
+        Request { method: "GET", target: "/", version: http::Version::HTTP_11, status: 400 };
     let refused = Exchange {
+        request: Some(request),
         host: None,
         upstream: None,
         server: None,
         ttfb: None,
-        status: 400,
         end: End::Error(Kind::BadRequest("two lengths")),
         ..exchange("/")
     };
@@ -105,6 +109,13 @@ fn what_is_not_known_is_a_dash() {
 
     let dash = Exchange { host: Some("-"), ..exchange("/") };
     assert!(line(LogFormat::Text, &dash).contains(" host=\"-\" "));
+
+    let without_request = Exchange { request: None, ..exchange("/") };
+    let text = line(LogFormat::Text, &without_request);
+    assert!(text.contains(" method=- target=- host=api.example.org version=- status=- "), "{text}");
+    let value: serde_json::Value =
+        serde_json::from_str(&line(LogFormat::Json, &without_request)).unwrap();
+    assert!(value.get("method").is_none() && value.get("status").is_none(), "{value}");
 }
 
 #[test]
@@ -142,7 +153,8 @@ fn nothing_a_peer_sends_forges_a_line_or_a_field() {
     ];
     for target in hostile {
         for format in [LogFormat::Text, LogFormat::Json] {
-            let exchange = Exchange { host: Some(target), method: target, ..exchange(target) };
+            let mut exchange = Exchange { host: Some(target), ..exchange(target) };
+            exchange.request.as_mut().unwrap().method = target;
             let line = line(format, &exchange);
             let body = line.strip_suffix('\n').unwrap();
             assert!(body.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "{line:?}");

@@ -5,7 +5,7 @@
 
 use std::{fmt::Write as _, io::Write as _, path::PathBuf, process::ExitCode};
 
-use crate::config::{self, Config, HostPattern, Protocol, Route};
+use crate::config::{self, Config, Protocol, Route};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -43,10 +43,11 @@ pub(super) fn summarise(config: &Config, out: &mut String) {
         match &listener.protocol {
             Protocol::Http => {
                 let _ = writeln!(out, "  listener {name}: http on {address}");
-                let on = |route: &&Route| route.listener.is_none_or(|only| only == index);
-                for route in config.routes.iter().filter(on) {
-                    let _ = writeln!(out, "    {}", describe(config, route));
-                }
+                write_routes(config, index, false, out);
+            }
+            Protocol::Tcp => {
+                let _ = writeln!(out, "  listener {name}: tcp on {address}");
+                write_routes(config, index, true, out);
             }
             Protocol::Forward(policy) => {
                 let users = match policy.users.len() {
@@ -62,14 +63,18 @@ pub(super) fn summarise(config: &Config, out: &mut String) {
     let _ = writeln!(out, "  admin: {admin}");
 }
 
-fn describe(config: &Config, route: &Route) -> String {
+fn write_routes(config: &Config, listener: usize, tcp: bool, out: &mut String) {
+    let on = |route: &&Route| route.is_on(listener, tcp);
+    for route in config.routes.iter().filter(on) {
+        let _ = writeln!(out, "    {}", describe(config, route, tcp));
+    }
+}
+
+fn describe(config: &Config, route: &Route, tcp: bool) -> String {
     let method = route.method.as_ref().map_or(String::new(), |method| format!("{method} "));
-    let host = match &route.host {
-        None => "*".to_owned(),
-        Some(HostPattern::Exact(host)) => host.clone(),
-        Some(HostPattern::Wildcard(suffix)) => format!("*{suffix}"),
-    };
-    let path = route.path_prefix.as_deref().unwrap_or("/");
+    let host = route.host.as_ref().or(route.sni.as_ref());
+    let host = host.map_or("*".to_owned(), ToString::to_string);
+    let path = route.path_prefix.as_deref().unwrap_or(if tcp { "" } else { "/" });
     let Some(upstream) = config.upstreams.get(route.upstream) else { return String::new() };
     let servers: Vec<String> = upstream.servers.iter().map(ToString::to_string).collect();
     format!("{method}{host}{path} -> {} ({})", upstream.name, servers.join(", "))

@@ -111,16 +111,18 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
     }
 }
 
-/// Everything goes to `servers`.
+/// Everything that comes to the only listener goes to `servers`.
 pub(super) fn route_all_to(draft: &mut Draft, servers: Vec<Server>) {
     let place = Place::Flag("--to".to_owned());
     let name = "origin";
     draft.routes.push(DraftRoute {
         place: place.clone(),
-        listener: None,
+        listener: draft.listeners.first().map(|listener| listener.name.clone()),
         host: None,
         path_prefix: None,
         method: None,
+        sni: None,
+        of_requests: None,
         upstream: Placed::new(name.to_owned(), place.clone()),
         incomplete: false,
     });

@@ -1,11 +1,15 @@
 //! `underpass reverse`: a quick reverse proxy without a file.
 //!
-//! One listener, one upstream, everything goes there. The admin endpoint is off unless
+//! One listener, one upstream, everything goes there: requests, or whole connections if the
+//! servers are given as `tcp://…`. The admin endpoint is off unless
 //! `--admin` asks for it, so that two quick proxies never meet on its port.
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use crate::config::{Config, Errors, Protocol, Server, value};
+use crate::config::{
+    Config, Errors, Place, Protocol, Wrong,
+    value::{self, Target},
+};
 
 use super::common::{self, Common};
 
@@ -15,9 +19,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = value::address)]
     listen: SocketAddr,
 
-    /// Server that answers: http://127.0.0.1:3000 or host:port; several share the load
-    #[arg(long, value_name = "SERVER", required = true, value_parser = value::server)]
-    to: Vec<Server>,
+    /// Server that answers: http://127.0.0.1:3000, host:port, or tcp://host:port for
+    /// connections that are passed on as they are; several share the load
+    #[arg(long, value_name = "SERVER", required = true, value_parser = value::target)]
+    to: Vec<Target>,
 
     #[command(flatten)]
     common: Common,
@@ -29,8 +34,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 pub(super) fn config(args: Args) -> Result<Config, Errors> {
     let mut draft = common::draft();
-    draft.listeners.push(common::listener("reverse", args.listen, Protocol::Http));
-    common::route_all_to(&mut draft, args.to);
+    let mut errors = Errors::default();
+    let tcp = args.to.iter().filter(|target| target.tcp).count();
+    if tcp != 0 && tcp != args.to.len() {
+        errors.add(
+            &Place::Flag("--to".to_owned()),
+            Wrong::new("servers with and without tcp://", "write all of them with it, or none"),
+        );
+    }
+    let protocol = if tcp == 0 { Protocol::Http } else { Protocol::Tcp };
+    draft.listeners.push(common::listener("reverse", args.listen, protocol));
+    common::route_all_to(&mut draft, args.to.into_iter().map(|target| target.server).collect());
     args.common.apply(&mut draft);
-    draft.resolve(Errors::default())
+    draft.resolve(errors)
 }

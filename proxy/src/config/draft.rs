@@ -17,7 +17,6 @@ use super::{
     Route, SpliceMode, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
-    suggest,
 };
 
 /// How long a drain waits unless told otherwise.
@@ -65,6 +64,9 @@ pub(crate) struct DraftRoute {
     pub(crate) host: Option<HostPattern>,
     pub(crate) path_prefix: Option<String>,
     pub(crate) method: Option<http::Method>,
+    pub(crate) sni: Option<Placed<HostPattern>>,
+    /// The first condition that only a request can meet, by its key.
+    pub(crate) of_requests: Option<Placed<&'static str>>,
     /// Empty: could not be read.
     pub(crate) upstream: Placed<String>,
     /// A condition could not be read: not to be compared with others.
@@ -194,123 +196,6 @@ impl Draft {
         }
     }
 
-    /// Names to indices. A name that does not resolve is a problem, and index 0 stands in.
-    fn resolve_routes(&self, errors: &mut Errors) -> Vec<Route> {
-        let listeners: Vec<&str> = self.listeners.iter().map(|l| l.name.value.as_str()).collect();
-        let upstreams: Vec<&str> =
-            self.upstreams.iter().map(|u| u.upstream.name.as_str()).collect();
-        let resolve = |draft: &DraftRoute| {
-            let listener =
-                draft.listener.as_ref().map(|name| find("listener", name, &listeners, errors));
-            if let (Some(Some(index)), Some(name)) = (listener, &draft.listener)
-                && let Some(Protocol::Forward(_)) =
-                    self.listeners.get(index).and_then(|l| l.protocol.as_ref())
-            {
-                let what =
-                    format!("the listener `{}` is a forward proxy, it has no routes", name.value);
-                let http =
-                    self.listeners.iter().filter(|l| matches!(l.protocol, Some(Protocol::Http)));
-                let http = http.map(|l| l.name.value.as_str());
-                let cure = format!(
-                    "name a listener with `protocol = \"http\"` ({})",
-                    suggest::cure("", http)
-                );
-                errors.add(&name.place, Wrong::new(what, cure));
-            }
-            Route {
-                listener: listener.map(|found| found.unwrap_or(0)),
-                host: draft.host.clone(),
-                path_prefix: draft.path_prefix.clone(),
-                method: draft.method.clone(),
-                upstream: find("upstream", &draft.upstream, &upstreams, errors).unwrap_or(0),
-            }
-        };
-        self.routes.iter().map(resolve).collect()
-    }
-
-    /// The reverse listeners that a route is on.
-    fn covered(&self, route: &Route) -> impl Iterator<Item = usize> {
-        let only = route.listener;
-        let reverse = |l: &DraftListener| matches!(l.protocol, Some(Protocol::Http));
-        let indices = self.listeners.iter().enumerate().filter(move |(_, l)| reverse(l));
-        indices.map(|(index, _)| index).filter(move |index| only.is_none_or(|o| o == *index))
-    }
-
-    /// Whether there are listeners and all of them are known to be forward proxies.
-    fn only_forward(&self) -> bool {
-        let forward = |l: &DraftListener| matches!(l.protocol, Some(Protocol::Forward(_)));
-        !self.listeners.is_empty() && self.listeners.iter().all(forward)
-    }
-
-    /// A route is dead if, on each of its listeners, an earlier one has the same conditions.
-    fn check_shadowed(&self, routes: &[Route], errors: &mut Errors) {
-        let unresolved = |draft: &DraftRoute| {
-            draft
-                .listener
-                .as_ref()
-                .is_some_and(|name| self.listeners.iter().all(|l| l.name.value != name.value))
-        };
-        let mut seen: HashMap<Conditions<'_>, &Place> = HashMap::new();
-        for (draft, route) in self.routes.iter().zip(routes) {
-            if draft.incomplete || unresolved(draft) {
-                continue;
-            }
-            // `/v1` and `/v1/` are compared as the same prefix; `/` is every path.
-            let path = route.path_prefix.as_deref().unwrap_or("/").trim_end_matches('/');
-            let key = |listener| (listener, &route.host, path, &route.method);
-            let earlier: Option<Vec<&Place>> =
-                self.covered(route).map(|listener| seen.get(&key(listener)).copied()).collect();
-            match earlier.as_deref() {
-                Some([place, ..]) => errors.add(
-                    &draft.place,
-                    Wrong::new(
-                        format!(
-                            "this route can never match: the one at {place} has the same conditions"
-                        ),
-                        "remove one, or give it another host, path_prefix or method",
-                    ),
-                ),
-                Some([]) if draft.listener.is_none() && self.only_forward() => errors.add(
-                    &draft.place,
-                    Wrong::new(
-                        "this route is on no listener: none has `protocol = \"http\"`",
-                        "add a [[listener]] for it, or remove the route",
-                    ),
-                ),
-                _ => {}
-            }
-            for listener in self.covered(route) {
-                seen.entry(key(listener)).or_insert(&draft.place);
-            }
-        }
-    }
-
-    fn check_unrouted(&self, errors: &mut Errors) {
-        // A route without a listener is on all; one whose listener is wrong may be on any.
-        let reverse = |l: &DraftListener| matches!(l.protocol, Some(Protocol::Http));
-        let anywhere = |r: &DraftRoute| {
-            r.listener.as_ref().is_none_or(|name| {
-                !self.listeners.iter().any(|l| reverse(l) && l.name.value == name.value)
-            })
-        };
-        if self.routes.iter().any(anywhere) {
-            return;
-        }
-        for listener in &self.listeners {
-            let name = &listener.name.value;
-            let on = |r: &DraftRoute| r.listener.as_ref().is_some_and(|l| l.value == *name);
-            if reverse(listener) && !name.is_empty() && !self.routes.iter().any(on) {
-                errors.add(
-                    &listener.name.place,
-                    Wrong::new(
-                        format!("the listener `{name}` has no route"),
-                        format!("add a [[route]] with `listener = \"{name}\"` and an `upstream`"),
-                    ),
-                );
-            }
-        }
-    }
-
     fn warn(&self, routes: &[Route], warnings: &mut Vec<String>) {
         let open = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
         if let Some(admin) = self.admin.as_ref().filter(|admin| open(&admin.value)) {
@@ -347,9 +232,6 @@ impl Draft {
     }
 }
 
-/// Listener, host, path and method of a route: two with the same are one too many.
-type Conditions<'a> = (usize, &'a Option<HostPattern>, &'a str, &'a Option<http::Method>);
-
 /// One data-plane thread per core that this process may use.
 fn available_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -369,19 +251,4 @@ fn check_unique<'a>(
             seen.insert(name, place);
         }
     }
-}
-
-fn find(kind: &str, name: &Placed<String>, valid: &[&str], errors: &mut Errors) -> Option<usize> {
-    let found = valid.iter().position(|v| *v == name.value);
-    // An unreadable name on either side has been complained about already.
-    let excused = name.value.is_empty() || valid.contains(&"");
-    if found.is_none() && !excused {
-        let cure = if valid.is_empty() {
-            format!("add [[{kind}]] with `name = \"{}\"`", name.value)
-        } else {
-            suggest::cure(&name.value, valid.iter().copied())
-        };
-        errors.add(&name.place, Wrong::new(format!("unknown {kind} `{}`", name.value), cure));
-    }
-    found
 }

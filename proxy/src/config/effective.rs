@@ -7,8 +7,8 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AccessLog, Config, ForwardPolicy, HostPattern, Limits, Listener, Protocol, Route, Upstream,
-    limits::TABLE, value,
+    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, Route, Upstream, limits::TABLE,
+    value,
 };
 
 impl Config {
@@ -39,16 +39,17 @@ impl Config {
         if let Some(listener) = route.listener.and_then(|index| self.listeners.get(index)) {
             text(out, "listener", &listener.name);
         }
-        match &route.host {
-            None => {}
-            Some(HostPattern::Exact(host)) => text(out, "host", host),
-            Some(HostPattern::Wildcard(suffix)) => text(out, "host", format!("*{suffix}")),
+        if let Some(pattern) = &route.host {
+            text(out, "host", pattern);
         }
         if let Some(prefix) = &route.path_prefix {
             text(out, "path_prefix", prefix);
         }
         if let Some(method) = &route.method {
             text(out, "method", method);
+        }
+        if let Some(pattern) = &route.sni {
+            text(out, "sni", pattern);
         }
         if let Some(upstream) = self.upstreams.get(route.upstream) {
             text(out, "upstream", &upstream.name);
@@ -63,10 +64,13 @@ fn write_listener(out: &mut String, listener: &Listener) {
     let protocol = match &listener.protocol {
         Protocol::Http => "http",
         Protocol::Forward(_) => "forward",
+        Protocol::Tcp => "tcp",
     };
     text(out, "protocol", protocol);
-    key(out, "preserve_header_case", listener.preserve_header_case);
-    text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));
+    if !matches!(listener.protocol, Protocol::Tcp) {
+        key(out, "preserve_header_case", listener.preserve_header_case);
+        text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));
+    }
     key(out, "local_bypass", listener.local_bypass);
     write_limits(out, &listener.limits);
     if let Protocol::Forward(policy) = &listener.protocol {

@@ -18,6 +18,7 @@ pub(crate) mod errors;
 mod forward;
 pub mod limits;
 pub(crate) mod read;
+mod routes;
 mod section;
 mod suggest;
 #[cfg(test)]
@@ -104,6 +105,9 @@ pub enum Protocol {
     Http,
     /// Forward proxy: CONNECT and absolute-form, within a policy.
     Forward(ForwardPolicy),
+    /// Bytes as they come, to the upstream of the only route or of the one that the SNI of a
+    /// TLS ClientHello chooses.
+    Tcp,
 }
 
 /// Trust in `Forwarded` and `X-Forwarded-*` of the client.
@@ -120,7 +124,8 @@ pub enum ForwardedPolicy {
 /// One rule from request to upstream.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Index into [`Config::listeners`]; `None`: on every reverse listener.
+    /// Index into [`Config::listeners`]; `None`: on every tcp listener if it has an `sni`,
+    /// else on every http listener.
     pub listener: Option<usize>,
     /// `None`: any host.
     pub host: Option<HostPattern>,
@@ -128,6 +133,9 @@ pub struct Route {
     pub path_prefix: Option<String>,
     /// `None`: any method.
     pub method: Option<http::Method>,
+    /// On tcp listeners: the server name of a TLS ClientHello; `None`: whatever matches no
+    /// other route.
+    pub sni: Option<HostPattern>,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
 }
@@ -139,6 +147,15 @@ pub enum HostPattern {
     Exact(String),
     /// `*.example.org`, kept as `.example.org`; at least one more label.
     Wildcard(String),
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(name) => f.write_str(name),
+            HostPattern::Wildcard(suffix) => write!(f, "*{suffix}"),
+        }
+    }
 }
 
 /// A group of servers that answer for the same thing.

@@ -93,7 +93,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     ];
     let listeners = file.tables("listener", "[[listener]]", &listener_keys);
     draft.listeners = listeners.iter().map(listener).collect();
-    let route_keys = ["listener", "host", "path_prefix", "method", "upstream"];
+    let route_keys = ["listener", "host", "path_prefix", "method", "sni", "upstream"];
     let routes = file.tables("route", "[[route]]", &route_keys);
     draft.routes = routes.iter().map(route).collect();
     let upstream_keys = [
@@ -138,25 +138,34 @@ fn protocol(section: &Section<'_>) -> Option<Protocol> {
         &["allow", "deny", "deny_defaults", "allow_ports", "deny_ports", "users"],
     );
     let policy = forward.as_ref().map(forward_policy);
-    let known: value::Words<bool> = &[("http", false), ("forward", true)];
-    let is_forward = match section.place_of("protocol") {
-        None => false,
+    type Make = fn(ForwardPolicy) -> Protocol;
+    let known: value::Words<Make> =
+        &[("http", |_| Protocol::Http), ("forward", Protocol::Forward), ("tcp", |_| Protocol::Tcp)];
+    let make = match section.place_of("protocol") {
+        None => |_| Protocol::Http,
         Some(_) => {
-            let read = |text: &str| match text {
-                "tcp" => Err(Wrong::new(
-                    "`tcp` is not available in this version",
-                    "write \"http\" or \"forward\"",
-                )),
-                _ => value::choice(text, known),
-            };
-            section.parsed("protocol", "\"http\" or \"forward\"", read)?.value
+            let read = |text: &str| value::choice(text, known);
+            section.parsed("protocol", "\"http\", \"forward\" or \"tcp\"", read)?.value
         }
     };
-    if is_forward {
-        return Some(Protocol::Forward(policy.unwrap_or_default()));
+    let protocol = make(policy.unwrap_or_default());
+    if let Protocol::Tcp = protocol {
+        only_for_http(section);
     }
-    only_for_forward(section);
-    Some(Protocol::Http)
+    if !matches!(protocol, Protocol::Forward(_)) {
+        only_for_forward(section);
+    }
+    Some(protocol)
+}
+
+/// A problem for each key of a tcp listener that is about heads of requests.
+fn only_for_http(section: &Section<'_>) {
+    for key in ["preserve_header_case", "forwarded"] {
+        if let Some((_, place)) = section.get(key) {
+            let what = format!("`{key}` on a tcp listener, which looks into no request");
+            section.source.add(&place, Wrong::new(what, "remove the key"));
+        }
+    }
 }
 
 /// A problem, if a reverse listener has `[listener.forward]`.
@@ -198,16 +207,23 @@ fn route(section: &Section<'_>) -> DraftRoute {
     let host = section.parsed("host", "\"api.example.org\"", value::host_pattern);
     let path_prefix = section.parsed("path_prefix", "\"/v1/\"", value::path_prefix);
     let method = section.parsed("method", "\"GET\"", value::method);
+    let sni = section.parsed("sni", "\"api.example.org\"", value::sni_pattern);
+    let of_requests = ["host", "path_prefix", "method"]
+        .into_iter()
+        .find_map(|key| Some(Placed::new(key, section.place_of(key)?)));
     let unread = |key, read: bool| section.place_of(key).is_some() && !read;
     DraftRoute {
         place: section.place.clone(),
         incomplete: unread("host", host.is_some())
             || unread("path_prefix", path_prefix.is_some())
-            || unread("method", method.is_some()),
+            || unread("method", method.is_some())
+            || unread("sni", sni.is_some()),
         listener,
         host: host.map(|h| h.value),
         path_prefix: path_prefix.map(|p| p.value),
         method: method.map(|m| m.value),
+        sni,
+        of_requests,
         upstream: name(section, "upstream", "\"api\""),
     }
 }

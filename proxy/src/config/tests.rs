@@ -206,11 +206,6 @@ fn every_wrong_file_names_the_line_and_the_cure() {
             "3:11",
             "without a scheme: \"127.0.0.1:80\"",
         ),
-        (
-            replaced(name, "name = \"web\"\nprotocol = \"tcp\""),
-            "3:12",
-            "`tcp` is not available in this version",
-        ),
         (replaced(name, "name = \"web\"\nprotocol = \"htp\""), "3:12", "did you mean `http`?"),
         (replaced(name, "name = \"web\"\npreserve_header_case = \"yes\""), "3:24", "true or false"),
         (

@@ -297,12 +297,36 @@ pub(crate) fn server(text: &str) -> Result<Server, Wrong> {
     Ok(Server { host: name.to_ascii_lowercase(), port })
 }
 
+/// What `--to` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The server.
+    pub(crate) server: Server,
+    /// It is to get connections as they are.
+    pub(crate) tcp: bool,
+}
+
+/// A server as [`server`] reads it, or `tcp://host:port`.
+pub(crate) fn target(text: &str) -> Result<Target, Wrong> {
+    let bare = text.strip_prefix("tcp://");
+    if let Some(at) = bare.and_then(|bare| bare.find(['/', '?', '#'])) {
+        let authority = bare.and_then(|bare| bare.get(..at)).unwrap_or_default();
+        let what = format!("`{text}` has a path");
+        return Err(Wrong::new(what, format!("write \"tcp://{authority}\"")));
+    }
+    Ok(Target { server: server(bare.unwrap_or(text))?, tcp: bare.is_some() })
+}
+
 /// The host of a route: `api.example.org`, `*.example.org`, `[::1]`. Lower case, no port.
 pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
+    name_pattern("host", text)
+}
+
+fn name_pattern(key: &str, text: &str) -> Result<HostPattern, Wrong> {
     let host = text.to_ascii_lowercase();
     let bad = |cure: String| Err(Wrong::new(format!("`{text}` is not a host"), cure));
     if host == "*" {
-        return bad("leave `host` out to match every host".to_owned());
+        return bad(format!("leave `{key}` out to match every host"));
     }
     if let Some((_, rest)) = host.split_once("://") {
         let name = rest.split(['/', ':']).next().unwrap_or(rest);
@@ -328,6 +352,19 @@ pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
         None if is_host_name(&host) => Ok(HostPattern::Exact(host)),
         _ => bad("write a name such as \"api.example.org\" or \"*.example.org\"".to_owned()),
     }
+}
+
+/// The server name of a route: `api.example.org`, `*.example.org`. Lower case.
+pub(crate) fn sni_pattern(text: &str) -> Result<HostPattern, Wrong> {
+    let address = text.trim_start_matches('[').trim_end_matches(']');
+    if address.parse::<std::net::IpAddr>().is_ok() {
+        // RFC 6066, section 3: "Literal IPv4 and IPv6 addresses are not permitted".
+        return Err(Wrong::new(
+            format!("`{text}` is an address, and TLS clients send names only"),
+            "write a name, or leave `sni` out: such clients take the default route",
+        ));
+    }
+    name_pattern("sni", text)
 }
 
 /// The path prefix of a route. Begins with `/`, as it travels in requests.

@@ -11,13 +11,9 @@ use std::{
 
 use bytes::BytesMut;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::net::TcpStream;
 
-use super::{Client, Cut, bounds, run_tunnel};
+use super::{Client, Cut, bounds, linger::linger, run_tunnel};
 use crate::{
     body::BodyStream,
     error::Kind,
@@ -26,11 +22,6 @@ use crate::{
     watchdog::Wait,
     wire::downstream::{DownstreamIo, Shared},
 };
-
-/// How long, and for how many bytes, a client may go on sending what nobody will read
-/// before the socket is closed under it: closing at once would have its kernel throw away
-/// the answer (RFC 9112 section 9.6).
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
 /// Serves a connection to its end, or to the end of the tunnel that it becomes.
 pub(super) async fn serve(
@@ -93,7 +84,7 @@ pub(super) async fn serve(
         // Without it the client would take the end of the connection for the body's.
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     } else if ended && (client.unread.get() || wire.has_fault()) {
-        linger(&client, stream).await;
+        linger(&client.worker, stream).await;
     }
 }
 
@@ -147,26 +138,5 @@ impl Client {
                 Expiry::Close
             }
         }
-    }
-}
-
-/// Lets the client finish sending, so that it reads our last answer (RFC 9112 section 9.6).
-async fn linger(client: &Client, mut stream: TcpStream) {
-    // hyper has not, if it ended for an error or had ever been asked for an upgrade.
-    let _ = stream.shutdown().await;
-    // On the heap, and only now: every connection would carry it otherwise.
-    let mut scrap = vec![0u8; 4096];
-    let mut left = LINGER.1;
-    let deadline = Instant::now() + LINGER.0;
-    let drain = async {
-        while left > 0 {
-            match stream.read(&mut scrap).await {
-                Ok(0) | Err(_) => break,
-                Ok(n) => left = left.saturating_sub(n),
-            }
-        }
-    };
-    if !client.worker.is_forced() {
-        let _ = tokio::time::timeout_at(deadline, drain).await;
     }
 }

@@ -30,8 +30,11 @@ use crate::{
     worker::Worker,
 };
 
+mod client_hello;
 mod http1;
 mod http2;
+mod linger;
+pub mod tcp;
 
 /// How HTTP/2 with prior knowledge begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -5,7 +5,11 @@ use std::{io, rc::Rc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Listener;
-use crate::{connection, worker::Worker};
+use crate::{
+    config::Protocol,
+    connection::{self, tcp},
+    worker::Worker,
+};
 
 /// First and longest pause after an error that more accepting would only repeat
 /// (no descriptors, no memory).
@@ -68,6 +72,13 @@ fn spawn(
     let open = listener.metrics.connection();
     let guard = worker.connection_opens();
     let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
+    if let Protocol::Tcp = listener.config.protocol {
+        tokio::task::spawn_local(async move {
+            tcp::serve(worker, listener, stream, peer, open).await;
+            drop((slot, guard));
+        });
+        return;
+    }
     tokio::task::spawn_local(async move {
         // Called in here: a future made outside would be in this one twice.
         connection::serve(worker, listener, stream, peer, open).await;

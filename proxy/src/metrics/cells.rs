@@ -100,7 +100,7 @@ pub(super) struct UpstreamCells {
 const ENGINES: usize = 3;
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 25] = [
+pub(super) const KINDS: [Kind; 26] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -126,6 +126,7 @@ pub(super) const KINDS: [Kind; 25] = [
     Kind::Draining,
     Kind::Internal,
     Kind::MethodNotAllowed,
+    Kind::BadClientHello(""),
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -156,6 +157,7 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::Draining => 22,
         Kind::Internal => 23,
         Kind::MethodNotAllowed => 24,
+        Kind::BadClientHello(_) => 25,
     }
 }
 

@@ -114,6 +114,8 @@ async fn relay(
             }
             (head::classify_forward(&request), Some(policy))
         }
+        // Its connections never come here.
+        Protocol::Tcp => return Err(Error::new(Kind::Internal)),
     };
     let upstream = match class.map_err(Error::new)? {
         Class::Inspect => client.worker().route(

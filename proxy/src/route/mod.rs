@@ -1,9 +1,10 @@
-//! From listener, host, path and method to an upstream. Pure; compiled once per
-//! configuration, no allocation per match.
+//! From listener, host, path and method to an upstream, and from listener and server name
+//! (SNI) for connections that are not looked into. Pure; compiled once per configuration,
+//! no allocation per match.
 //!
 //! Which of several matching routes wins does not depend on their order in the file
 //! unless they are equally specific:
-//! 1. exact host before wildcard (the longer suffix first) before any host,
+//! 1. exact host or server name before wildcard (the longer suffix first) before any,
 //! 2. longer path prefix before shorter,
 //! 3. with a method before without,
 //! 4. of a named listener before of all listeners,
@@ -38,19 +39,38 @@ impl Table {
         self.routes
             .iter()
             .find(|route| {
-                route.listener.is_none_or(|wanted| wanted == listener)
+                route.is_on(listener, false)
                     && route.method.as_ref().is_none_or(|wanted| wanted == method)
                     && route.host.as_ref().is_none_or(|pattern| matches_host(pattern, host))
                     && route.path_prefix.as_deref().is_none_or(|prefix| matches_path(prefix, path))
             })
             .map(|route| route.upstream)
     }
+
+    /// Whether a route of this tcp listener goes by the server name.
+    pub fn wants_server_name(&self, listener: usize) -> bool {
+        self.routes.iter().any(|route| route.sni.is_some() && route.is_on(listener, true))
+    }
+
+    /// Index of the upstream for a connection of a tcp listener. `None` as name: it has none,
+    /// or nobody looked.
+    pub fn find_tcp(&self, listener: usize, server_name: Option<&str>) -> Option<usize> {
+        let name = server_name.map(|name| name.strip_suffix('.').unwrap_or(name));
+        let matches = |route: &&Route| {
+            route.is_on(listener, true)
+                && route
+                    .sni
+                    .as_ref()
+                    .is_none_or(|pattern| name.is_some_and(|name| matches_host(pattern, name)))
+        };
+        self.routes.iter().find(matches).map(|route| route.upstream)
+    }
 }
 
 type Specificity = (u8, usize, usize, bool, bool);
 
 fn specificity(route: &Route) -> Specificity {
-    let (kind, length) = match &route.host {
+    let (kind, length) = match route.host.as_ref().or(route.sni.as_ref()) {
         Some(HostPattern::Exact(_)) => (2, 0),
         Some(HostPattern::Wildcard(suffix)) => (1, suffix.len()),
         None => (0, 0),
@@ -124,6 +144,43 @@ mod tests {
             let method = method.parse().unwrap();
             assert_eq!(table.find(0, host, path, &method), Some(upstream), "{host}{path} {method}");
         }
+    }
+
+    #[test]
+    fn a_server_name_goes_to_the_most_specific_route_of_its_listener() {
+        let text = r#"
+            listener = [
+                { name = "web", address = "127.0.0.1:0" },
+                { name = "tls", address = "127.0.0.1:0", protocol = "tcp" },
+                { name = "db", address = "127.0.0.1:0", protocol = "tcp" },
+            ]
+            route = [
+                { upstream = "web" },
+                { upstream = "default", listener = "tls" },
+                { upstream = "wildcard", sni = "*.example.org" },
+                { upstream = "exact", listener = "tls", sni = "api.example.org" },
+            ]
+            upstream = [
+                { name = "web", servers = ["127.0.0.1:1"] },
+                { name = "default", servers = ["127.0.0.1:2"] },
+                { name = "wildcard", servers = ["127.0.0.1:3"] },
+                { name = "exact", servers = ["127.0.0.1:4"] },
+            ]"#;
+        let table = Table::compile(&crate::config::parse(text, "test").unwrap());
+        for (listener, name, upstream) in [
+            (1, None, Some(1)),
+            (1, Some("other.test"), Some(1)),
+            (1, Some("WWW.example.ORG"), Some(2)),
+            (1, Some("example.org"), Some(1)),
+            (1, Some("API.example.org."), Some(3)),
+            (2, None, None),
+            (2, Some("api.example.org"), Some(2)),
+            (2, Some("other.test"), None),
+        ] {
+            assert_eq!(table.find_tcp(listener, name), upstream, "{listener} {name:?}");
+        }
+        assert!(table.wants_server_name(2));
+        assert_eq!(table.find(0, "api.example.org", "/", &http::Method::GET), Some(0));
     }
 
     #[test]

@@ -45,6 +45,11 @@ pub enum Kind {
     Upgrade,
     /// 2xx to CONNECT (RFC 9110 9.3.6).
     Connect,
+    /// A connection of a tcp listener.
+    Tcp,
+    /// A connection of a tcp listener that began with a TLS ClientHello, as far as anybody
+    /// looked: its routes go by the server name.
+    Tls,
 }
 
 impl Kind {
@@ -54,6 +59,8 @@ impl Kind {
             Kind::WebSocket => "websocket",
             Kind::Upgrade => "upgrade",
             Kind::Connect => "connect",
+            Kind::Tcp => "tcp",
+            Kind::Tls => "tls",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Connections to one server, kept by one worker, in two layers: what is there without
-//! waiting, and what has to be made.
+//! waiting, and what has to be made. Tunnels of tcp listeners take theirs here as well, so
+//! that they count.
 //!
 //! Invariant: an idle connection in the pool has carried whole exchanges only, and its
 //! task still watches it; one that the server closes leaves by itself.
@@ -9,13 +10,14 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
 
 use http::HeaderValue;
 use hyper::client::conn::http1;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use super::{
     connect,
@@ -145,25 +147,52 @@ impl ServerPool {
         }
         // Counted before it is made, so that many at once do not pass the limit together.
         let place = Place::take(self);
-        let connect = connect::connect(&self.server, making.policy);
-        let (stream, address) = match tokio::time::timeout_at(deadline, connect).await {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => {
-                self.metrics.connect_failed();
-                return Err(error);
-            }
-            Err(_) => {
-                self.metrics.connect_failed();
-                return Err(Error::new(Kind::ConnectTimeout).retry_safe());
-            }
-        };
-        self.metrics.connected();
+        let (stream, address) = self.dial(deadline, making.policy).await?;
         let pool = Rc::downgrade(self);
         let started =
             Connection::start(stream, address, making.bounds, making.preserve_header_case, pool);
         let connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
         place.keep();
         Ok(connection)
+    }
+
+    /// A connection without HTTP on it, which counts until its lease is dropped. An idle one
+    /// of the pool makes room for it.
+    ///
+    /// # Errors
+    /// As [`Self::acquire_slow`]. All are safe to retry elsewhere.
+    pub async fn connect(
+        self: &Rc<Self>,
+        timeout: Duration,
+    ) -> Result<(TcpStream, SocketAddr, Lease), Error> {
+        let deadline = Instant::now() + timeout;
+        while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
+            let freed = self.freed.notified();
+            // Its task ends it, and that frees the place.
+            drop(self.idle.borrow_mut().pop_front());
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                return Err(Error::new(Kind::PoolExhausted).retry_safe());
+            }
+        }
+        let lease = Lease::take(Rc::clone(self));
+        let (stream, address) = self.dial(deadline, None).await?;
+        Ok((stream, address, lease))
+    }
+
+    async fn dial(
+        &self,
+        deadline: Instant,
+        policy: Option<&ForwardPolicy>,
+    ) -> Result<(TcpStream, SocketAddr), Error> {
+        let connect = connect::connect(&self.server, policy);
+        let connected = tokio::time::timeout_at(deadline, connect)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Kind::ConnectTimeout).retry_safe()));
+        match connected {
+            Ok(_) => self.metrics.connected(),
+            Err(_) => self.metrics.connect_failed(),
+        }
+        connected
     }
 
     pub(super) fn put(&self, sender: http1::SendRequest<BodyStream>, link: Rc<Link>) {

@@ -180,10 +180,10 @@ async fn the_last_early_byte_does_not_wait_for_a_next_one(engine: Engine) {
     .await;
 }
 
-/// What the origin has to send to open the tunnel; nothing for CONNECT.
+/// What the origin has to send to open the tunnel; nothing for CONNECT and plain TCP.
 async fn answer(way: Way, server: &mut Wire) -> &'static [u8] {
     match way {
-        Way::Connect => b"",
+        Way::Connect | Way::Tcp => b"",
         Way::Upgrade => {
             server.read_head().await;
             SWITCHING.as_bytes()

@@ -19,9 +19,9 @@ use underpass_tests::{Bed, tunnel::Way};
 
 const MEGABYTE: u64 = 1 << 20;
 
-/// Each bed with one way to open a tunnel, the first with both.
+/// Each bed with one way to open a tunnel, the first with all.
 fn cases(beds: &[Bed]) -> Vec<(&Bed, Way)> {
-    let mut cases = vec![(&beds[0], Way::Upgrade)];
+    let mut cases = vec![(&beds[0], Way::Upgrade), (&beds[0], Way::Tcp)];
     cases.extend(beds.iter().zip([Way::Connect, Way::Upgrade].into_iter().cycle()));
     cases
 }

@@ -273,7 +273,7 @@ impl Slot {
             .map_err(|_| Fault::NotOpened("the request is not read".to_owned()))?
             .map_err(refused)?;
         let wanted = match self.way {
-            None => return Ok((stream, Vec::new())),
+            None | Some(Way::Tcp) => return Ok((stream, Vec::new())),
             Some(Way::Connect) => "HTTP/1.1 200 ",
             Some(Way::Upgrade) => "HTTP/1.1 101 ",
         };
