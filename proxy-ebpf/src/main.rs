@@ -2,7 +2,7 @@
 //!
 //! Built by `cargo xtask build-ebpf` for `bpfel-unknown-none`, embedded into the proxy by
 //! its build script. Invariant: every program counts each of its outcomes, and none ever
-//! drops a byte by itself (no path returns `SK_DROP`).
+//! drops a byte (`SK_DROP` is for segments without one).
 #![no_std]
 #![no_main]
 

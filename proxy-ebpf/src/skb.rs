@@ -7,7 +7,9 @@
 //! Above the budget it passes, and TCP holds the sender back once the proxy stops reading.
 
 use aya_ebpf::{
-    bindings::sk_action::SK_PASS, helpers::bpf_ktime_get_ns, macros::stream_verdict,
+    bindings::sk_action::{SK_DROP, SK_PASS},
+    helpers::bpf_ktime_get_ns,
+    macros::stream_verdict,
     programs::SkBuffContext,
 };
 use aya_log_ebpf::trace;
@@ -27,10 +29,8 @@ fn up_skb(ctx: SkBuffContext) -> u32 {
     let bytes = ctx.len();
     // SAFETY: the context of this program type has this field; not followed, only compared.
     let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk } as u64;
-    // A FIN without bytes ends the sender's half only once the proxy says so: were it
-    // redirected, the kernel would take it for a broken connection.
     if bytes == 0 {
-        return SK_PASS;
+        return end();
     }
     let Some((route, lane)) = route_of(socket) else { return SK_PASS };
     // SAFETY: an element of the array; this socket is its only writer.
@@ -54,7 +54,16 @@ fn up_skb(ctx: SkBuffContext) -> u32 {
 #[stream_verdict]
 fn up_pass(ctx: SkBuffContext) -> u32 {
     trace!(&ctx, "passed {} bytes", ctx.len());
-    SK_PASS
+    if ctx.len() == 0 { end() } else { SK_PASS }
+}
+
+/// What becomes of a FIN without bytes. TCP has seen it: the reader finds the end behind the
+/// last byte without this segment. Redirected, or passed while something else is queued,
+/// it would reach the kernel's worker thread, which takes a segment without bytes for a
+/// broken connection (EPIPE) and stops sending.
+#[inline(always)]
+fn end() -> u32 {
+    SK_DROP
 }
 
 /// Whether redirects are allowed and nothing that was passed is still on its way.

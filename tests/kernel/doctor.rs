@@ -19,7 +19,6 @@ const MECHANISMS: [&str; 14] = [
     "skb_early_data",
     "skb_half_close",
     "skb_slow_reader",
-    "skb_leave",
     "engine_kernel",
 ];
 

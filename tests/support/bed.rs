@@ -157,8 +157,11 @@ impl Bed {
             (Engine::Auto, _) => None,
             (Engine::Copy, _) => Some(["copy"; 2]),
             (Engine::Pipe, _) => Some(["pipe"; 2]),
-            (Engine::Kernel, _) | (Engine::Bypass, Topology::RemoteBoth) => Some(["kernel"; 2]),
-            (Engine::Bypass, Topology::RemoteClient) => Some(["kernel", "half_bypass"]),
+            // One direction goes between our own sockets, see `splice/tier.rs`.
+            (Engine::Kernel, _) | (Engine::Bypass, Topology::RemoteBoth) => {
+                Some(["copy", "kernel"])
+            }
+            (Engine::Bypass, Topology::RemoteClient) => Some(["copy", "half_bypass"]),
             (Engine::Bypass, _) => Some(["bypass"; 2]),
         }
     }

@@ -104,13 +104,6 @@ impl Lane {
         self.redirect.as_deref_mut()
     }
 
-    /// Gives up a redirect that has left.
-    fn tidy(&mut self) {
-        if self.redirect.as_ref().is_some_and(|redirect| redirect.has_left()) {
-            self.redirect = None;
-        }
-    }
-
     /// Ready when the kernel has sent everything that it was given to redirect.
     pub(crate) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.redirect {
@@ -180,7 +173,6 @@ impl Lane {
                 redirect.wrote(sent);
             }
         }
-        self.tidy();
         if *turn >= TURN_BYTES {
             cx.waker().wake_by_ref();
             return Poll::Pending;

@@ -53,7 +53,7 @@ pub(super) enum State {
 
 /// Why an application's socket stays out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Excluded {
+pub(crate) enum Excluded {
     /// Bypass was not asked for on this hop.
     NotAllowed,
     /// The other end is on another host or in another network namespace.

@@ -8,11 +8,6 @@
 //! something passed before is still here) comes to userspace in order. A write must not
 //! overtake what the kernel has yet to send, so it waits until that is gone
 //! ([`Redirect::poll_clear`]). `taken` tells the program when it may go on.
-//!
-//! **Leaving.** Taking a socket out of the map while a segment arrives would lose it. With
-//! SO_RCVLOWAT at its maximum the kernel does not call the program; then the socket is taken
-//! out, then the mark is put back. What was passed before is still read from the psock,
-//! which the anchor keeps alive.
 
 use std::{
     future::Future as _,
@@ -57,7 +52,7 @@ pub(crate) struct Redirect {
     /// What had been moved when the receiver was last found clear.
     clear_at: Option<u64>,
     timer: Option<Pin<Box<Sleep>>>,
-    source: Option<(Enrolled, RouteGuard)>,
+    _source: (Enrolled, RouteGuard),
 }
 
 impl Redirect {
@@ -98,22 +93,8 @@ impl Redirect {
         socket::set_receive_low_water(from, 1)?;
         meter.show_kernel(Some(Engine::Kernel));
         let kernel = Arc::clone(kernel);
-        let source = Some((source, route));
-        Ok(Some(Self { kernel, slot, to, k, clear_at: None, timer: None, source }))
-    }
-
-    /// Lets the direction go back to userspace. It has left when [`has_left`](Self::has_left).
-    pub(crate) fn leave(&mut self, from: &TcpStream, meter: &Meter) -> io::Result<()> {
-        self.slot.set_open(false);
-        socket::set_receive_low_water(from, i32::MAX)?;
-        self.source = None;
-        meter.show_kernel(None);
-        socket::set_receive_low_water(from, 1)
-    }
-
-    /// Whether it has left, and everything that was passed has been written on.
-    pub(crate) fn has_left(&self) -> bool {
-        self.source.is_none() && self.slot.taken_bytes() == self.slot.passed_bytes()
+        let _source = (source, route);
+        Ok(Some(Self { kernel, slot, to, k, clear_at: None, timer: None, _source }))
     }
 
     /// Bytes were written to the receiver.

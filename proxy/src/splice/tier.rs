@@ -1,8 +1,8 @@
 //! The kernel's side of one tunnel: which direction goes by which of its mechanisms.
 //!
 //! Asked before and after each turn of the lanes, in the tunnel's own task. Local bypass
-//! goes first where it is allowed; a direction that it does not claim may be redirected
-//! between our own sockets.
+//! goes first where it is allowed; what the server sends, if bypass does not claim it, may be
+//! redirected between our own sockets.
 
 use std::{io, sync::Arc, task::Context};
 
@@ -79,11 +79,12 @@ impl Tier {
         if !self.always || self.failed {
             return;
         }
-        for direction in [Direction::ToUpstream, Direction::ToDownstream] {
-            if let Err(error) = self.join(cx, direction, parts) {
-                tracing::debug!(%error, "joining a redirect");
-                self.failed = true;
-            }
+        // One direction only. What a socket's program passes and what others send out on it
+        // wait in one queue in the kernel; with both directions there, a client that does not
+        // read would stall what it sends, and two of them could wait for each other.
+        if let Err(error) = self.join(cx, Direction::ToDownstream, parts) {
+            tracing::debug!(%error, "joining a redirect");
+            self.failed = true;
         }
     }
 

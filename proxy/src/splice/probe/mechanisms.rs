@@ -74,18 +74,16 @@ async fn all(kernel: &Arc<Kernel>) -> Trial {
     let early = behind(SKB, &basis_skb, async { redirect::early_data(kernel) }).await;
     let half_close_skb = behind(SKB, &basis_skb, redirect::half_close(kernel)).await;
     let slow_reader_skb = behind(SKB, &basis_skb, redirect::slow_reader(kernel)).await;
-    let leave = behind(SKB, &basis_skb, redirect::leave(kernel)).await;
-    row(SKB, "between our own sockets: intact, both ways", &basis_skb);
+    row(SKB, "between our own sockets: intact", &basis_skb);
     row("skb_early_data", "between our own: what came before arrives once", &early);
     row("skb_half_close", "between our own: the end comes last", &half_close_skb);
     row("skb_slow_reader", "between our own: a slow reader holds back", &slow_reader_skb);
-    row("skb_leave", "between our own: leaving loses nothing", &leave);
 
     // What splice(2) does is for the operator to know: a program does not show that it will.
     let abilities = Abilities {
         bypass: basis.and(gate).and(slow_reader).and(half_close).and(fionread),
         half_bypass: half_bypass.and(queue),
-        redirect: basis_skb.and(early).and(half_close_skb).and(slow_reader_skb).and(leave),
+        redirect: basis_skb.and(early).and(half_close_skb).and(slow_reader_skb),
     };
     row("local_bypass", LOCAL_BYPASS, &abilities.bypass);
     row("engine_kernel", ENGINE_KERNEL, &abilities.redirect);

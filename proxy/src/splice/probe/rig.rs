@@ -213,15 +213,6 @@ impl Rig {
         self.meters[direction].slot(&self.kernel).ok_or_else(|| "no lane is free".to_owned())
     }
 
-    /// Takes a direction away from the program that redirects between own sockets.
-    pub(super) fn leave(&mut self, direction: usize) -> Result<(), String> {
-        let (from, meter) = (&self.sockets[direction], &self.meters[direction]);
-        match self.lanes[direction].redirect() {
-            Some(redirect) => redirect.leave(from, meter).map_err(text),
-            None => Ok(()),
-        }
-    }
-
     /// Bytes on their way out of our socket towards an end.
     pub(super) fn queued(&self, end: usize) -> usize {
         self.sockets[end].queued()
