@@ -2,7 +2,7 @@
 //!
 //! Where no route goes by the server name, nothing is read before the tunnel runs, so a
 //! server that speaks first is heard at once. Where one does, the client's TLS ClientHello
-//! is waited for, and each byte of it goes to the server first ([`client_hello`]).
+//! is waited for, and each byte of it goes to the server first (`client_hello.rs`).
 //!
 //! Invariant: until a server is connected nothing has been sent to any, so that trying the
 //! next one is always safe. A client that leaves meanwhile ends the attempt; one that only
