@@ -206,3 +206,31 @@ fn mistakes_of_tcp_listeners_are_told() {
         assert!(code == Some(2) && line.contains(place), "{place} is not in {line}");
     }
 }
+
+/// An idle tunnel keeps no buffer and nothing of how it was made. 8 KiB is twice what one
+/// takes, and a quarter of what one with a buffer would.
+#[req_test("REQ-CTRL-004")]
+#[tokio::test]
+async fn an_idle_tunnel_takes_little_memory() {
+    const TUNNELS: usize = 150;
+    let origin = Origin::bind().await;
+    let proxy = Proxy::tcp(origin.addr()).splice(Engine::Copy).start();
+    let mut open = Vec::new();
+    let mut resident = Vec::new();
+    // The first ones pay for what is allocated once.
+    for _ in 0..2 {
+        for _ in 0..TUNNELS {
+            let mut client = Wire::open(proxy.addr(), "x").await;
+            let mut server = origin.accept().await;
+            server.expect("x").await;
+            server.send("y").await;
+            client.expect("y").await;
+            open.push((client, server));
+        }
+        proxy.until_tunnels(open.len()).await;
+        resident.push(proxy.resident_bytes());
+    }
+    let each = resident[1].saturating_sub(resident[0]) / TUNNELS as u64;
+    println!("{each} bytes for each idle tunnel");
+    assert!(each < 8 * 1024, "{each} bytes for each idle tunnel");
+}

@@ -120,8 +120,9 @@ pub const TABLE: &[Limit] = &[
     },
     Limit {
         key: "head_timeout",
-        doc: "From the first byte of a head, or from accept, to its end.",
-        answer: "408; closed without an answer if not a byte came",
+        doc: "From the first byte of a head, or from accept, to its end; from accept to the end \
+              of a ClientHello that is waited for.",
+        answer: "408; closed without an answer if not a byte came, and on tcp listeners",
         field: Field::Time(|l| &mut l.head_timeout),
     },
     Limit {
@@ -140,7 +141,7 @@ pub const TABLE: &[Limit] = &[
     Limit {
         key: "connect_timeout",
         doc: "Name look-up, TCP connect and waiting for a free upstream connection.",
-        answer: "504; 503 if no upstream connection became free",
+        answer: "504; 503 if no upstream connection became free; a reset on tcp listeners",
         field: Field::Time(|l| &mut l.connect_timeout),
     },
     Limit {

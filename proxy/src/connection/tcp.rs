@@ -2,14 +2,14 @@
 //!
 //! Where no route goes by the server name, nothing is read before the tunnel runs, so a
 //! server that speaks first is heard at once. Where one does, the client's TLS ClientHello
-//! is waited for, and each byte of it goes to the server first ([`client_hello`]).
+//! is waited for, and each byte of it goes to the server first (`client_hello.rs`).
 //!
 //! Invariant: until a server is connected nothing has been sent to any, so that trying the
 //! next one is always safe. A client that leaves meanwhile ends the attempt; one that only
 //! finishes sending does not. Without a server the client sees a reset, for an end would say
 //! that the server had nothing to say.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -26,12 +26,12 @@ use crate::{
     access_log,
     config::SpliceMode,
     error::{Error, Kind},
-    listener::Listener,
+    listener::{Listener, slots::Slot},
     metrics::OpenConnection,
     splice::{Endpoint as _, Engine, socket},
     tunnel::{self, registry},
     upstream::{balance::Upstream, pool::Lease},
-    worker::Worker,
+    worker::{ConnectionGuard, Worker},
 };
 
 /// AlertDescription of RFC 8446 section 6.
@@ -42,7 +42,7 @@ const UNRECOGNIZED_NAME: u8 = 112;
 /// How long an alert may take to leave; the socket of a new connection has room for it.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is known of the connection, for its one report.
+/// What is known of the connection, for its one report, and its places among the open ones.
 struct Connection {
     worker: Rc<Worker>,
     listener: Rc<Listener>,
@@ -51,15 +51,17 @@ struct Connection {
     server_name: Option<Box<str>>,
     upstream: Option<Rc<Upstream>>,
     server: Option<SocketAddr>,
+    lease: Option<Lease>,
     _open: OpenConnection,
+    _slot: Slot,
+    _guard: ConnectionGuard,
 }
 
-/// A connection that has become a tunnel.
-struct Opened {
+/// A connection that has become a tunnel, which runs as `run`.
+struct Opened<F> {
+    connection: Box<Connection>,
     kind: registry::Kind,
-    upstream: Rc<Upstream>,
-    lease: Lease,
-    handover: tunnel::Handover,
+    run: Pin<Box<F>>,
 }
 
 /// What the client's first bytes say about where it wants to go.
@@ -74,15 +76,18 @@ enum Asked {
 
 /// Serves one accepted connection to its end.
 ///
+/// Not `async fn`, and boxed part by part: thousands of idle tunnels keep only what runs
+/// them, and neither the state of their making nor their arguments a second time.
+///
 /// Implements: REQ-TUN-001, REQ-TUN-005
-pub async fn serve(
+pub fn serve(
     worker: Rc<Worker>,
     listener: Rc<Listener>,
     stream: TcpStream,
     peer: SocketAddr,
-    open: OpenConnection,
-) {
-    let mut connection = Connection {
+    (slot, open, guard): (Slot, OpenConnection, ConnectionGuard),
+) -> impl Future<Output = ()> {
+    let connection = Box::new(Connection {
         worker,
         listener,
         peer,
@@ -90,11 +95,26 @@ pub async fn serve(
         server_name: None,
         upstream: None,
         server: None,
+        lease: None,
         _open: open,
-    };
-    // Boxed: the tunnel does not carry the state of its making.
-    match Box::pin(connection.open(stream)).await {
-        Ok(opened) => connection.tunnel(opened).await,
+        _slot: slot,
+        _guard: guard,
+    });
+    let opening = Box::pin(begin(connection, stream));
+    async move {
+        if let Some(opened) = opening.await {
+            opened.finish().await;
+        }
+    }
+}
+
+/// From accept to a tunnel; `None` if the connection has been refused and reported.
+async fn begin(
+    mut connection: Box<Connection>,
+    stream: TcpStream,
+) -> Option<Opened<impl Future<Output = tunnel::Outcome>>> {
+    match connection.open(stream).await {
+        Ok((kind, upstream, handover)) => Some(connection.into_tunnel(kind, upstream, handover)),
         Err(error) => {
             tracing::debug!(peer = %connection.peer, %error, "connection refused");
             let end = match error.kind {
@@ -103,13 +123,17 @@ pub async fn serve(
             };
             connection.worker.metrics.error(error.kind);
             connection.report(end, 0, 0);
+            None
         }
     }
 }
 
 impl Connection {
     /// From accept to a server. An error has closed the connection.
-    async fn open(&mut self, mut stream: TcpStream) -> Result<Opened, Error> {
+    async fn open(
+        &mut self,
+        mut stream: TcpStream,
+    ) -> Result<(registry::Kind, Rc<Upstream>, tunnel::Handover), Error> {
         let index = self.listener.index;
         let mut early = BytesMut::new();
         let wants_name = self.worker.process.snapshot.load().routes.wants_server_name(index);
@@ -143,7 +167,7 @@ impl Connection {
         socket::reset_on_close(&stream, true);
         self.upstream = Some(Rc::clone(&upstream));
         let mut drain = self.worker.drain.clone();
-        let (server, lease) = tokio::select! {
+        let server = tokio::select! {
             connected = self.connect(&upstream) => connected?,
             error = stream.failed() => return Err(Error::because(Kind::ClientGone, error)),
             () = drain.forced() => return Err(Error::new(Kind::Draining)),
@@ -154,7 +178,7 @@ impl Connection {
             upstream: server,
             upstream_early: Bytes::new(),
         };
-        Ok(Opened { kind, upstream, lease, handover })
+        Ok((kind, upstream, handover))
     }
 
     /// Reads until it is clear what the client asks for.
@@ -189,7 +213,7 @@ impl Connection {
     }
 
     /// A connection to one of the upstream's servers: each is tried once.
-    async fn connect(&mut self, upstream: &Upstream) -> Result<(TcpStream, Lease), Error> {
+    async fn connect(&mut self, upstream: &Upstream) -> Result<TcpStream, Error> {
         let timeout = self.listener.config.limits.connect_timeout;
         let mut servers_left = upstream.len();
         loop {
@@ -197,7 +221,8 @@ impl Connection {
             let error = match pool.connect(timeout).await {
                 Ok((server, address, lease)) => {
                     self.server = Some(address);
-                    return Ok((server, lease));
+                    self.lease = Some(lease);
+                    return Ok(server);
                 }
                 Err(error) => error,
             };
@@ -221,39 +246,31 @@ impl Connection {
         }
     }
 
-    async fn tunnel(self, opened: Opened) {
-        let Opened { kind, upstream, lease, handover } = opened;
-        let worker = &self.worker;
+    fn into_tunnel(
+        self: Box<Self>,
+        kind: registry::Kind,
+        upstream: Rc<Upstream>,
+        handover: tunnel::Handover,
+    ) -> Opened<impl Future<Output = tunnel::Outcome>> {
+        let process = &self.worker.process;
         let upstream_name = match self.server {
             Some(server) => format!("{} ({server})", upstream.name),
             None => upstream.name.to_string(),
         };
-        let ticket = worker.process.tunnels.open(registry::Info {
+        let ticket = process.tunnels.open(registry::Info {
             kind,
             client: self.peer,
             upstream: upstream_name,
             listener: self.listener.name.clone(),
         });
         let settings = tunnel::Settings {
-            mode: worker.process.splice,
-            kernel: worker.process.kernel.clone(),
+            mode: process.splice,
+            kernel: process.kernel.clone(),
             local_bypass: [self.listener.config.local_bypass, upstream.local_bypass],
             idle_timeout: self.listener.config.limits.tunnel_idle_timeout,
         };
-        let begins_with = match settings.mode {
-            SpliceMode::Pipe => Engine::Pipe,
-            _ => Engine::Copy,
-        };
-        let run = Box::pin(tunnel::run(handover, settings, ticket, worker.drain.clone()));
-        let outcome = worker.report_tunnel(begins_with, run).await;
-        drop(lease);
-        let end = access_log::End::Tunnel {
-            kind: kind.name(),
-            engine_up: outcome.engines.to_upstream.name(),
-            engine_down: outcome.engines.to_downstream.name(),
-            end: outcome.end.name(),
-        };
-        self.report(end, outcome.upstream_bytes, outcome.downstream_bytes);
+        let run = Box::pin(tunnel::run(handover, settings, ticket, self.worker.drain.clone()));
+        Opened { connection: self, kind, run }
     }
 
     fn report(&self, end: access_log::End<'_>, up: u64, down: u64) {
@@ -273,6 +290,26 @@ impl Connection {
             duration: self.started.elapsed(),
             end,
         });
+    }
+}
+
+impl<F: Future<Output = tunnel::Outcome>> Opened<F> {
+    /// Carries the tunnel to its end.
+    async fn finish(self) {
+        let Self { mut connection, kind, run } = self;
+        let begins_with = match connection.worker.process.splice {
+            SpliceMode::Pipe => Engine::Pipe,
+            _ => Engine::Copy,
+        };
+        let outcome = connection.worker.report_tunnel(begins_with, run).await;
+        connection.lease = None;
+        let end = access_log::End::Tunnel {
+            kind: kind.name(),
+            engine_up: outcome.engines.to_upstream.name(),
+            engine_down: outcome.engines.to_downstream.name(),
+            end: outcome.end.name(),
+        };
+        connection.report(end, outcome.upstream_bytes, outcome.downstream_bytes);
     }
 }
 

@@ -73,10 +73,7 @@ fn spawn(
     let guard = worker.connection_opens();
     let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
     if let Protocol::Tcp = listener.config.protocol {
-        tokio::task::spawn_local(async move {
-            tcp::serve(worker, listener, stream, peer, open).await;
-            drop((slot, guard));
-        });
+        tokio::task::spawn_local(tcp::serve(worker, listener, stream, peer, (slot, open, guard)));
         return;
     }
     tokio::task::spawn_local(async move {

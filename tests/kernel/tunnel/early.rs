@@ -49,8 +49,9 @@ async fn bytes_dribbled_behind_the_request_arrive_in_order(engine: Engine) {
         let (origin, proxy) = plan.start();
         let mut client = plan.connect(&proxy).await;
         let request = plan.request(&origin).into_bytes();
-        // Some in the request's last segment, the rest over the time of the hand-over.
-        let (head, tail) = request.split_at(request.len() - 3);
+        // Some in the last segment of the request, if there is one, the rest over the time of the
+        // hand-over.
+        let (head, tail) = request.split_at(request.len().saturating_sub(3));
         client.send(head).await;
         client.send([tail, pattern::at(0, 10)].concat()).await;
         let dribbling = dribble(&mut client, 10, 400);
