@@ -34,10 +34,6 @@ use super::{
 /// second: an application that was just answered (101, 200) has to read that first.
 const MOST_TRIES: u32 = 9;
 
-/// Tries (an eighth of a second) after which an application that was enrolled and leaves
-/// bytes unread is let go.
-const STALLED: u32 = 7;
-
 /// Turns after which a lane is held for a tunnel that is never quiet.
 const HOLD_AFTER: u32 = 8;
 
@@ -56,7 +52,7 @@ const AFTER_HOLDING: u32 = 4096;
 /// sender goes the slow way until everything there has been read.
 const UNREAD_BYTES: u32 = 1024 * 1024;
 
-/// Most turns between two looks at an application that has yet to read something.
+/// Most turns between two looks at an application that has yet to accept.
 const MOST_BETWEEN: u32 = 256;
 
 /// The two directions of a tunnel.
@@ -154,9 +150,6 @@ impl Bypass {
             self.timer = None;
             if self.holds == [false; 2] {
                 self.next_turn = 0;
-                if self.tries >= STALLED {
-                    self.let_go();
-                }
             }
         }
         self.turns = self.turns.saturating_add(1);
@@ -177,9 +170,11 @@ impl Bypass {
 
     /// What comes after a try.
     fn after(&mut self, cx: &mut Context<'_>, step: Step) {
-        let waits = self.hops.iter().any(|hop| matches!(hop.state(), State::Entered { .. }));
-        self.over |= self.open.iter().all(Option::is_some)
-            || self.hops.iter().all(|hop| matches!(hop.state(), State::Excluded(_)));
+        let decided = !self.hops.iter().any(|hop| hop.state() == State::New);
+        self.over |= decided
+            && [Direction::ToUpstream, Direction::ToDownstream].into_iter().all(|direction| {
+                self.open[direction as usize].is_some() || self.form(direction).is_none()
+            });
         if self.over {
             self.holds = [false; 2];
             self.timer = None;
@@ -201,16 +196,12 @@ impl Bypass {
         // A step that was taken: the next one soon.
         self.next_turn = match step {
             Step::Done => self.turns + 1,
-            Step::NotRead => self.turns + (self.turns / 2).clamp(1, MOST_BETWEEN),
+            Step::NotAccepted => self.turns + (self.turns / 2).clamp(1, MOST_BETWEEN),
             Step::NotQuiet => self.turns + self.turns.clamp(1, HOLD_AFTER),
         };
-        if self.timer.is_none() {
-            if self.tries < MOST_TRIES {
-                self.start_timer(cx, HOLD * (1 << self.tries));
-                self.tries += 1;
-            } else if waits {
-                self.start_timer(cx, HOLD * (1 << MOST_TRIES));
-            }
+        if self.timer.is_none() && self.tries < MOST_TRIES {
+            self.start_timer(cx, HOLD * (1 << self.tries));
+            self.tries += 1;
         }
     }
 
@@ -222,20 +213,6 @@ impl Bypass {
         self.timer = Some(timer);
     }
 
-    fn let_go(&mut self) {
-        for hop in &mut self.hops {
-            if let Err(error) = hop.release_if_stalled(&self.kernel) {
-                tracing::debug!(%error, "local bypass");
-            }
-        }
-        for (hop, open) in self.hops.iter().zip(&mut self.open) {
-            // What it sends goes by TCP now.
-            if matches!(hop.state(), State::Excluded(_)) && open.take().is_some() {
-                tracing::debug!("an application was let go");
-            }
-        }
-    }
-
     fn attempt(
         &mut self,
         anchors: &Anchors,
@@ -245,12 +222,11 @@ impl Bypass {
     ) -> io::Result<Step> {
         let mut step = Step::Done;
         let pass = self.kernel.needs_pass();
-        let both = !self.hops.iter().any(|hop| matches!(hop.state(), State::Excluded(_)));
         let mut holds = [false; 2];
         for (hop, hold) in
             self.hops.iter_mut().zip([Direction::ToDownstream, Direction::ToUpstream])
         {
-            let taken = hop.advance(&self.kernel, pass, both)?;
+            let taken = hop.advance(&self.kernel, pass)?;
             step = step.max(taken);
             holds[hold as usize] = taken == Step::NotQuiet && self.turns >= HOLD_AFTER;
         }
@@ -274,10 +250,8 @@ impl Bypass {
         let (from, to) = direction.ends();
         let can = self.kernel.abilities();
         match (self.hops[from].state(), self.hops[to].state()) {
-            (from, State::Ready) if from.sends() && can.bypass.is_ok() => Some(Form::Bypass),
-            (from, State::Excluded(_)) if from.sends() && can.half_bypass.is_ok() => {
-                Some(Form::HalfBypass)
-            }
+            (State::Ready, State::Ready) if can.bypass.is_ok() => Some(Form::Bypass),
+            (State::Ready, State::Excluded(_)) if can.half_bypass.is_ok() => Some(Form::HalfBypass),
             _ => None,
         }
     }

@@ -4,11 +4,12 @@
 //! **Whose sockets.** The program finds the other end by our own connection's addresses the
 //! other way round, and compares sequence numbers; so what is enrolled is connected to us.
 //!
-//! **Readers.** A call to `recv` that began before its socket was enrolled waits for TCP's
-//! queue and would never see what bypasses it. So nothing is redirected to a receiver before
-//! it is known to have come back: a descriptor with O_NONBLOCK never waits inside `recv`;
-//! a connection that is not accepted yet has no reader; any other has to read something after it was enrolled (its `copied_seq` moves), and its
-//! next call is the new kind.
+//! **Only sockets with O_NONBLOCK.** A call to `recv` that began before its socket was
+//! enrolled waits for TCP's queue and never sees what bypasses it; and one that begins
+//! later returns EAGAIN at the first wake-up that brings it nothing, of which a connection
+//! in use both ways has many (`tcp_bpf_recvmsg`, seen on 6.18). No application expects that
+//! of a socket in blocking mode. With O_NONBLOCK nobody waits inside `recv`. A connection
+//! that is not accepted yet has no descriptor to tell by, and is asked about again.
 //!
 //! **FIONREAD.** Kernels 6.6.128, 6.12.75, 6.18.14, 6.19 and later answer it from the psock
 //! alone (929e30f93125). There the whole input has to go by the psock (`up_pass`). A segment
@@ -16,7 +17,7 @@
 //! enrolled at a moment when its application has read everything that we have written;
 //! nobody but us writes to it.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr};
 
 use proxy_ebpf::{HopReport, SocketKey, hop};
 use rustix::fs::OFlags;
@@ -42,11 +43,6 @@ pub(super) enum State {
     Excluded(Excluded),
     /// Not yet.
     New,
-    /// Under `up_msg`; its reader has to come back from a call that may have begun before.
-    Entered {
-        /// What it had read then.
-        copied_seq: u32,
-    },
     /// May send and receive past TCP.
     Ready,
 }
@@ -62,8 +58,8 @@ pub(crate) enum Excluded {
     Translated,
     /// The kernel refused: another sockmap has it, or TLS is in the kernel.
     Refused,
-    /// The application did not read while it was being enrolled.
-    Stalled,
+    /// The application uses the socket in blocking mode.
+    Blocking,
 }
 
 /// What one step came to.
@@ -71,17 +67,10 @@ pub(crate) enum Excluded {
 pub(super) enum Step {
     /// State changed, or there is nothing to do.
     Done,
-    /// The application has not read anything since it was enrolled.
-    NotRead,
+    /// The application has not accepted the connection yet.
+    NotAccepted,
     /// The application has not read everything yet.
     NotQuiet,
-}
-
-impl State {
-    /// Whether what it sends may be redirected.
-    pub(super) fn sends(self) -> bool {
-        matches!(self, State::Entered { .. } | State::Ready)
-    }
 }
 
 impl Hop {
@@ -119,91 +108,42 @@ impl Hop {
         kernel.look(self.own, self.peer, 0, self.key)
     }
 
-    /// Goes one step towards `Ready`. `pass`: this kernel's FIONREAD wants `up_pass`.
-    /// `receives`: bytes may be redirected to the application.
-    pub(super) fn advance(
-        &mut self,
-        kernel: &Arc<Kernel>,
-        pass: bool,
-        receives: bool,
-    ) -> io::Result<Step> {
-        match self.state {
-            State::Excluded(_) | State::Ready => Ok(Step::Done),
-            State::New => self.enter(kernel, pass, receives),
-            State::Entered { copied_seq } => {
-                let report = self.look(kernel)?;
-                if let Some(excluded) = verdict(&report) {
-                    self.exclude(kernel, excluded);
-                    return Ok(Step::Done);
-                }
-                if report.peer.copied_seq == copied_seq {
-                    return Ok(Step::NotRead);
-                }
-                if pass {
-                    return self.apply(kernel, hop::ENROLL_PASS | hop::IF_QUIET, State::Ready);
-                }
-                self.state = State::Ready;
-                Ok(Step::Done)
-            }
+    /// Goes on towards `Ready`. `pass`: this kernel's FIONREAD wants `up_pass`.
+    pub(super) fn advance(&mut self, kernel: &Kernel, pass: bool) -> io::Result<Step> {
+        if self.state != State::New {
+            return Ok(Step::Done);
         }
-    }
-
-    /// Whether the application was enrolled and has left bytes unread since: it may be
-    /// asking FIONREAD, which does not tell it of them before it is `Ready`.
-    pub(super) fn release_if_stalled(&mut self, kernel: &Arc<Kernel>) -> io::Result<()> {
-        if let State::Entered { copied_seq } = self.state {
-            let report = self.look(kernel)?;
-            if report.peer.copied_seq == copied_seq && report.peer.rcv_nxt != copied_seq {
-                self.exclude(kernel, Excluded::Stalled);
-            }
-        }
-        Ok(())
-    }
-
-    fn enter(&mut self, kernel: &Arc<Kernel>, pass: bool, receives: bool) -> io::Result<Step> {
         let report = self.look(kernel)?;
         if let Some(excluded) = verdict(&report) {
-            self.exclude(kernel, excluded);
+            self.state = State::Excluded(excluded);
+            return Ok(Step::Done);
+        }
+        if report.peer_accepted == 0 {
+            return Ok(Step::NotAccepted);
+        }
+        if report.peer_file_flags & OFlags::NONBLOCK.bits() == 0 {
+            self.state = State::Excluded(Excluded::Blocking);
             return Ok(Step::Done);
         }
         self.application = report.peer.address;
-        let nonblocking = report.peer_file_flags & OFlags::NONBLOCK.bits() != 0;
-        let waits_in_recv = report.peer_accepted == 1 && !nonblocking;
-        let (action, next) = match (waits_in_recv && (receives || pass), pass) {
-            (true, _) => {
-                let copied_seq = report.peer.copied_seq;
-                (hop::ENROLL_MSG, State::Entered { copied_seq })
-            }
-            (false, true) => (hop::ENROLL_MSG | hop::ENROLL_PASS | hop::IF_QUIET, State::Ready),
-            (false, false) => (hop::ENROLL_MSG, State::Ready),
+        let action = match pass {
+            true => hop::ENROLL_MSG | hop::ENROLL_PASS | hop::IF_QUIET,
+            false => hop::ENROLL_MSG,
         };
-        let step = self.apply(kernel, action, next)?;
-        if let State::Entered { .. } = self.state {
-            // What it has read may have changed before it was enrolled.
-            self.state = State::Entered { copied_seq: self.look(kernel)?.peer.copied_seq };
-        }
-        Ok(step)
-    }
-
-    fn apply(&mut self, kernel: &Arc<Kernel>, action: u32, next: State) -> io::Result<Step> {
         let report = kernel.look(self.own, self.peer, action, self.key)?;
         if report.status == hop::NOT_QUIET {
             return Ok(Step::NotQuiet);
         }
-        match verdict(&report) {
-            Some(excluded) => self.exclude(kernel, excluded),
-            None => self.state = next,
-        }
+        self.state = match verdict(&report) {
+            Some(excluded) => {
+                // Nothing has been redirected to it, so what was done may be undone.
+                kernel.expel(Set::Passed, self.key);
+                kernel.expel(Set::Apps, self.key);
+                State::Excluded(excluded)
+            }
+            None => State::Ready,
+        };
         Ok(Step::Done)
-    }
-
-    /// Nothing has been redirected to it so far, so its entries may go.
-    fn exclude(&mut self, kernel: &Kernel, excluded: Excluded) {
-        if self.state != State::New {
-            kernel.expel(Set::Passed, self.key);
-            kernel.expel(Set::Apps, self.key);
-        }
-        self.state = State::Excluded(excluded);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A proxy that is killed takes everything with it: its programs and maps, and the
 //! tunnels, whose peers are told.
 
-use std::{collections::BTreeSet, fs, net::Shutdown};
+use std::{collections::BTreeSet, fs, io::ErrorKind::WouldBlock, net::Shutdown, time::Duration};
 
 use aya::{maps::loaded_maps, programs::loaded_programs};
 use mantra_macros::req_test;
@@ -16,6 +16,9 @@ over_all_engines!(
     peers_of_a_killed_proxy_are_reset,
     what_a_killed_proxy_had_passed_on_is_whole,
 );
+
+/// Between two looks at a socket that was not ready.
+const MOMENT: Duration = Duration::from_micros(200);
 
 /// BPF objects that a process holds, by what its descriptors say of themselves.
 #[derive(Debug, Default)]
@@ -107,22 +110,30 @@ async fn what_a_killed_proxy_had_passed_on_is_whole(engine: Engine) {
         let mut ends = Vec::new();
         for wire in [client, server] {
             let stream = wire.into_stream().into_std().unwrap();
-            stream.set_nonblocking(false).unwrap();
             let writing = stream.try_clone().unwrap();
             let writer = std::thread::spawn(move || {
                 use std::io::Write;
                 let mut sent = 0;
-                while let Ok(n) = (&writing).write(pattern::at(sent, 65_521)) {
-                    sent += n as u64;
+                loop {
+                    match (&writing).write(pattern::at(sent, 65_521)) {
+                        Ok(n) => sent += n as u64,
+                        Err(error) if error.kind() == WouldBlock => std::thread::sleep(MOMENT),
+                        Err(_) => break sent,
+                    }
                 }
-                sent
             });
             let reader = std::thread::spawn(move || {
                 use std::io::Read;
                 let (mut got, mut piece) = (0, vec![0; 100_000]);
-                while let Ok(n @ 1..) = (&stream).read(&mut piece) {
-                    pattern::check(got, &piece[..n]);
-                    got += n as u64;
+                loop {
+                    match (&stream).read(&mut piece) {
+                        Ok(n @ 1..) => {
+                            pattern::check(got, &piece[..n]);
+                            got += n as u64;
+                        }
+                        Err(error) if error.kind() == WouldBlock => std::thread::sleep(MOMENT),
+                        _ => break,
+                    }
                 }
                 // The other thread may be waiting for room that will never come.
                 let _ = stream.shutdown(Shutdown::Both);

@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     fmt, io,
+    mem::offset_of,
     os::fd::AsFd,
     ptr::NonNull,
     sync::{
@@ -96,10 +97,15 @@ impl LaneSlot {
         self.index
     }
 
-    fn word(&self, field: impl FnOnce(*mut Lane) -> *mut u64) -> &AtomicU64 {
-        // SAFETY: within the mapping, which lives as long as `self`; aligned; every access
-        // of this process is atomic, and the programs' are single words.
-        unsafe { AtomicU64::from_ptr(field(self.lanes.base.as_ptr().add(self.index as usize))) }
+    /// A counter, by its place in the [`Lane`].
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: within the mapping, which lives as long as `self`; aligned, as all offsets
+        // of the structure's 64-bit fields are; every access of this process is atomic, and
+        // the programs' are single words.
+        unsafe {
+            let lane = self.lanes.base.as_ptr().add(self.index as usize);
+            AtomicU64::from_ptr(lane.byte_add(offset).cast())
+        }
     }
 
     fn switch(&self) -> &AtomicU32 {
@@ -111,42 +117,42 @@ impl LaneSlot {
 
     /// Bytes redirected.
     pub(crate) fn moved_bytes(&self) -> u64 {
-        self.word(|lane| unsafe { &raw mut (*lane).moved_bytes }).load(Relaxed)
+        self.word(offset_of!(Lane, moved_bytes)).load(Relaxed)
     }
 
     /// Messages redirected.
     pub(crate) fn moved_messages(&self) -> u64 {
-        self.word(|lane| unsafe { &raw mut (*lane).moved_messages }).load(Relaxed)
+        self.word(offset_of!(Lane, moved_messages)).load(Relaxed)
     }
 
     /// `CLOCK_MONOTONIC` of the last redirect, nanoseconds; 0 before the first.
     pub(crate) fn moved_at(&self) -> u64 {
-        self.word(|lane| unsafe { &raw mut (*lane).moved_at }).load(Relaxed)
+        self.word(offset_of!(Lane, moved_at)).load(Relaxed)
     }
 
     /// Messages that took the slow path for order, for the bound, for want of a receiver.
     pub(crate) fn refused(&self) -> [u64; 3] {
         [
-            self.word(|lane| unsafe { &raw mut (*lane).refused_order }).load(Relaxed),
-            self.word(|lane| unsafe { &raw mut (*lane).refused_bound }).load(Relaxed),
-            self.word(|lane| unsafe { &raw mut (*lane).refused_target }).load(Relaxed),
+            self.word(offset_of!(Lane, refused_order)).load(Relaxed),
+            self.word(offset_of!(Lane, refused_bound)).load(Relaxed),
+            self.word(offset_of!(Lane, refused_target)).load(Relaxed),
         ]
     }
 
     /// Bytes that `up_skb` passed to this process.
     pub(crate) fn passed_bytes(&self) -> u64 {
-        self.word(|lane| unsafe { &raw mut (*lane).passed_bytes }).load(Acquire)
+        self.word(offset_of!(Lane, passed_bytes)).load(Acquire)
     }
 
     /// Of those, bytes written on.
     pub(crate) fn taken_bytes(&self) -> u64 {
-        self.word(|lane| unsafe { &raw mut (*lane).taken_bytes }).load(Relaxed)
+        self.word(offset_of!(Lane, taken_bytes)).load(Relaxed)
     }
 
     /// So many more have been written on: they are in the receiver's TCP queue.
     pub(crate) fn add_taken(&self, bytes: usize) {
         let taken = self.taken_bytes() + bytes as u64;
-        self.word(|lane| unsafe { &raw mut (*lane).taken_bytes }).store(taken, Release);
+        self.word(offset_of!(Lane, taken_bytes)).store(taken, Release);
     }
 
     /// Allows redirects, or not.
