@@ -4,7 +4,7 @@
 //! `tcp_sock`, so a read through an old address gives a wrong number, never a fault; and
 //! `bpf_probe_read_kernel` does not fault in any case.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::maps::offsets;
 
@@ -13,15 +13,18 @@ use crate::maps::offsets;
 #[inline(always)]
 pub(crate) fn address(socket: *mut core::ffi::c_void) -> u64 {
     let pointer = socket;
-    // SAFETY: reads a variable of ours.
-    unsafe { bpf_probe_read_kernel((&raw const pointer).cast::<u64>()) }.unwrap_or_default()
+    read((&raw const pointer) as u64, 0)
 }
 
 /// Reads a number at `base + offset`, 0 where that is no memory.
 #[inline(always)]
 pub(crate) fn read<T: Default>(base: u64, offset: u32) -> T {
-    // SAFETY: the helper checks the address and fills or zeroes the whole value.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+    let mut value = T::default();
+    let address = (base + u64::from(offset)) as *const core::ffi::c_void;
+    // SAFETY: the helper checks the address, and fills or zeroes the whole value. What it
+    // returns is not looked at: each branch would double the paths that the verifier walks.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, address) };
+    value
 }
 
 /// Whether a connection can still send, or receive.

@@ -196,9 +196,13 @@ impl Bypass {
         // A step that was taken: the next one soon.
         self.next_turn = match step {
             Step::Done => self.turns + 1,
-            Step::NotAccepted => self.turns + (self.turns / 2).clamp(1, MOST_BETWEEN),
+            Step::NotReady => self.turns + (self.turns / 2).clamp(1, MOST_BETWEEN),
             Step::NotQuiet => self.turns + self.turns.clamp(1, HOLD_AFTER),
         };
+        if step == Step::NotReady && self.tries == MOST_TRIES {
+            self.hops.iter_mut().for_each(Hop::give_up);
+            self.next_turn = 0;
+        }
         if self.timer.is_none() && self.tries < MOST_TRIES {
             self.start_timer(cx, HOLD * (1 << self.tries));
             self.tries += 1;

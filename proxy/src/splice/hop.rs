@@ -9,7 +9,8 @@
 //! later returns EAGAIN at the first wake-up that brings it nothing, of which a connection
 //! in use both ways has many (`tcp_bpf_recvmsg`, seen on 6.18). No application expects that
 //! of a socket in blocking mode. With O_NONBLOCK nobody waits inside `recv`. A connection
-//! that is not accepted yet has no descriptor to tell by, and is asked about again.
+//! that is not accepted yet has no descriptor to tell by, and many applications set the
+//! flag only then: it is asked about again for a while.
 //!
 //! **FIONREAD.** Kernels 6.6.128, 6.12.75, 6.18.14, 6.19 and later answer it from the psock
 //! alone (929e30f93125). There the whole input has to go by the psock (`up_pass`). A segment
@@ -67,8 +68,8 @@ pub(crate) enum Excluded {
 pub(super) enum Step {
     /// State changed, or there is nothing to do.
     Done,
-    /// The application has not accepted the connection yet.
-    NotAccepted,
+    /// The application has not accepted the connection, or not set O_NONBLOCK, yet.
+    NotReady,
     /// The application has not read everything yet.
     NotQuiet,
 }
@@ -108,6 +109,13 @@ impl Hop {
         kernel.look(self.own, self.peer, 0, self.key)
     }
 
+    /// Ends the waiting for an application that does not get ready.
+    pub(super) fn give_up(&mut self) {
+        if self.state == State::New {
+            self.state = State::Excluded(Excluded::Blocking);
+        }
+    }
+
     /// Goes on towards `Ready`. `pass`: this kernel's FIONREAD wants `up_pass`.
     pub(super) fn advance(&mut self, kernel: &Kernel, pass: bool) -> io::Result<Step> {
         if self.state != State::New {
@@ -119,11 +127,11 @@ impl Hop {
             return Ok(Step::Done);
         }
         if report.peer_accepted == 0 {
-            return Ok(Step::NotAccepted);
+            return Ok(Step::NotReady);
         }
         if report.peer_file_flags & OFlags::NONBLOCK.bits() == 0 {
-            self.state = State::Excluded(Excluded::Blocking);
-            return Ok(Step::Done);
+            // Many applications set it right after accept(2).
+            return Ok(Step::NotReady);
         }
         self.application = report.peer.address;
         let action = match pass {

@@ -8,8 +8,6 @@
 //! Invariant: bytes that are not BTF are an error, never a panic: nothing is indexed
 //! without having been looked for.
 
-use std::collections::HashMap;
-
 use proxy_ebpf::Offsets;
 
 const MAGIC: u16 = 0xeb9f;
@@ -36,8 +34,8 @@ const MAX_DEPTH: u32 = 8;
 pub(super) struct Btf<'a> {
     /// Position of each type's record, by number; 0 is `void`.
     types: Vec<usize>,
-    /// Structures by name.
-    structs: HashMap<&'a [u8], u32>,
+    /// Structures: where the name is, and the number.
+    structs: Vec<(u32, u32)>,
     records: &'a [u8],
     strings: &'a [u8],
 }
@@ -92,7 +90,7 @@ impl<'a> Btf<'a> {
         };
         let records = part(word(8)?, word(12)?).ok_or_else(cut)?;
         let strings = part(word(16)?, word(20)?).ok_or_else(cut)?;
-        let mut btf = Btf { types: vec![usize::MAX], structs: HashMap::new(), records, strings };
+        let mut btf = Btf { types: vec![usize::MAX], structs: Vec::new(), records, strings };
         let mut at = 0;
         while at < records.len() {
             let record = btf.record_at(at).ok_or_else(cut)?;
@@ -100,8 +98,7 @@ impl<'a> Btf<'a> {
                 format!("the kernel's type information (BTF) has a kind {}", record.kind())
             })?;
             if record.kind() == KIND_STRUCT && record.name != 0 {
-                let name = btf.string(record.name).ok_or_else(cut)?;
-                btf.structs.entry(name).or_insert(btf.types.len() as u32);
+                btf.structs.push((record.name, btf.types.len() as u32));
             }
             btf.types.push(at);
             at = record.body + body;
@@ -112,7 +109,8 @@ impl<'a> Btf<'a> {
     /// Byte offset of a member, named as in C: `sk_backlog.rmem_alloc`.
     pub(super) fn offset(&self, structure: &str, path: &str) -> Result<u32, String> {
         let missing = || format!("this kernel's BTF has no {structure}.{path}");
-        let mut of = *self.structs.get(structure.as_bytes()).ok_or_else(missing)?;
+        let named = |(name, _): &&(u32, u32)| self.is_named(*name, structure.as_bytes());
+        let mut of = self.structs.iter().find(named).ok_or_else(missing)?.1;
         let mut bits = 0;
         for name in path.split('.') {
             let (offset, kind) = self.member(of, name.as_bytes(), 0).ok_or_else(missing)?;
@@ -139,7 +137,7 @@ impl<'a> Btf<'a> {
             let offset = u32_at(self.records, at + 8)?;
             let offset = if has_bitfields { offset & 0x00ff_ffff } else { offset };
             if name != 0 {
-                if self.string(name)? == wanted {
+                if self.is_named(name, wanted) {
                     return Some((offset, kind));
                 }
             } else if let Some((inner, kind)) = self.member(kind, wanted, depth + 1) {
@@ -170,9 +168,10 @@ impl<'a> Btf<'a> {
         })
     }
 
-    fn string(&self, at: u32) -> Option<&'a [u8]> {
-        let rest = self.strings.get(at as usize..)?;
-        rest.iter().position(|byte| *byte == 0).map(|end| &rest[..end])
+    /// Compares the string at `at`, which a zero ends.
+    fn is_named(&self, at: u32, wanted: &[u8]) -> bool {
+        let rest = self.strings.get(at as usize..).unwrap_or_default();
+        rest.starts_with(wanted) && rest.get(wanted.len()) == Some(&0)
     }
 }
 
