@@ -30,9 +30,10 @@ use super::{
     meter::{Engine, Meter},
 };
 
-/// Tries by the clock, each after twice the time of the one before, from [`HOLD`] to half a
-/// second: an application that was just answered (101, 200) has to read that first.
-const MOST_TRIES: u32 = 9;
+/// Tries by the clock, each after twice the time of the one before, from [`HOLD`] up to a
+/// second, some seconds in all: an application that was just answered (101, 200) has to read
+/// that first, and one that was connected to has to accept.
+const MOST_TRIES: u32 = 15;
 
 /// Turns after which a lane is held for a tunnel that is never quiet.
 const HOLD_AFTER: u32 = 8;
@@ -204,7 +205,7 @@ impl Bypass {
             self.next_turn = 0;
         }
         if self.timer.is_none() && self.tries < MOST_TRIES {
-            self.start_timer(cx, HOLD * (1 << self.tries));
+            self.start_timer(cx, HOLD * (1 << self.tries.min(10)));
             self.tries += 1;
         }
     }
