@@ -10,7 +10,11 @@ use underpass_tests::{
     Engine, HttpClient, Origin, OutBody, Proxy, Version, eventually, over_engines, tunnel::Way,
 };
 
-over_engines!(an_open_tunnel_is_listed_with_its_bytes, the_log_says_what_moved_the_bytes);
+over_engines!(
+    an_open_tunnel_is_listed_with_its_bytes,
+    the_log_says_what_moved_the_bytes,
+    bytes_are_in_the_metrics_while_the_tunnel_runs,
+);
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn an_open_tunnel_is_listed_with_its_bytes(engine: Engine) {
@@ -70,6 +74,55 @@ async fn the_log_says_what_moved_the_bytes(engine: Engine) {
     if engine != Engine::Auto {
         assert!(line.contains(&format!("engine_up={engine}")), "{line}");
     }
+}
+
+#[req_test("REQ-TUN-004")]
+async fn bytes_are_in_the_metrics_while_the_tunnel_runs(engine: Engine) {
+    let mut tunnel = Way::Upgrade.open(engine).await;
+    let sums = async |proxy: &Proxy| {
+        let metrics = proxy.metrics().await;
+        ["up", "down"].map(|way| metrics.sum("underpass_tunnel_bytes_total", &[("direction", way)]))
+    };
+    tunnel.client.send([0; 100]).await;
+    tunnel.server.read_exact(100).await;
+    tunnel.server.send([0; 1000]).await;
+    tunnel.client.read_exact(1000).await;
+    eventually("the metrics to have them", async || sums(&tunnel.proxy).await == [100.0, 1000.0])
+        .await;
+    let metrics = tunnel.proxy.metrics().await;
+    for way in ["up", "down"] {
+        let open = metrics.sum("underpass_tunnel_directions_open", &[("direction", way)]);
+        assert_eq!(open, 1.0);
+    }
+    // Each byte once, also when the tunnel has ended.
+    drop(tunnel.client);
+    drop(tunnel.server);
+    tunnel.proxy.until_tunnels(0).await;
+    assert_eq!(sums(&tunnel.proxy).await, [100.0, 1000.0]);
+    let metrics = tunnel.proxy.metrics().await;
+    assert_eq!(metrics.sum("underpass_tunnel_directions_open", &[]), 0.0);
+}
+
+#[req_test("REQ-TUN-004")]
+#[tokio::test]
+async fn a_long_tunnel_has_a_rate_and_lines_in_the_log() {
+    let build = |builder: underpass_tests::ProxyBuilder| builder.limit("tunnel_log_interval", "1s");
+    let mut tunnel = Way::Upgrade.open_with(Engine::Auto, build).await;
+    let id = tunnel.proxy.tunnels().await[0]["id"].to_string();
+    eventually("a rate", async || {
+        tunnel.client.send([0; 1000]).await;
+        tunnel.server.read_exact(1000).await;
+        tunnel.proxy.tunnels().await[0]["bytes_per_second"]["to_upstream"].as_u64() > Some(0)
+    })
+    .await;
+    let id = format!("id={id}");
+    let parts =
+        ["tunnel open", &id, "kind=\"upgrade\"", "bytes_up=", "engine_down=", "age_seconds="];
+    tunnel.proxy.log_line(&parts).await;
+    eventually("the rate to go", async || {
+        tunnel.proxy.tunnels().await[0]["bytes_per_second"]["to_upstream"] == 0
+    })
+    .await;
 }
 
 /// A stream of HTTP/2 is no socket: its tunnel is copied, whatever was asked for.

@@ -56,6 +56,19 @@ async fn bytes_are_exact_while_the_tunnel_runs(engine: Engine) {
         }
         // Reading of them is no activity, and adds nothing.
         assert_eq!(bytes(&tunnel.proxy).await, (up, down));
+        // The scrape has them as well, for the engines that moved them.
+        let metrics = tunnel.proxy.metrics().await;
+        let row = &tunnel.proxy.tunnels().await[0];
+        for (way, direction, all) in [("up", "to_upstream", up), ("down", "to_downstream", down)] {
+            let total = |engines: &[&str]| -> f64 {
+                let of = |engine: &&str| [("engine", *engine), ("direction", way)];
+                let sum = |engine| metrics.sum("underpass_tunnel_bytes_total", &of(engine));
+                engines.iter().map(sum).sum()
+            };
+            let moved = row["engine"][direction]["kernel"]["bytes"].as_u64().unwrap_or_default();
+            assert_eq!(total(&["kernel", "bypass", "half_bypass"]), moved as f64, "{row}");
+            assert_eq!(total(&["copy", "pipe"]), (all - moved) as f64, "{row}");
+        }
         drop((tunnel.client, tunnel.server));
         tunnel.proxy.until_tunnels(0).await;
         let metrics = tunnel.proxy.metrics().await;
