@@ -1,13 +1,18 @@
 //! Tunnels are seen while they are open: `/tunnels`, metrics, access log (the law of
 //! tunnels, 4 and 5).
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{Method, Request};
 use hyper_util::rt::TokioIo;
 use mantra_macros::req_test;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use underpass_tests::{
-    Engine, HttpClient, Origin, OutBody, Proxy, Version, eventually, over_engines, tunnel::Way,
+    Engine, HttpClient, Origin, OutBody, Proxy, Version,
+    clock::BOUND,
+    eventually, over_engines,
+    tunnel::{Tunnel, Way},
 };
 
 over_engines!(
@@ -107,22 +112,24 @@ async fn bytes_are_in_the_metrics_while_the_tunnel_runs(engine: Engine) {
 #[tokio::test]
 async fn a_long_tunnel_has_a_rate_and_lines_in_the_log() {
     let build = |builder: underpass_tests::ProxyBuilder| builder.limit("tunnel_log_interval", "1s");
-    let mut tunnel = Way::Upgrade.open_with(Engine::Auto, build).await;
-    let id = tunnel.proxy.tunnels().await[0]["id"].to_string();
-    eventually("a rate", async || {
-        tunnel.client.send([0; 1000]).await;
-        tunnel.server.read_exact(1000).await;
-        tunnel.proxy.tunnels().await[0]["bytes_per_second"]["to_upstream"].as_u64() > Some(0)
-    })
-    .await;
-    let id = format!("id={id}");
+    let tunnel = Way::Upgrade.open_with(Engine::Auto, Origin::bind().await, build).await;
+    let Tunnel { mut client, mut server, origin: _origin, proxy } = tunnel;
+    proxy.until_tunnels(1).await;
+    let rate = async || {
+        let row = &proxy.tunnels().await[0];
+        row["bytes_per_second"]["to_upstream"].as_u64().expect("a number")
+    };
+    let begin = Instant::now();
+    while rate().await == 0 {
+        assert!(begin.elapsed() < BOUND, "no rate");
+        client.send([0; 1000]).await;
+        server.read_exact(1000).await;
+    }
+    let id = format!("id={}", proxy.tunnels().await[0]["id"]);
     let parts =
         ["tunnel open", &id, "kind=\"upgrade\"", "bytes_up=", "engine_down=", "age_seconds="];
-    tunnel.proxy.log_line(&parts).await;
-    eventually("the rate to go", async || {
-        tunnel.proxy.tunnels().await[0]["bytes_per_second"]["to_upstream"] == 0
-    })
-    .await;
+    proxy.log_line(&parts).await;
+    eventually("the rate to go", async || rate().await == 0).await;
 }
 
 /// A stream of HTTP/2 is no socket: its tunnel is copied, whatever was asked for.

@@ -6,7 +6,7 @@ use underpass_tests::{proxy, skip};
 use crate::machine::lacking;
 
 /// What moves tunnels in the kernel. An older kernel may say no to some of it.
-const MECHANISMS: [&str; 14] = [
+const MECHANISMS: [&str; 13] = [
     "kernel_btf",
     "bpf_load",
     "bypass_redirect",
