@@ -22,7 +22,7 @@ use crate::{
     listener::{bind, slots::Slots},
     metrics::Metrics,
     splice::{kernel::Kernel, probe},
-    tunnel::registry::Registry,
+    tunnel::{registry::Registry, watch},
     worker::{self, Bound, Process, Snapshot},
 };
 
@@ -121,10 +121,11 @@ async fn serve(
         None => None,
     };
 
-    let metrics = Metrics::new(workers);
+    let tunnels = Arc::new(Registry::default());
+    let metrics = Metrics::new(workers, Registry::clone(&tunnels));
+    tokio::spawn(watch::watch(Registry::clone(&tunnels)));
     let log = AccessLog::open(&config.log, metrics.access_log_dropped())
         .context("opening the access log")?;
-    let tunnels = Arc::new(Registry::default());
     let state = admin::State::new(metrics, Arc::clone(&tunnels), config.effective());
     let process = Arc::new(Process {
         splice: config.splice,

@@ -22,7 +22,7 @@ use crate::{
     drain,
     error::{Error, Kind},
     listener::{Listener, accept, slots::Slots},
-    metrics::{self, UpstreamMetrics, WorkerMetrics},
+    metrics::{UpstreamMetrics, WorkerMetrics},
     route,
     splice::{Engine, kernel::Kernel},
     tunnel,
@@ -250,24 +250,14 @@ impl Worker {
         upstream
     }
 
-    /// Counts a tunnel while it runs, and what it moved.
+    /// Counts a tunnel while it runs.
     pub async fn report_tunnel(
         &self,
         begins_with: Engine,
         run: impl Future<Output = tunnel::Outcome>,
     ) -> tunnel::Outcome {
-        let same = |engine: Engine| match engine {
-            Engine::Copy => metrics::Engine::Copy,
-            Engine::Pipe => metrics::Engine::Pipe,
-            Engine::Kernel | Engine::Bypass | Engine::HalfBypass => metrics::Engine::Kernel,
-        };
-        let open = self.metrics.tunnel(same(begins_with));
-        let outcome = run.await;
-        let up = same(outcome.engines.to_upstream);
-        let down = same(outcome.engines.to_downstream);
-        open.moved(up, metrics::Direction::Up, outcome.upstream_bytes);
-        open.moved(down, metrics::Direction::Down, outcome.downstream_bytes);
-        outcome
+        let _open = self.metrics.tunnel(begins_with);
+        run.await
     }
 
     async fn sweep(&self) {

@@ -64,7 +64,7 @@ fn proxy(origin: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::Sender<()>) {
     let (stop, stops) = tokio::sync::mpsc::channel(1);
     let (ready, address) = mpsc::channel();
     std::thread::spawn(move || {
-        underpass::app::run_with(config, || Ok(stops), |all| ready.send(all[0].1).unwrap())
+        underpass::app::run_with(config, || Ok(stops), |all| ready.send(all[0].address).unwrap())
             .unwrap();
     });
     (address.recv_timeout(Duration::from_secs(10)).unwrap(), stop)

@@ -1,16 +1,25 @@
 //! Tunnels are seen while they are open: `/tunnels`, metrics, access log (the law of
 //! tunnels, 4 and 5).
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{Method, Request};
 use hyper_util::rt::TokioIo;
 use mantra_macros::req_test;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use underpass_tests::{
-    Engine, HttpClient, Origin, OutBody, Proxy, Version, eventually, over_engines, tunnel::Way,
+    Engine, HttpClient, Origin, OutBody, Proxy, Version,
+    clock::BOUND,
+    eventually, over_engines,
+    tunnel::{Tunnel, Way},
 };
 
-over_engines!(an_open_tunnel_is_listed_with_its_bytes, the_log_says_what_moved_the_bytes);
+over_engines!(
+    an_open_tunnel_is_listed_with_its_bytes,
+    the_log_says_what_moved_the_bytes,
+    bytes_are_in_the_metrics_while_the_tunnel_runs,
+);
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 async fn an_open_tunnel_is_listed_with_its_bytes(engine: Engine) {
@@ -70,6 +79,57 @@ async fn the_log_says_what_moved_the_bytes(engine: Engine) {
     if engine != Engine::Auto {
         assert!(line.contains(&format!("engine_up={engine}")), "{line}");
     }
+}
+
+#[req_test("REQ-TUN-004")]
+async fn bytes_are_in_the_metrics_while_the_tunnel_runs(engine: Engine) {
+    let mut tunnel = Way::Upgrade.open(engine).await;
+    let sums = async |proxy: &Proxy| {
+        let metrics = proxy.metrics().await;
+        ["up", "down"].map(|way| metrics.sum("underpass_tunnel_bytes_total", &[("direction", way)]))
+    };
+    tunnel.client.send([0; 100]).await;
+    tunnel.server.read_exact(100).await;
+    tunnel.server.send([0; 1000]).await;
+    tunnel.client.read_exact(1000).await;
+    eventually("the metrics to have them", async || sums(&tunnel.proxy).await == [100.0, 1000.0])
+        .await;
+    let metrics = tunnel.proxy.metrics().await;
+    for way in ["up", "down"] {
+        let open = metrics.sum("underpass_tunnel_directions_open", &[("direction", way)]);
+        assert_eq!(open, 1.0);
+    }
+    // Each byte once, also when the tunnel has ended.
+    drop(tunnel.client);
+    drop(tunnel.server);
+    tunnel.proxy.until_tunnels(0).await;
+    assert_eq!(sums(&tunnel.proxy).await, [100.0, 1000.0]);
+    let metrics = tunnel.proxy.metrics().await;
+    assert_eq!(metrics.sum("underpass_tunnel_directions_open", &[]), 0.0);
+}
+
+#[req_test("REQ-TUN-004")]
+#[tokio::test]
+async fn a_long_tunnel_has_a_rate_and_lines_in_the_log() {
+    let build = |builder: underpass_tests::ProxyBuilder| builder.limit("tunnel_log_interval", "1s");
+    let tunnel = Way::Upgrade.open_with(Engine::Auto, Origin::bind().await, build).await;
+    let Tunnel { mut client, mut server, origin: _origin, proxy } = tunnel;
+    proxy.until_tunnels(1).await;
+    let rate = async || {
+        let row = &proxy.tunnels().await[0];
+        row["bytes_per_second"]["to_upstream"].as_u64().expect("a number")
+    };
+    let begin = Instant::now();
+    while rate().await == 0 {
+        assert!(begin.elapsed() < BOUND, "no rate");
+        client.send([0; 1000]).await;
+        server.read_exact(1000).await;
+    }
+    let id = format!("id={}", proxy.tunnels().await[0]["id"]);
+    let parts =
+        ["tunnel open", &id, "kind=\"upgrade\"", "bytes_up=", "engine_down=", "age_seconds="];
+    proxy.log_line(&parts).await;
+    eventually("the rate to go", async || rate().await == 0).await;
 }
 
 /// A stream of HTTP/2 is no socket: its tunnel is copied, whatever was asked for.

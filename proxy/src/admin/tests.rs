@@ -17,7 +17,8 @@ async fn endpoint() -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tunnels = Arc::new(Registry::default());
-    let state = State::new(Metrics::new(1), tunnels, "workers = 1\n".into());
+    let state =
+        State::new(Metrics::new(1, Registry::clone(&tunnels)), tunnels, "workers = 1\n".into());
     let (drain, watch) = drain::channel();
     tokio::spawn(serve(listener, state.clone(), watch));
     Endpoint { address, state, drain }

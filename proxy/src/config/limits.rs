@@ -41,6 +41,8 @@ pub struct Limits {
     pub response_timeout: Duration,
     /// Tunnel without a byte in either direction. The tunnel is ended.
     pub tunnel_idle_timeout: Duration,
+    /// Time between two log lines about a tunnel that is open.
+    pub tunnel_log_interval: Duration,
 }
 
 impl Default for Limits {
@@ -59,6 +61,7 @@ impl Default for Limits {
             // Models think for minutes before the first token; a shorter default breaks them.
             response_timeout: Duration::from_secs(300),
             tunnel_idle_timeout: Duration::from_secs(3600),
+            tunnel_log_interval: Duration::from_secs(600),
         }
     }
 }
@@ -155,6 +158,12 @@ pub const TABLE: &[Limit] = &[
         doc: "A tunnel without a byte in either direction.",
         answer: "the tunnel is ended",
         field: Field::Time(|l| &mut l.tunnel_idle_timeout),
+    },
+    Limit {
+        key: "tunnel_log_interval",
+        doc: "An open tunnel since it began, or since it was last logged; rounded up to seconds.",
+        answer: "a line in the process's log",
+        field: Field::Time(|l| &mut l.tunnel_log_interval),
     },
 ];
 

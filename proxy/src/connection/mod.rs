@@ -305,6 +305,7 @@ pub async fn run_tunnel(
         client: client.peer,
         upstream: upstream_name,
         listener: client.listener.name.clone(),
+        log_interval: client.limits().tunnel_log_interval,
     });
     let settings = tunnel::Settings {
         mode: worker.process.splice,

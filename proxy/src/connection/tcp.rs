@@ -262,6 +262,7 @@ impl Connection {
             client: self.peer,
             upstream: upstream_name,
             listener: self.listener.name.clone(),
+            log_interval: self.listener.config.limits.tunnel_log_interval,
         });
         let settings = tunnel::Settings {
             mode: process.splice,

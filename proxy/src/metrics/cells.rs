@@ -14,27 +14,7 @@ use std::{
 use http::StatusCode;
 
 use super::{Shared, histogram::Histogram, resolve};
-use crate::error::Kind;
-
-/// Which engine moves the bytes of one direction of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// BPF, inside the kernel.
-    Kernel,
-    /// splice(2) through a pipe.
-    Pipe,
-    /// read and write.
-    Copy,
-}
-
-/// Which way bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From the client to the server.
-    Up,
-    /// From the server to the client.
-    Down,
-}
+use crate::{error::Kind, splice::Engine};
 
 /// Counters of one worker. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,7 +50,6 @@ pub(super) struct WorkerCells {
     pub(super) errors: [AtomicU64; KINDS.len()],
     pub(super) tunnels_opened: [AtomicU64; ENGINES],
     pub(super) tunnels_open: [AtomicI64; ENGINES],
-    pub(super) tunnel_bytes: [[AtomicU64; 2]; ENGINES],
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +76,7 @@ pub(super) struct UpstreamCells {
     pub(super) stale_retries: AtomicU64,
 }
 
-const ENGINES: usize = 3;
+const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
 pub(super) const KINDS: [Kind; 26] = [
@@ -161,33 +140,6 @@ pub(super) fn index(kind: Kind) -> usize {
     }
 }
 
-impl Engine {
-    /// All of them.
-    pub const ALL: [Engine; ENGINES] = [Engine::Kernel, Engine::Pipe, Engine::Copy];
-
-    /// Value of the label `engine`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Engine::Kernel => "kernel",
-            Engine::Pipe => "pipe",
-            Engine::Copy => "copy",
-        }
-    }
-}
-
-impl Direction {
-    /// Both of them.
-    pub const ALL: [Direction; 2] = [Direction::Up, Direction::Down];
-
-    /// Value of the label `direction`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Direction::Up => "up",
-            Direction::Down => "down",
-        }
-    }
-}
-
 /// Implements: REQ-CTRL-005
 impl WorkerMetrics {
     /// Counters of a listener, by its name. Takes a lock: once per listener, not per request.
@@ -214,11 +166,6 @@ impl WorkerMetrics {
 }
 
 impl OpenTunnel {
-    /// Bytes that `engine` moved. The two directions of a tunnel may have different engines.
-    pub fn moved(&self, engine: Engine, direction: Direction, bytes: u64) {
-        self.cells.tunnel_bytes[engine as usize][direction as usize].fetch_add(bytes, Relaxed);
-    }
-
     /// The tunnel goes on with another engine.
     pub fn switched(&mut self, engine: Engine) {
         self.cells.tunnels_open[self.engine as usize].fetch_sub(1, Relaxed);

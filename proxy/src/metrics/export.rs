@@ -20,10 +20,11 @@ use prometheus_client::{
 
 use super::{
     Named, Shared,
-    cells::{Direction, Engine, KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
+    cells::{KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
-    lock,
+    lock, tunnels,
 };
+use crate::splice::Engine;
 
 /// First digits of statuses, in the order of the cells.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -39,7 +40,8 @@ impl Collector for Exporter {
             .encode_gauge(&(self.0.workers.len() as i64))?;
         listeners(out, &lock(&self.0.listeners))?;
         upstreams(out, &lock(&self.0.upstreams))?;
-        errors_and_tunnels(out, &self.0.workers)
+        errors_and_tunnels(out, &self.0.workers)?;
+        tunnels::encode(out, &self.0.tunnels.totals())
     }
 }
 
@@ -137,29 +139,19 @@ fn errors_and_tunnels(out: &mut DescriptorEncoder<'_>, all: &[Arc<WorkerCells>])
             one(&[("engine", engine.name())], count)
         })
     })?;
-    gauge(out, "tunnels_open", "Open tunnels, by engine", |one| {
+    gauge(out, "tunnels_open", "Open tunnels, by the engine they began with", |one| {
         Engine::ALL.iter().try_for_each(|engine| {
             let count = level(all.iter().map(|c| &c.tunnels_open[*engine as usize]));
             one(&[("engine", engine.name())], count)
-        })
-    })?;
-    let help = "Bytes through tunnels, by engine and direction";
-    counter(out, "tunnel", help, Some(Unit::Bytes), |one| {
-        Engine::ALL.iter().try_for_each(|engine| {
-            Direction::ALL.iter().try_for_each(|direction| {
-                let cells =
-                    all.iter().map(|c| &c.tunnel_bytes[*engine as usize][*direction as usize]);
-                one(&[("engine", engine.name()), ("direction", direction.name())], sum(cells))
-            })
         })
     })
 }
 
 /// Name and value of each label of a series.
-type Labels<'a> = &'a [(&'static str, &'a str)];
+pub(super) type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// A counter whose series are what `series` hands to its argument.
-fn counter(
+pub(super) fn counter(
     out: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -173,7 +165,7 @@ fn counter(
 }
 
 /// The same for a gauge.
-fn gauge(
+pub(super) fn gauge(
     out: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

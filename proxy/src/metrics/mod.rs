@@ -16,17 +16,18 @@ use std::{
 
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
+use crate::tunnel::registry::Registry as Tunnels;
+
 mod cells;
 mod export;
 mod histogram;
 mod process;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
-pub use cells::{
-    Direction, Engine, ListenerMetrics, OpenConnection, OpenTunnel, UpstreamMetrics, WorkerMetrics,
-};
 use cells::{ListenerCells, UpstreamCells, WorkerCells};
+pub use cells::{ListenerMetrics, OpenConnection, OpenTunnel, UpstreamMetrics, WorkerMetrics};
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,18 +45,20 @@ struct Shared {
     // Locked when a listener or an upstream starts, and during a scrape; never per request.
     listeners: Mutex<Named<ListenerCells>>,
     upstreams: Mutex<Named<UpstreamCells>>,
+    tunnels: Tunnels,
 }
 
 /// The cells of each name, by number of the worker.
 type Named<T> = BTreeMap<Box<str>, BTreeMap<usize, Arc<T>>>;
 
 impl Metrics {
-    /// Cells for `workers` data-plane threads.
-    pub fn new(workers: usize) -> Arc<Self> {
+    /// Cells for `workers` data-plane threads, and what their `tunnels` count themselves.
+    pub fn new(workers: usize, tunnels: Tunnels) -> Arc<Self> {
         let shared = Arc::new(Shared {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
+            tunnels,
         });
         let access_log_dropped = Counter::default();
         let mut registry = Registry::default();

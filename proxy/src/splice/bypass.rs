@@ -27,7 +27,7 @@ use super::anchor::Anchors;
 use super::{
     hop::{Excluded, Hop, State, Step},
     kernel::{Kernel, LaneSlot, RouteGuard},
-    meter::{Engine, Meter},
+    meter::{Engine, Meter, Outside},
 };
 
 /// Tries by the clock, each after twice the time of the one before, from [`HOLD`] up to a
@@ -104,15 +104,23 @@ impl Bypass {
         kernel: Arc<Kernel>,
         downstream: (&TcpStream, bool),
         upstream: (&TcpStream, bool),
+        meters: [&Meter; 2],
     ) -> io::Result<Option<Self>> {
+        if !downstream.1 && !upstream.1 {
+            return Ok(None);
+        }
         let hops = [Hop::new(downstream.0, downstream.1)?, Hop::new(upstream.0, upstream.1)?];
         let excluded = hops.iter().filter(|hop| matches!(hop.state(), State::Excluded(_))).count();
         let can = match excluded {
             0 => &kernel.abilities().bypass,
             1 => &kernel.abilities().half_bypass,
-            _ => return Ok(None),
+            _ => {
+                show_outside(&hops, false, meters);
+                return Ok(None);
+            }
         };
         if can.is_err() {
+            show_outside(&hops, true, meters);
             return Ok(None);
         }
         Ok(Some(Self {
@@ -164,6 +172,7 @@ impl Bypass {
                 self.over = true;
                 Step::Done
             });
+            show_outside(&self.hops, false, meters);
             self.after(cx, step);
         }
         self.holds.map(|hold| !hold)
@@ -320,6 +329,24 @@ impl Bypass {
             State::Excluded(excluded) => Some(excluded),
             _ => None,
         })
+    }
+}
+
+/// Says of each direction why it is not bypassed: for want of its sender's socket, or else
+/// of its receiver's.
+fn show_outside(hops: &[Hop; 2], unable: bool, meters: [&Meter; 2]) {
+    let excluded = |at: usize| match hops[at].state() {
+        State::Excluded(excluded) if at == 0 => Some(Outside::Client(excluded)),
+        State::Excluded(excluded) => Some(Outside::Server(excluded)),
+        _ => None,
+    };
+    for direction in [Direction::ToUpstream, Direction::ToDownstream] {
+        let (from, to) = direction.ends();
+        let outside = match unable {
+            true => Some(Outside::Unable),
+            false => excluded(from).or_else(|| excluded(to)),
+        };
+        meters[direction as usize].show_outside(outside);
     }
 }
 

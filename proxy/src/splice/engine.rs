@@ -166,8 +166,8 @@ impl Lane {
         meter: &Meter,
         turn: &mut usize,
     ) -> Poll<Result<Stage, Fault>> {
-        while let Some(sent) = ready!(self.poll_drain(cx, to)).map_err(Fault::To)? {
-            meter.add(sent);
+        while let Some((engine, sent)) = ready!(self.poll_drain(cx, to)).map_err(Fault::To)? {
+            meter.add(engine, sent);
             *turn += sent;
             if let Some(redirect) = &mut self.redirect {
                 redirect.wrote(sent);
@@ -202,7 +202,7 @@ impl Lane {
         &mut self,
         cx: &mut Context<'_>,
         to: &T,
-    ) -> Poll<io::Result<Option<usize>>> {
+    ) -> Poll<io::Result<Option<(Engine, usize)>>> {
         if !self.is_empty() {
             ready!(self.poll_clear(cx))?;
         }
@@ -210,11 +210,14 @@ impl Lane {
             Held::Early(bytes) if !bytes.is_empty() => {
                 let n = ready!(to.poll_write(cx, bytes))?;
                 bytes.advance(n);
-                n
+                (Engine::Copy, n)
             }
-            Held::Buffer(buffer) if !buffer.is_empty() => ready!(copy::poll_drain(cx, to, buffer))?,
+            Held::Buffer(buffer) if !buffer.is_empty() => {
+                (Engine::Copy, ready!(copy::poll_drain(cx, to, buffer))?)
+            }
             Held::Pipe(pipe) if !pipe.is_empty() => {
-                ready!(pipe.poll_drain(cx, to.tcp().expect("a pipe leads to a socket")))?
+                let socket = to.tcp().expect("a pipe leads to a socket");
+                (Engine::Pipe, ready!(pipe.poll_drain(cx, socket))?)
             }
             _ => return Poll::Ready(Ok(None)),
         };

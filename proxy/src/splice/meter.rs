@@ -6,14 +6,21 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
 
 use serde::Serialize;
 
-use super::kernel::{Kernel, LaneSlot};
+use super::{
+    figures::Figures,
+    hop::Excluded,
+    kernel::{Kernel, LaneSlot},
+};
 
 /// What moves the bytes of a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,6 +50,10 @@ pub enum Why {
 }
 
 impl Engine {
+    /// All of them, each at its own index.
+    pub const ALL: [Engine; 5] =
+        [Engine::Copy, Engine::Pipe, Engine::Kernel, Engine::Bypass, Engine::HalfBypass];
+
     /// Stable name, as in `--splice` and in metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -66,6 +77,32 @@ impl Why {
     }
 }
 
+/// Why a direction is not bypassed, or not wholly, where local bypass was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outside {
+    /// This kernel cannot, as the probe found.
+    Unable,
+    /// The client's application stays out.
+    Client(Excluded),
+    /// The server's application stays out.
+    Server(Excluded),
+}
+
+/// Every such reason with its stable text: what [`Meter`] keeps is an index, plus one.
+const OUTSIDE: [(Outside, &str); 11] = [
+    (Outside::Unable, "local bypass does not work here, see doctor"),
+    (Outside::Client(Excluded::NotAllowed), "client: local_bypass is off"),
+    (Outside::Client(Excluded::Remote), "client: not on this host"),
+    (Outside::Client(Excluded::Translated), "client: behind address translation"),
+    (Outside::Client(Excluded::Refused), "client: socket refused by the kernel"),
+    (Outside::Client(Excluded::Blocking), "client: socket in blocking mode"),
+    (Outside::Server(Excluded::NotAllowed), "server: local_bypass is off"),
+    (Outside::Server(Excluded::Remote), "server: not on this host"),
+    (Outside::Server(Excluded::Translated), "server: behind address translation"),
+    (Outside::Server(Excluded::Refused), "server: socket refused by the kernel"),
+    (Outside::Server(Excluded::Blocking), "server: socket in blocking mode"),
+];
+
 /// What the programs did in one direction, as they counted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct KernelShare {
@@ -79,6 +116,9 @@ pub struct KernelShare {
     pub passed_for_bound: u64,
     /// Because the receiver's socket was gone.
     pub passed_without_target: u64,
+    /// Bytes that were passed to this process and that it has not written on yet. What is
+    /// queued in the kernel beyond that is not known without asking it.
+    pub waiting_bytes: u64,
 }
 
 /// Every engine with every reason it can stand with: what [`Meter`] keeps is an index.
@@ -93,13 +133,26 @@ const STANDINGS: [(Engine, Option<Why>); 8] = [
     (Engine::HalfBypass, None),
 ];
 
+/// Those of the kernel are the last in [`Engine::ALL`].
+const KERNEL_ENGINES: usize = Engine::ALL.len() - FIRST_KERNEL;
+const FIRST_KERNEL: usize = Engine::Kernel as usize;
+
 /// Counters of one direction.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    bytes: AtomicU64,
+    /// Moved by read(2) and write(2).
+    copied: AtomicU64,
+    /// Moved by splice(2).
+    piped: AtomicU64,
     standing: AtomicU8,
     /// Index of the kernel's engine that goes before it, 0 for none.
     kernel: AtomicU8,
+    /// The kernel's engine that was shown last, by its place in [`Engine::ALL`]; 0 for none.
+    last_kernel: AtomicU8,
+    /// What engines of the kernel before the last had moved: `Kernel`, `Bypass`, `HalfBypass`.
+    earlier: [AtomicU64; KERNEL_ENGINES],
+    /// Index in [`OUTSIDE`] plus one, 0 for none.
+    outside: AtomicU8,
     changes: AtomicU32,
     slot: OnceLock<Arc<LaneSlot>>,
 }
@@ -108,7 +161,7 @@ impl Meter {
     /// Bytes handed to the socket (or stream) they are for, by the kernel's programs or by
     /// this process.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed) + self.kernel_bytes()
+        self.copied.load(Relaxed) + self.piped.load(Relaxed) + self.kernel_bytes()
     }
 
     /// Bytes that the programs have moved.
@@ -126,6 +179,8 @@ impl Meter {
             passed_for_order: order,
             passed_for_bound: bound,
             passed_without_target: target,
+            // Two counters that move: what was taken meanwhile had been passed before.
+            waiting_bytes: slot.passed_bytes().saturating_sub(slot.taken_bytes()),
         })
     }
 
@@ -143,6 +198,34 @@ impl Meter {
         }
     }
 
+    /// Why the engine is not a faster one, where that is known.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        let (engine, why) = self.standing();
+        let outside = || {
+            let at = usize::from(self.outside.load(Relaxed)).checked_sub(1)?;
+            (engine != Engine::Bypass).then_some(OUTSIDE[at].1)
+        };
+        why.map(Why::name).or_else(outside)
+    }
+
+    /// Bytes by engine, and what else is summed up over tunnels. Never less than at the call
+    /// before, each figure by itself.
+    pub(crate) fn figures(&self) -> Figures {
+        let mut figures = Figures { changes: self.changes().into(), ..Figures::default() };
+        figures.bytes[Engine::Copy as usize] = self.copied.load(Relaxed);
+        figures.bytes[Engine::Pipe as usize] = self.piped.load(Relaxed);
+        if let Some(slot) = self.slot.get() {
+            figures.passed = slot.refused();
+            // Before the others: an engine that takes over meanwhile gets no byte too many.
+            let moved = slot.moved_bytes();
+            let last = usize::from(self.last_kernel.load(Acquire)).max(FIRST_KERNEL);
+            let earlier = self.earlier.each_ref().map(|bytes| bytes.load(Acquire));
+            figures.bytes[FIRST_KERNEL..].copy_from_slice(&earlier);
+            figures.bytes[last] += moved.saturating_sub(earlier.iter().sum());
+        }
+        figures
+    }
+
     /// How often the engine has changed.
     pub(crate) fn changes(&self) -> u32 {
         self.changes.load(Relaxed)
@@ -157,9 +240,17 @@ impl Meter {
         self.slot.get().cloned()
     }
 
-    pub(super) fn add(&self, bytes: usize) {
+    /// This process has moved bytes, by [`Engine::Pipe`] or else by [`Engine::Copy`].
+    pub(super) fn add(&self, engine: Engine, bytes: usize) {
+        let counter = if engine == Engine::Pipe { &self.piped } else { &self.copied };
         // One writer: no read-modify-write needed, hence no locked instruction per chunk.
-        self.bytes.store(self.bytes.load(Relaxed) + bytes as u64, Relaxed);
+        counter.store(counter.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    /// Why the direction stays out of local bypass, or half out.
+    pub(super) fn show_outside(&self, outside: Option<Outside>) {
+        let at = OUTSIDE.iter().position(|(known, _)| Some(*known) == outside);
+        self.outside.store(at.map_or(0, |at| at as u8 + 1), Relaxed);
     }
 
     pub(super) fn show(&self, engine: Engine, why: Option<Why>) {
@@ -177,9 +268,25 @@ impl Meter {
     pub(super) fn show_kernel(&self, engine: Option<Engine>) {
         let code = STANDINGS.iter().position(|standing| Some(standing.0) == engine);
         let code = code.unwrap_or_default() as u8;
+        if let Some(engine) = engine {
+            self.credit(engine as u8);
+        }
         if self.kernel.swap(code, Relaxed) != code {
             self.changes.store(self.changes.load(Relaxed) + 1, Relaxed);
         }
+    }
+}
+
+impl Meter {
+    /// What the programs move from now on is another engine's.
+    fn credit(&self, engine: u8) {
+        let last = self.last_kernel.load(Relaxed);
+        if last != engine && last > 0 {
+            let before: u64 = self.earlier.iter().map(|bytes| bytes.load(Relaxed)).sum();
+            let more = self.kernel_bytes().saturating_sub(before);
+            self.earlier[usize::from(last) - FIRST_KERNEL].fetch_add(more, Release);
+        }
+        self.last_kernel.store(engine, Release);
     }
 }
 
@@ -204,5 +311,37 @@ mod tests {
         let changes = meter.changes();
         meter.show(Engine::HalfBypass, None);
         assert_eq!(meter.changes(), changes);
+    }
+
+    #[test]
+    fn bytes_are_counted_for_the_engine_that_moved_them() {
+        let meter = Meter::default();
+        meter.add(Engine::Copy, 5);
+        meter.add(Engine::Pipe, 70);
+        meter.add(Engine::Copy, 1);
+        assert_eq!(meter.bytes(), 76);
+        assert_eq!(meter.figures().bytes, [6, 70, 0, 0, 0]);
+        for (at, engine) in Engine::ALL.into_iter().enumerate() {
+            assert_eq!(engine as usize, at);
+        }
+    }
+
+    #[test]
+    fn the_reason_for_staying_out_goes_when_nothing_stays_out() {
+        let meter = Meter::default();
+        for (outside, text) in OUTSIDE {
+            meter.show_outside(Some(outside));
+            assert_eq!(meter.reason(), Some(text));
+        }
+        meter.show_kernel(Some(Engine::HalfBypass));
+        assert!(meter.reason().is_some());
+        meter.show_kernel(Some(Engine::Bypass));
+        assert_eq!(meter.reason(), None);
+        meter.show_kernel(None);
+        meter.show(Engine::Copy, Some(Why::NoPipe));
+        assert_eq!(meter.reason(), Some("no pipe to be had"));
+        meter.show(Engine::Pipe, None);
+        meter.show_outside(None);
+        assert_eq!(meter.reason(), None);
     }
 }

@@ -34,6 +34,7 @@ pub(crate) mod bypass;
 mod copy;
 pub(crate) mod endpoint;
 pub(crate) mod engine;
+pub(crate) mod figures;
 mod hop;
 pub mod kernel;
 mod meter;

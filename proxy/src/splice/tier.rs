@@ -45,12 +45,14 @@ impl Tier {
         mode: SpliceMode,
         sockets: [&TcpStream; 2],
         local_bypass: [bool; 2],
+        meters: [&Meter; 2],
     ) -> io::Result<Option<Box<Self>>> {
         let [downstream, upstream] = sockets;
         let bypass = Bypass::new(
             Arc::clone(&kernel),
             (downstream, local_bypass[0]),
             (upstream, local_bypass[1]),
+            meters,
         )?;
         let always = mode == SpliceMode::Kernel && kernel.abilities().redirect.is_ok();
         if bypass.is_none() && !always {

@@ -37,6 +37,7 @@ pub mod registry;
 mod relay;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 pub use registry::{Registry, Ticket};
 

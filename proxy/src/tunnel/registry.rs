@@ -1,6 +1,7 @@
 //! The live table of tunnels: who, where to, by which engine, how much, since when.
 //!
-//! Invariant: an entry is in the table exactly as long as its [`Ticket`] lives. The lock is
+//! Invariant: an entry is in the table exactly as long as its [`Ticket`] lives, and what it
+//! has moved passes to the sums of ended tunnels in the same critical section. The lock is
 //! taken once when a tunnel opens and once when it ends; everything that changes in
 //! between is an atomic in the entry, written by the tunnel's worker and read by anybody,
 //! so looking at the table wakes nobody.
@@ -9,7 +10,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -18,7 +19,9 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::splice::{Engine, KernelShare, Meter};
+use crate::splice::{Engine, KernelShare, Meter, figures::Figures};
+
+use super::watch::Sample;
 
 /// All tunnels of the process. Cheap to clone.
 ///
@@ -31,7 +34,23 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Shared {
     last_id: AtomicU64,
-    open: Mutex<BTreeMap<u64, Arc<Entry>>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    open: BTreeMap<u64, Arc<Entry>>,
+    /// Sums over all tunnels that have ended.
+    ended: Directions<Figures>,
+}
+
+/// What all tunnels since the start have moved, and what moves the open ones.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// Open and ended tunnels.
+    pub(crate) moved: Directions<Figures>,
+    /// Open tunnels, by the engine of the direction in the order of [`Engine::ALL`].
+    pub(crate) open: Directions<[u64; Engine::ALL.len()]>,
 }
 
 /// How a tunnel came to be.
@@ -76,15 +95,21 @@ pub struct Info {
     pub upstream: String,
     /// The listener's name.
     pub listener: Arc<str>,
+    /// Time between two lines about it in the log.
+    pub log_interval: Duration,
 }
 
 #[derive(Debug)]
-struct Entry {
-    info: Info,
+pub(super) struct Entry {
+    pub(super) info: Info,
     to_upstream: Meter,
     to_downstream: Meter,
     started: SystemTime,
-    opened: Instant,
+    pub(super) opened: Instant,
+    /// What it had moved when it ended.
+    last: OnceLock<Directions<Figures>>,
+    /// For the rates; of the one task that watches.
+    pub(super) sample: Mutex<Sample>,
     /// Microseconds from `opened` to the last byte.
     last_activity: AtomicU64,
     end: Notify,
@@ -115,6 +140,8 @@ pub struct View {
     pub engine: Directions<EngineView>,
     /// Bytes handed on.
     pub bytes: Directions<u64>,
+    /// Bytes per second, over the last [`SAMPLE`](super::watch::SAMPLE).
+    pub bytes_per_second: Directions<u64>,
     /// Unix time, seconds.
     pub started: f64,
     /// Since the last byte in either direction, seconds.
@@ -122,7 +149,7 @@ pub struct View {
 }
 
 /// One value per direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Directions<T> {
     /// Client to server.
     pub to_upstream: T,
@@ -159,29 +186,56 @@ impl Registry {
     /// Enters a tunnel.
     pub fn open(&self, info: Info) -> Ticket {
         let id = self.shared.last_id.fetch_add(1, Relaxed) + 1;
+        let opened = Instant::now();
         let entry = Arc::new(Entry {
             info,
             to_upstream: Meter::default(),
             to_downstream: Meter::default(),
             started: SystemTime::now(),
-            opened: Instant::now(),
+            opened,
+            last: OnceLock::new(),
+            sample: Mutex::new(Sample::new(opened)),
             last_activity: AtomicU64::new(0),
             end: Notify::new(),
         });
-        self.lock().insert(id, entry.clone());
+        self.lock().open.insert(id, entry.clone());
         Ticket { id, entry, registry: self.clone() }
     }
 
     /// All open tunnels, oldest first.
     pub fn snapshot(&self) -> Vec<View> {
-        // Views are made after the lock is let go: a long table must not hold up workers.
-        let entries: Vec<_> = self.lock().iter().map(|(id, entry)| (*id, entry.clone())).collect();
-        entries.into_iter().map(|(id, entry)| entry.view(id)).collect()
+        self.entries().into_iter().map(|(id, entry)| entry.view(id)).collect()
+    }
+
+    /// The open ones. Views are made of them after the lock is let go: a long table must not
+    /// hold up workers.
+    pub(super) fn entries(&self) -> Vec<(u64, Arc<Entry>)> {
+        self.lock().open.iter().map(|(id, entry)| (*id, entry.clone())).collect()
+    }
+
+    /// Sums over the tunnels that are open and those that have ended. A tunnel that ends
+    /// meanwhile is in them once.
+    pub(crate) fn totals(&self) -> Totals {
+        let (ended, open) = {
+            let table = self.lock();
+            (table.ended, table.open.values().cloned().collect::<Vec<_>>())
+        };
+        let mut totals = Totals { moved: ended, ..Totals::default() };
+        for entry in open {
+            let now = entry.figures();
+            // Once it has ended this is what counts, now and in every later sum.
+            let moved = entry.last.get().copied().unwrap_or(now);
+            totals.moved.to_upstream += moved.to_upstream;
+            totals.moved.to_downstream += moved.to_downstream;
+            totals.open.to_upstream[entry.to_upstream.standing().0 as usize] += 1;
+            totals.open.to_downstream[entry.to_downstream.standing().0 as usize] += 1;
+        }
+        totals
     }
 
     /// Tells a tunnel to end. Whether there is one of that id.
     pub fn end(&self, id: u64) -> bool {
-        let entry = self.lock().get(&id).cloned();
+        let entry = self.lock().open.get(&id).cloned();
         entry.is_some_and(|entry| {
             // Keeps for a tunnel that is not waiting yet.
             entry.end.notify_one();
@@ -191,7 +245,7 @@ impl Registry {
 
     /// Open tunnels.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().open.len()
     }
 
     /// Whether there are none.
@@ -199,23 +253,21 @@ impl Registry {
         self.len() == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Entry>>> {
-        // Every critical section is one call into the map: it is whole even if one panicked.
-        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Critical sections are calls into the map and sums: whole even if one panicked.
+        self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
-    fn view(&self, id: u64) -> View {
-        let engine = |meter: &Meter| {
-            let (name, why) = meter.standing();
-            EngineView {
-                name,
-                reason: why.map(|why| why.name()),
-                changes: meter.changes(),
-                kernel: meter.kernel(),
-            }
+    pub(super) fn view(&self, id: u64) -> View {
+        let engine = |meter: &Meter| EngineView {
+            name: meter.standing().0,
+            reason: meter.reason(),
+            changes: meter.changes(),
+            kernel: meter.kernel(),
         };
+        let [up, down] = self.sample.lock().unwrap_or_else(PoisonError::into_inner).rates();
         View {
             id,
             kind: self.info.kind,
@@ -230,8 +282,21 @@ impl Entry {
                 to_upstream: self.to_upstream.bytes(),
                 to_downstream: self.to_downstream.bytes(),
             },
+            bytes_per_second: Directions { to_upstream: up, to_downstream: down },
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             idle_seconds: self.idle().as_secs_f64(),
+        }
+    }
+
+    /// Bytes handed on: to the server, to the client.
+    pub(super) fn bytes(&self) -> [u64; 2] {
+        [self.to_upstream.bytes(), self.to_downstream.bytes()]
+    }
+
+    fn figures(&self) -> Directions<Figures> {
+        Directions {
+            to_upstream: self.to_upstream.figures(),
+            to_downstream: self.to_downstream.figures(),
         }
     }
 
@@ -289,7 +354,12 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.registry.lock().remove(&self.id);
+        let mut table = self.registry.lock();
+        if table.open.remove(&self.id).is_some() {
+            let figures = *self.entry.last.get_or_init(|| self.entry.figures());
+            table.ended.to_upstream += figures.to_upstream;
+            table.ended.to_downstream += figures.to_downstream;
+        }
     }
 }
 
@@ -303,6 +373,7 @@ mod tests {
             client: "192.0.2.1:4711".parse().unwrap(),
             upstream: "127.0.0.1:3000".into(),
             listener: "web".into(),
+            log_interval: Duration::from_secs(600),
         }
     }
 
@@ -361,6 +432,7 @@ mod tests {
                 "listener": "web",
                 "engine": {"to_upstream": {"name": "copy"}, "to_downstream": {"name": "copy"}},
                 "bytes": {"to_upstream": 0, "to_downstream": 0},
+                "bytes_per_second": {"to_upstream": 0, "to_downstream": 0},
             })
         );
     }

@@ -56,7 +56,7 @@ pub(super) async fn run<D: Endpoint, U: Endpoint>(
         upstream,
         ticket,
         idle_timeout: settings.idle_timeout.min(NEVER),
-        tier: tier(downstream, upstream, &settings),
+        tier: tier(downstream, upstream, &settings, ticket),
     };
     relay.run(drain).await
 }
@@ -76,13 +76,17 @@ fn tier<D: Endpoint, U: Endpoint>(
     downstream: &D,
     upstream: &U,
     settings: &Settings,
+    ticket: &Ticket,
 ) -> Option<Box<Tier>> {
     let kernel = settings.kernel.clone()?;
     let sockets = [downstream.tcp()?, upstream.tcp()?];
-    Tier::new(kernel, settings.mode, sockets, settings.local_bypass).unwrap_or_else(|error| {
-        tracing::debug!(%error, "the kernel tier of a tunnel");
-        None
-    })
+    let meters = [ticket.to_upstream(), ticket.to_downstream()];
+    Tier::new(kernel, settings.mode, sockets, settings.local_bypass, meters).unwrap_or_else(
+        |error| {
+            tracing::debug!(%error, "the kernel tier of a tunnel");
+            None
+        },
+    )
 }
 
 /// An end that came from outside the connections.

@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use mantra_macros::req_test;
-use underpass_tests::{Bed, End, Engine, Plan, Proxy, Tunnel, eventually, over_all_engines};
+use underpass_tests::{
+    Bed, End, Engine, Plan, Proxy, Tunnel, bed::Topology, eventually, over_all_engines,
+};
 
 use super::{MEGABYTE, cases, each};
 
@@ -12,6 +14,7 @@ over_all_engines!(
     the_engine_that_was_asked_for_moves_the_bytes,
     bytes_are_exact_while_the_tunnel_runs,
     bytes_only_grow_and_never_run_ahead,
+    the_reason_says_whose_socket_stays_out,
     a_tunnel_that_talks_does_not_idle,
     a_silent_tunnel_is_ended,
     a_busy_tunnel_is_ended_by_hand_within_a_second,
@@ -56,11 +59,42 @@ async fn bytes_are_exact_while_the_tunnel_runs(engine: Engine) {
         }
         // Reading of them is no activity, and adds nothing.
         assert_eq!(bytes(&tunnel.proxy).await, (up, down));
+        // The scrape has them as well, for the engines that moved them.
+        let metrics = tunnel.proxy.metrics().await;
+        let row = &tunnel.proxy.tunnels().await[0];
+        for (way, direction, all) in [("up", "to_upstream", up), ("down", "to_downstream", down)] {
+            let total = |engines: &[&str]| -> f64 {
+                let labels = engines.iter().map(|engine| [("engine", *engine), ("direction", way)]);
+                labels.map(|of| metrics.sum("underpass_tunnel_bytes_total", &of)).sum()
+            };
+            let moved = row["engine"][direction]["kernel"]["bytes"].as_u64().unwrap_or_default();
+            assert_eq!(total(&["kernel", "bypass", "half_bypass"]), moved as f64, "{row}");
+            assert_eq!(total(&["copy", "pipe"]), (all - moved) as f64, "{row}");
+        }
         drop((tunnel.client, tunnel.server));
         tunnel.proxy.until_tunnels(0).await;
         let metrics = tunnel.proxy.metrics().await;
         let total = |way| metrics.sum("underpass_tunnel_bytes_total", &[("direction", way)]);
         assert_eq!((total("up"), total("down")), (up as f64, down as f64));
+    }
+}
+
+/// Only where local bypass was asked for, and only where it is not whole.
+#[req_test("REQ-TUN-004")]
+async fn the_reason_says_whose_socket_stays_out(engine: Engine) {
+    for (bed, way) in cases(&Bed::all()) {
+        let tunnel = Plan::new(bed, way, engine).open_settled().await;
+        let expected = match (engine, bed.topology()) {
+            (Engine::Bypass, Topology::RemoteClient) => ["client: not on this host"; 2].map(Some),
+            (Engine::Bypass, Topology::RemoteBoth) => {
+                ["client: not on this host", "server: not on this host"].map(Some)
+            }
+            _ => [None; 2],
+        };
+        tunnel.proxy.until_tunnels(1).await;
+        let row = &tunnel.proxy.tunnels().await[0];
+        let reason = |way: &str| row["engine"][way]["reason"].as_str();
+        assert_eq!(["to_upstream", "to_downstream"].map(reason), expected, "{row}");
     }
 }
 

@@ -96,13 +96,15 @@ function cell(name, value) {
     return `↑ ${cell(name, value.to_upstream)}  ↓ ${cell(name, value.to_downstream)}`;
   }
   if (typeof value === "object" && "name" in value) {
-    return value.reason ? `${value.name} (${value.reason})` : value.name;
+    const engine = value.name.replaceAll("_", " ");
+    return value.reason ? `${engine} (${value.reason})` : engine;
   }
   if (name === "started") return new Date(value * 1000).toLocaleTimeString();
   if (name === "idle_seconds") return `${value.toFixed(1)} s`;
   if (typeof value === "object") {
     return Object.entries(value).map(([key, inner]) => `${key} ${cell(name, inner)}`).join(", ");
   }
+  if (name === "bytes_per_second") return `${bytes(value)}/s`;
   if (typeof value === "number" && name.includes("bytes")) return bytes(value);
   return String(value);
 }

@@ -82,10 +82,11 @@ impl Rig {
             for socket in &sockets {
                 found(kernel, socket)?;
             }
-            let tier =
-                Tier::new(Arc::clone(kernel), mode, [&sockets[0], &sockets[1]], local_bypass)?;
-            let Some(tier) = tier else { return Ok(None) };
             let meters = [Meter::default(), Meter::default()];
+            let ends = [&sockets[0], &sockets[1]];
+            let seen = [&meters[0], &meters[1]];
+            let tier = Tier::new(Arc::clone(kernel), mode, ends, local_bypass, seen)?;
+            let Some(tier) = tier else { return Ok(None) };
             let lane = |meter| Lane::new(SpliceMode::Copy, true, Bytes::new(), meter);
             let lanes = [lane(&meters[0]), lane(&meters[1])];
             let peers = [Peer::new(client, 1), Peer::new(server, 2)];

@@ -145,6 +145,7 @@ pub(super) fn info(client: SocketAddr) -> registry::Info {
         client,
         upstream: "server".into(),
         listener: "test".into(),
+        log_interval: Duration::from_secs(600),
     }
 }
 
