@@ -150,7 +150,6 @@ fn boot(
         }
     });
     fs::write(file("tests.log"), log)?;
-    fs::remove_file(&machine.initramfs)?;
 
     let mut faults: Vec<_> = ended.err().map(|error| format!("{error:#}")).into_iter().collect();
     faults.extend(report.faults(kernel));

@@ -97,7 +97,9 @@ impl Machine {
         };
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+            // Without cmpxchg16b, whose emulation in qemu 7.2 leaves false flags behind: Linux
+            // 6.12 dies of that in its memory allocator.
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"])
             .args(["-smp", PROCESSORS, "-m", MEBIBYTES])
             .arg("-kernel")
             .arg(&self.image)

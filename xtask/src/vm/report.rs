@@ -133,8 +133,8 @@ mod tests {
         let table = [
             ("test b ... FAILED", doctor.clone(), 1),
             ("skipped: V6: no IPv6", doctor.clone(), 1),
-            ("skipped: ktls: No such file", doctor.clone(), 0),
-            ("", ktls("No such file"), 0),
+            ("skipped: ktls: no module `tls`", doctor.clone(), 0),
+            ("", ktls("no module `tls`"), 0),
             ("", ktls("broken"), 1),
         ];
         for (line, doctor, wanted) in table {
