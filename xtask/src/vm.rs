@@ -213,5 +213,5 @@ fn built(args: &[&str]) -> Result<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     };
-    messages.lines().filter_map(executable).last().context("cargo names no executable")
+    messages.lines().rev().find_map(executable).context("cargo names no executable")
 }
