@@ -47,7 +47,7 @@ fn dropped_programs_are_gone() {
 #[test]
 fn programs_of_a_killed_process_are_gone() {
     if let Some(reason) = lacking() {
-        eprintln!("skipped: {reason}");
+        underpass_tests::skip::say(&reason);
         return;
     }
     let mut holder = Command::new(env::current_exe().unwrap())

@@ -14,9 +14,10 @@ use underpass::splice::{
     kernel::{self, Kernel},
     probe,
 };
+use underpass_tests::{clock::scaled, skip};
 
 /// Longest wait for something that takes milliseconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = scaled(Duration::from_secs(10));
 
 /// From this kernel on every program here loads.
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
@@ -25,7 +26,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// does not fails the test.
 pub(crate) fn kernel() -> Option<Arc<Kernel>> {
     if let Some(reason) = lacking() {
-        eprintln!("skipped: {reason}");
+        skip::say(&reason);
         return None;
     }
     match Kernel::load() {

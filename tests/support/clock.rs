@@ -8,11 +8,30 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What every wait is multiplied by: `UNDERPASS_TEST_TIME_SCALE` when the tests are compiled,
+/// else 1. An emulated processor (`cargo xtask vm-test`) is that much slower.
+pub const SCALE: u32 = match option_env!("UNDERPASS_TEST_TIME_SCALE") {
+    Some(text) => number(text),
+    None => 1,
+};
+
 /// How long a peer waits for something that should come at once.
-pub const BOUND: Duration = Duration::from_secs(15);
+pub const BOUND: Duration = scaled(Duration::from_secs(15));
 
 /// How long nothing may move before a writer counts as stalled.
-pub const STALL: Duration = Duration::from_millis(400);
+pub const STALL: Duration = scaled(Duration::from_millis(400));
+
+/// A time on this machine that is `time` on an ordinary one.
+pub const fn scaled(time: Duration) -> Duration {
+    Duration::from_nanos(time.as_nanos() as u64 * SCALE as u64)
+}
+
+const fn number(text: &str) -> u32 {
+    match u32::from_str_radix(text, 10) {
+        Ok(number @ 1..) => number,
+        _ => panic!("UNDERPASS_TEST_TIME_SCALE is a whole number from 1"),
+    }
+}
 
 /// Resolves with the future, or fails the test naming `what` was waited for.
 pub async fn within<T>(bound: Duration, what: &str, future: impl Future<Output = T>) -> T {

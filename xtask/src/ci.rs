@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::{
-    ebpf, fuzz, test, tidy, trace,
+    ebpf, fuzz, test, tidy, trace, vm,
     workspace::{call, cargo, say},
 };
 
@@ -28,6 +28,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     call(doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     step("fuzz targets");
     fuzz::run(&fuzz::Args::build_only())?;
+    step("other kernels");
+    vm::run_in_ci()?;
     // Last, so that the output ends with the runner's summary.
     step("tests");
     test::run(&[])

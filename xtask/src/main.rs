@@ -17,6 +17,7 @@ mod sources;
 mod test;
 mod tidy;
 mod trace;
+mod vm;
 mod workspace;
 
 #[path = "../../proxy-ebpf/fingerprint.rs"]
@@ -47,6 +48,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run tests/kernel on other kernels, in virtual machines
+    VmTest(vm::Args),
     /// Run the benchmarks
     Bench {
         /// Passed on to the benchmark harness
@@ -79,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf => ebpf::build()?,
         Command::Run { args } => return run::demo(&args),
         Command::Test { args } => return test::run(&args),
+        Command::VmTest(args) => return vm::run(&args),
         Command::Bench { args } => return run::bench(&args),
         Command::Fuzz(args) => fuzz::run(&args)?,
         Command::Trace => trace::run()?,
