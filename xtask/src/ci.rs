@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::{
-    ebpf, fuzz, test, tidy, trace, vm,
+    ebpf, fuzz, test, tidy, trace,
     workspace::{call, cargo, say},
 };
 
@@ -28,8 +28,6 @@ pub(crate) fn run() -> Result<ExitCode> {
     call(doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     step("fuzz targets");
     fuzz::run(&fuzz::Args::build_only())?;
-    step("other kernels");
-    vm::run_in_ci()?;
     // Last, so that the output ends with the runner's summary.
     step("tests");
     test::run(&[])

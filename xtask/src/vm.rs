@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use self::{
     guest::Guest,
@@ -50,10 +50,6 @@ const CHOSEN: [&str; 5] = [
     "unavailable::",
     "the_engine_that_was_asked_for_moves_the_bytes",
 ];
-
-/// What `.ci/run` has time for: the oldest that is supported in full, and a newer one that
-/// does not move.
-const CI: [&str; 2] = ["6.1", "6.12"];
 
 /// Run tests/kernel on other kernels
 #[derive(clap::Args)]
@@ -97,28 +93,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         say(format_args!("vm-test: {}", sum.text));
     }
     Ok(if sums.iter().all(|sum| sum.is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// As part of `cargo xtask ci`: a machine without qemu, or without Debian's archive, is told
-/// what is left out.
-pub(crate) fn run_in_ci() -> Result<()> {
-    let kernels = CI.map(str::to_owned).to_vec();
-    let args = Args { kernels, update: false, minutes: 8, tests: Vec::new() };
-    let fetched = qemu::is_installed().and_then(|()| {
-        let cache = cache()?;
-        for name in CI {
-            archive::fetch(Kernel::named(name).context("a known kernel")?, &cache, false)?;
-        }
-        Ok(())
-    });
-    if let Err(error) = fetched {
-        say(format_args!("vm-test: skipped: {error:#}"));
-        return Ok(());
-    }
-    if run(&args)? != ExitCode::SUCCESS {
-        bail!("vm-test: not every kernel is as it should be");
-    }
-    Ok(())
 }
 
 struct Sum {

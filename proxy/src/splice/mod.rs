@@ -8,6 +8,9 @@
 //! - `pipe`: splice(2) from the socket into a pipe and from the pipe into the other socket.
 //!   The payload stays in the kernel's pages; only TCP to TCP.
 //!
+//! Beside them the kernel's programs may move a direction (`tier.rs`, `bypass.rs`,
+//! `redirect.rs`); the lane then carries what they pass.
+//!
 //! **Invariant.** A lane fills only when it holds nothing. So there is one container of
 //! bytes per direction at any time (early bytes, a buffer *or* a pipe): nothing can be
 //! overtaken, a change of engine finds nothing to carry over, and what a tunnel holds is
