@@ -2,7 +2,8 @@
 
 use mantra_macros::req_test;
 use underpass_tests::{
-    HttpClient, Origin, OutBody, Proxy, Version, process::nodelay_of_connections, tunnel::Way,
+    HttpClient, Origin, OutBody, Proxy, Version, eventually, process::nodelay_of_connections,
+    tunnel::Way,
 };
 
 #[req_test("REQ-CORE-001.F-001")]
@@ -33,6 +34,11 @@ async fn every_connection_has_nodelay() {
     let _client = tcp.connect().await;
     let _server_of_tcp = origin.accept().await;
     tcp.until_tunnels(1).await;
+    // The connection that asked for the table is on its way out.
+    eventually("the tunnel's connections to be left", async || {
+        nodelay_of_connections(tcp.pid()).len() == 2
+    })
+    .await;
     assert_eq!(nodelay_of_connections(tcp.pid()), [true, true]);
 
     let forward = Proxy::forward().start();

@@ -45,7 +45,7 @@ const RETRIES: u32 = 40;
 /// What the command line said about this measurement.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// See [`Only`].
+    /// See `Only`.
     pub only: Option<String>,
     /// Measurements as lines of JSON.
     pub json: Option<PathBuf>,

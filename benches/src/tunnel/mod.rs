@@ -2,18 +2,18 @@
 //!
 //! Three kinds of processes take part, each where the topology puts it:
 //!
-//! - a server peer ([`serve`]) and a client peer ([`ask`] with [`pingpong`], [`bulk`] and
-//!   [`tokens`]), which are this binary again, told what to do over their standard input
-//!   ([`protocol`], [`peer`]);
-//! - the proxies between them ([`proxies`]), one worker each.
+//! - a server peer (`serve`) and a client peer (`ask` with `pingpong`, `bulk` and
+//!   `tokens`), which are this binary again, told what to do over their standard input
+//!   (`protocol`, `peer`);
+//! - the proxies between them (`proxies`), one worker each.
 //!
-//! [`cells`] names what is measured, [`netns`] and [`network`] make the topologies,
-//! [`opener`] opens a tunnel, [`meter`] reads CPU time, [`figures`] and [`report`] turn
+//! `cells` names what is measured, `netns` and `network` make the topologies,
+//! `opener` opens a tunnel, `meter` reads CPU time, `figures` and `report` turn
 //! measurements into tables.
 //!
 //! Invariant: whatever is made here ends with this process, however that ends. Namespaces
 //! have no name and live by a descriptor, interfaces live in namespaces, children are
-//! killed by the kernel when the parent is gone ([`spawn`]).
+//! killed by the kernel when the parent is gone (`spawn`).
 
 pub(crate) mod ask;
 mod bulk;

@@ -113,7 +113,7 @@ pub fn report() -> Report {
 }
 
 /// The programs, loaded and tried, or why there are none, in one line for the log. What may
-/// be used of them is in [`Kernel::abilities`].
+/// be used of them is in `Kernel::abilities`.
 ///
 /// Implements: REQ-TUN-002
 pub fn kernel_tier() -> Result<Arc<Kernel>, String> {
