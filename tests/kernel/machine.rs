@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::{maps::MapInfo, programs::loaded_programs};
 use underpass::splice::{
     kernel::{self, Kernel},
     probe,
@@ -88,6 +89,20 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Whether any of these programs or maps is loaded.
+///
+/// Maps are looked at only once no program is left, and no others than these: opening the
+/// program array of a process that is going, at the moment when the kernel empties it, makes
+/// the kernel do that twice, and it then keeps the empty array (seen on 6.18).
+pub(crate) fn any_loaded<'a>(
+    programs: impl IntoIterator<Item = &'a u32>,
+    maps: impl IntoIterator<Item = &'a u32>,
+) -> bool {
+    let wanted: Vec<u32> = programs.into_iter().copied().collect();
+    loaded_programs().flatten().any(|program| wanted.contains(&program.id()))
+        || maps.into_iter().any(|id| MapInfo::from_id(*id).is_ok())
 }
 
 /// A copy of a binary where every user can start it. Removed when dropped.

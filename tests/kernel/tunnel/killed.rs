@@ -3,13 +3,12 @@
 
 use std::{collections::BTreeSet, fs, io::ErrorKind::WouldBlock, net::Shutdown, time::Duration};
 
-use aya::{maps::loaded_maps, programs::loaded_programs};
 use mantra_macros::req_test;
 use rustix::process::Signal;
 use underpass_tests::{Bed, End, Engine, Plan, Tunnel, over_all_engines, pattern};
 
 use super::{MEGABYTE, cases};
-use crate::machine::eventually;
+use crate::machine::{any_loaded, eventually};
 
 over_all_engines!(
     a_killed_proxy_leaves_nothing_in_the_kernel,
@@ -47,8 +46,7 @@ impl Objects {
     }
 
     fn any_loaded(&self) -> bool {
-        loaded_programs().flatten().any(|program| self.programs.contains(&program.id()))
-            || loaded_maps().flatten().any(|map| self.maps.contains(&map.id()))
+        any_loaded(&self.programs, &self.maps)
     }
 }
 

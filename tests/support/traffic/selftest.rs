@@ -46,7 +46,11 @@ async fn traffic(habit: Habit) -> Result<Summary, Failure> {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                let server = TcpStream::connect(server).await.unwrap();
+                // A server that resets at once may do so before this returns.
+                let Ok(server) = TcpStream::connect(server).await else {
+                    let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+                    continue;
+                };
                 connections.spawn(relay(client, server, habit));
             }
         });
