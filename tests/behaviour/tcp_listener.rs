@@ -67,6 +67,24 @@ async fn a_server_that_refuses_is_passed_over() {
     proxy.log_line(&["trying another server"]).await;
 }
 
+/// Whose turn it is moves on with every connection: one that tries another server must not
+/// come back to the one that has just failed it.
+#[req_test("REQ-TUN-001")]
+#[tokio::test]
+async fn others_do_not_take_the_server_that_is_left_to_try() {
+    let (silent, origin) = (Saturated::bind(), Origin::bind().await);
+    let proxy = Proxy::config(config(&[silent.addr(), origin.addr()])).start();
+    // The first waits for the silent server; the second takes the other one's turn.
+    let mut first = Wire::open(proxy.listener("db"), "first").await;
+    let _second = Wire::open(proxy.listener("db"), "second").await;
+    origin.accept().await.expect("second").await;
+    let mut server = origin.accept().await;
+    server.expect("first").await;
+    server.send("late").await;
+    first.expect("late").await;
+    assert_eq!(proxy.metrics().await.sum("underpass_errors_total", &[]), 0.0);
+}
+
 /// An end would say that the server had nothing to say.
 #[req_test("REQ-TUN-001")]
 #[tokio::test]

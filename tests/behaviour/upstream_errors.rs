@@ -123,6 +123,32 @@ async fn requests_go_to_all_servers_in_turn() {
     assert_eq!((a.connections(), b.connections()), (1, 1));
 }
 
+/// Whose turn it is moves on with every request: one that tries another server must not come
+/// back to the one that has just failed it.
+#[req_test("REQ-CTRL-001")]
+#[tokio::test]
+async fn requests_meanwhile_do_not_take_the_server_that_is_left_to_try() {
+    let (silent, origin) = (Saturated::bind(), Origin::bind().await);
+    let proxy = Proxy::config(format!(
+        "workers = 1\n[limits]\nconnect_timeout = \"500ms\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\nupstream = \"both\"\n\
+         [[upstream]]\nname = \"both\"\nservers = [\"{}\", \"{}\"]\n",
+        silent.addr(),
+        origin.addr()
+    ))
+    .start();
+    // The first waits for the silent server; the second takes the other one's turn.
+    let mut first = proxy.open("GET /first HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let mut second = proxy.open("GET /second HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    for (client, target) in [(&mut second, "/second"), (&mut first, "/first")] {
+        let mut server = origin.accept().await;
+        assert_eq!(server.read_head().await.target(), target);
+        server.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
+        client.expect_status(200).await;
+    }
+}
+
 /// Over the limit of connections to a server requests wait, and at last are told so.
 #[req_test("REQ-CTRL-001")]
 #[tokio::test]

@@ -215,9 +215,9 @@ impl Connection {
     /// A connection to one of the upstream's servers: each is tried once.
     async fn connect(&mut self, upstream: &Upstream) -> Result<TcpStream, Error> {
         let timeout = self.listener.config.limits.connect_timeout;
-        let mut servers_left = upstream.len();
+        let (first, mut others) = upstream.turn();
+        let mut pool = Rc::clone(first);
         loop {
-            let pool = Rc::clone(upstream.pick());
             let error = match pool.connect(timeout).await {
                 Ok((server, address, lease)) => {
                     self.server = Some(address);
@@ -228,11 +228,11 @@ impl Connection {
             };
             let ip = pool.server().host.parse().ok();
             self.server = ip.map(|ip| SocketAddr::new(ip, pool.server().port)).or(self.server);
-            servers_left -= 1;
-            if servers_left == 0 {
+            let Some(next) = others.next() else {
                 return Err(error);
-            }
+            };
             tracing::warn!(server = %pool.server(), %error, "trying another server");
+            pool = Rc::clone(upstream.server(next));
         }
     }
 

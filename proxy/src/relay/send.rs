@@ -38,8 +38,8 @@ pub(super) async fn send(
     mut request: Request<BodyStream>,
     expects_continue: bool,
 ) -> Result<(Response<Incoming>, Connection), Error> {
-    let mut servers_left = upstream.len();
-    let mut pool = Rc::clone(upstream.pick());
+    let (first, mut others) = upstream.turn();
+    let mut pool = Rc::clone(first);
     let mut fresh = false;
     loop {
         // Finding a connection has a limit of its own.
@@ -54,12 +54,11 @@ pub(super) async fn send(
                     if let Ok(ip) = pool.server().host.parse() {
                         exchange.reached(SocketAddr::new(ip, pool.server().port));
                     }
-                    servers_left -= 1;
-                    if !error.retry_safe || servers_left == 0 {
+                    let Some(next) = others.next().filter(|_| error.retry_safe) else {
                         return Err(error);
-                    }
+                    };
                     tracing::warn!(server = %pool.server(), %error, "trying another server");
-                    pool = Rc::clone(upstream.pick());
+                    pool = Rc::clone(upstream.server(next));
                     continue;
                 }
             },

@@ -1,6 +1,6 @@
 //! Which server of an upstream gets the next request. State is per worker.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, ops::Range, rc::Rc};
 
 use super::pool::ServerPool;
 use crate::{config, metrics::UpstreamMetrics};
@@ -40,25 +40,44 @@ impl Upstream {
         }
     }
 
-    /// How many servers there are to try.
-    pub fn len(&self) -> usize {
-        self.servers.len()
+    /// The server whose turn it is, round robin, and the others for further attempts: each
+    /// of these gives one to [`Self::server`]. Once per request, for the turn moves on with it.
+    pub fn turn(&self) -> (&Rc<ServerPool>, Range<usize>) {
+        let turn = self.next.get() % self.servers.len();
+        self.next.set(turn + 1);
+        (&self.servers[turn], turn + 1..turn + self.servers.len())
     }
 
-    /// Whether there is none. A valid configuration has at least one.
-    pub fn is_empty(&self) -> bool {
-        self.servers.is_empty()
-    }
-
-    /// The next server, round robin.
-    pub fn pick(&self) -> &Rc<ServerPool> {
-        let turn = self.next.get();
-        self.next.set(turn.wrapping_add(1));
-        &self.servers[turn % self.servers.len()]
+    /// The server of a further attempt.
+    pub fn server(&self, attempt: usize) -> &Rc<ServerPool> {
+        &self.servers[attempt % self.servers.len()]
     }
 
     /// All servers, for sweeping.
     pub fn servers(&self) -> &[Rc<ServerPool>] {
         &self.servers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{metrics::Metrics, tunnel::Registry};
+
+    #[test]
+    fn everybody_has_a_turn_and_each_attempt_another_server() {
+        let text = "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+                    [[route]]\nupstream = \"u\"\n[[upstream]]\nname = \"u\"\n\
+                    servers = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]\n";
+        let config = config::parse(text, "test").unwrap();
+        let metrics = Metrics::new(1, Registry::new()).worker(0).upstream("u");
+        let upstream = Upstream::new(&config.upstreams[0], &metrics, 4);
+        let ports = |(first, others): (&Rc<ServerPool>, Range<usize>)| -> Vec<u16> {
+            let others = others.map(|attempt| upstream.server(attempt));
+            std::iter::once(first).chain(others).map(|pool| pool.server().port).collect()
+        };
+        // All are taken before any is followed, as by requests at the same time.
+        let turns = [(); 4].map(|()| upstream.turn());
+        assert_eq!(turns.map(ports), [[2, 3, 1], [3, 1, 2], [1, 2, 3], [2, 3, 1]]);
     }
 }
