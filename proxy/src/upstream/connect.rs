@@ -5,9 +5,10 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     config::{ForwardPolicy, Server},
@@ -34,7 +35,7 @@ pub async fn connect(
             last = Error::new(Kind::Forbidden(rule));
             continue;
         }
-        match TcpStream::connect(address).await.and_then(prepare) {
+        match open(address).await {
             Ok(stream) => return Ok((stream, address)),
             Err(error) => last = Error::because(Kind::Connect, error).retry_safe(),
         }
@@ -42,9 +43,13 @@ pub async fn connect(
     Err(last)
 }
 
-fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// Given up before its user has said otherwise, a connection is reset: the server would take
+/// a clean end for one that the client meant.
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    socket.connect(address).await
 }
 
 async fn resolve(server: &Server) -> Result<Vec<SocketAddr>, Error> {

@@ -148,6 +148,8 @@ impl ServerPool {
         // Counted before it is made, so that many at once do not pass the limit together.
         let place = Place::take(self);
         let (stream, address) = self.dial(deadline, making.policy).await?;
+        // Between messages of HTTP a connection ends cleanly.
+        crate::splice::socket::reset_on_close(&stream, false);
         let pool = Rc::downgrade(self);
         let started =
             Connection::start(stream, address, making.bounds, making.preserve_header_case, pool);
