@@ -265,6 +265,9 @@ impl<'a> Plan<'a> {
         client.send(self.request(&origin)).await;
         let server = self.way.accept(&origin).await;
         self.way.opened(&mut client).await;
+        // Without an answer to wait for, the proxy may not have seen its connection succeed:
+        // a reset in that moment is a connection that failed.
+        proxy.until_tunnels(1).await;
         Tunnel { client, server, origin, proxy }
     }
 
