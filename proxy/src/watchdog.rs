@@ -17,7 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 /// What is being waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// A head of the client, or its next request.
+    /// A head of the client, or its next request; of a tunnel, a byte in either direction.
     Head = 0,
     /// The next chunk of a request body.
     Request = 1,
@@ -30,6 +30,7 @@ pub enum Wait {
 pub struct Watched {
     deadlines: [Cell<Option<Instant>>; 3],
     expired: Cell<Option<Wait>>,
+    forced: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -75,6 +76,11 @@ impl Watched {
         self.expired.set(None);
     }
 
+    /// Whether everything is to end now: a drain has run out of patience.
+    pub fn is_forced(&self) -> bool {
+        self.forced.get()
+    }
+
     /// Has the current task woken at an expiry.
     pub fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -105,18 +111,20 @@ pub struct Watchdog {
     watched: RefCell<Vec<Weak<Watched>>>,
     tick: Duration,
     first: Notify,
+    forced: Cell<bool>,
 }
 
 impl Watchdog {
     /// Ticks often enough for `shortest`, the shortest limit in force.
     pub fn new(shortest: Duration) -> Self {
         let tick = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
-        Self { watched: RefCell::default(), tick, first: Notify::new() }
+        Self { watched: RefCell::default(), tick, first: Notify::new(), forced: Cell::new(false) }
     }
 
     /// Watches until the returned handle is dropped.
     pub fn watch(&self) -> Rc<Watched> {
         let watched = Rc::new(Watched::default());
+        watched.forced.set(self.forced.get());
         let mut all = self.watched.borrow_mut();
         if all.is_empty() {
             self.first.notify_one();
@@ -132,6 +140,15 @@ impl Watchdog {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Tells everybody, and whoever comes, to end now.
+    pub fn force(&self) {
+        self.forced.set(true);
+        for watched in self.watched.borrow().iter().filter_map(Weak::upgrade) {
+            watched.forced.set(true);
+        }
+        self.wake_all();
     }
 
     /// Runs for the life of the worker.

@@ -280,7 +280,7 @@ impl Worker {
         self.watchdog.wake_all();
         drain.forced().await;
         self.forced.set(true);
-        self.watchdog.wake_all();
+        self.watchdog.force();
         std::future::pending().await
     }
 }
@@ -303,7 +303,10 @@ impl Drop for ConnectionGuard {
 fn shortest(config: &Config) -> Duration {
     let limits = config.listeners.iter().map(|listener| &listener.limits);
     limits
-        .flat_map(|l| [l.head_timeout, l.idle_timeout, l.body_idle_timeout, l.response_timeout])
+        .flat_map(|l| {
+            let of_http = [l.head_timeout, l.idle_timeout, l.body_idle_timeout, l.response_timeout];
+            of_http.into_iter().chain([l.tunnel_idle_timeout])
+        })
         .min()
         .unwrap_or(Duration::from_secs(1))
 }

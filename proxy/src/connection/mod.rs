@@ -317,11 +317,16 @@ pub async fn run_tunnel(
         (tunnel::Downstream::Tcp(_), SpliceMode::Pipe) => Engine::Pipe,
         _ => Engine::Copy,
     };
-    let drain = worker.drain.clone();
+    let watched = match &downstream {
+        tunnel::Downstream::Tcp(_) => Rc::clone(&client.watched),
+        tunnel::Downstream::H2(_) => worker.watchdog.watch(),
+    };
+    // A stream outlives its request, and may its connection.
+    let _guard = worker.connection_opens();
     let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early };
     let outcome = worker
         // Boxed once per tunnel, so that connections without one do not carry its state.
-        .report_tunnel(begins_with, Box::pin(tunnel::run(parts, settings, ticket, drain)))
+        .report_tunnel(begins_with, Box::pin(tunnel::run(parts, settings, ticket, watched)))
         .await;
     let end = access_log::End::Tunnel {
         kind: kind.name(),

@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Kind},
     listener::{Listener, slots::Slot},
     metrics::OpenConnection,
-    splice::{Endpoint as _, Engine, socket},
+    splice::{Engine, socket},
     tunnel::{self, registry},
     upstream::{balance::Upstream, pool::Lease},
     worker::{ConnectionGuard, Worker},
@@ -169,7 +169,7 @@ impl Connection {
         let mut drain = self.worker.drain.clone();
         let server = tokio::select! {
             connected = self.connect(&upstream) => connected?,
-            error = stream.failed() => return Err(Error::because(Kind::ClientGone, error)),
+            error = socket::failed(&stream) => return Err(Error::because(Kind::ClientGone, error)),
             () = drain.forced() => return Err(Error::new(Kind::Draining)),
         };
         let handover = tunnel::Handover {
@@ -270,7 +270,8 @@ impl Connection {
             local_bypass: [self.listener.config.local_bypass, upstream.local_bypass],
             idle_timeout: self.listener.config.limits.tunnel_idle_timeout,
         };
-        let run = Box::pin(tunnel::run(handover, settings, ticket, self.worker.drain.clone()));
+        let watched = self.worker.watchdog.watch();
+        let run = Box::pin(tunnel::run(handover, settings, ticket, watched));
         Opened { connection: self, kind, run }
     }
 

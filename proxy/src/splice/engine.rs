@@ -33,6 +33,8 @@ pub(crate) struct Lane {
     passes_end: bool,
     /// Whether it may fetch more.
     fills: bool,
+    /// Whether bytes were handed on since somebody asked.
+    moved: bool,
     /// The kernel's share of the direction.
     redirect: Option<Box<Redirect>>,
 }
@@ -71,12 +73,21 @@ impl Lane {
         let (engine, why) = picker.engine();
         meter.show(engine, why);
         let held = if early.is_empty() { Held::Nothing } else { Held::Early(early) };
-        Self { held, stage: Stage::Moving, picker, passes_end: true, fills: true, redirect: None }
+        Self {
+            held,
+            stage: Stage::Moving,
+            picker,
+            passes_end: true, fills: true, moved: false, redirect: None }
     }
 
     /// Whether all has been said, or the lane has failed.
     pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Done
+    }
+
+    /// Whether bytes were handed on since the last call.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Whether it holds no byte and more may come.
@@ -168,6 +179,7 @@ impl Lane {
     ) -> Poll<Result<Stage, Fault>> {
         while let Some((engine, sent)) = ready!(self.poll_drain(cx, to)).map_err(Fault::To)? {
             meter.add(engine, sent);
+            self.moved = true;
             *turn += sent;
             if let Some(redirect) = &mut self.redirect {
                 redirect.wrote(sent);

@@ -47,6 +47,7 @@ pub mod pipe_pool;
 pub mod probe;
 pub(crate) mod redirect;
 pub(crate) mod socket;
+pub(crate) mod tcp_end;
 pub(crate) mod tier;
 
 pub use buffer::in_use as buffers_in_use;
@@ -55,6 +56,7 @@ pub use meter::{Engine, KernelShare, Why};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use engine::{Fault, Lane};
 pub(crate) use meter::Meter;
+pub(crate) use tcp_end::TcpEnd;
 
 /// Bytes of one copy buffer: what one read takes and one lane holds. The size that the
 /// figures above were measured with; several fit into an L2 cache.

@@ -15,9 +15,7 @@ use rustix::{
     io::retry_on_intr,
     pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
 };
-use tokio::{io::Interest, net::TcpStream};
-
-use super::PIPE_BYTES;
+use super::{PIPE_BYTES, tcp_end::TcpEnd};
 
 /// A pipe and how much is in it.
 #[derive(Debug)]
@@ -48,39 +46,29 @@ impl Pipe {
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
+        from: &TcpEnd,
     ) -> Poll<io::Result<usize>> {
         assert!(self.is_empty(), "filled before it was drained");
-        loop {
-            ready!(from.poll_read_ready(cx))?;
-            let moved = from.try_io(Interest::READABLE, || {
-                Ok(retry_on_intr(|| splice(from, None, &self.write, None, self.room, flags()))?)
-            });
-            if let Some(result) = unless_blocked(moved) {
-                return Poll::Ready(result.inspect(|n| self.len = *n));
-            }
-        }
+        let moved = ready!(from.poll_read_with(cx, usize::MIN, || {
+            let (socket, room) = (from.stream(), self.room);
+            Ok(retry_on_intr(|| splice(socket, None, &self.write, None, room, flags()))?)
+        }));
+        Poll::Ready(moved.inspect(|n| self.len = *n))
     }
 
     /// Moves what the socket takes; returns how much.
     pub(super) fn poll_drain(
         &mut self,
         cx: &mut Context<'_>,
-        to: &TcpStream,
+        to: &TcpEnd,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(to.poll_write_ready(cx))?;
+        let moved = ready!(to.poll_write_with(cx, 0, || {
             // Not more than is there: else the kernel expects more and holds the last
             // segment back (MSG_MORE).
-            let moved = to.try_io(Interest::WRITABLE, || {
-                Ok(retry_on_intr(|| splice(&self.read, None, to, None, self.len, flags()))?)
-            });
-            match unless_blocked(moved) {
-                Some(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Some(result) => return Poll::Ready(result.inspect(|n| self.len -= *n)),
-                None => {}
-            }
-        }
+            let (socket, len) = (to.stream(), self.len);
+            Ok(retry_on_intr(|| splice(&self.read, None, socket, None, len, flags()))?)
+        }));
+        Poll::Ready(moved.inspect(|n| self.len -= *n))
     }
 }
 
@@ -96,11 +84,4 @@ pub(super) fn is_unsupported(error: &io::Error) -> bool {
 
 fn flags() -> SpliceFlags {
     SpliceFlags::MOVE | SpliceFlags::NONBLOCK
-}
-
-fn unless_blocked(result: io::Result<usize>) -> Option<io::Result<usize>> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        other => Some(other),
-    }
 }

@@ -8,9 +8,7 @@ use std::{
 };
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
-use tokio::{net::TcpStream, time::timeout};
-
-use super::endpoint::Endpoint;
+use tokio::{io::Interest, net::TcpStream, time::timeout};
 
 /// First and longest wait between two looks at a send queue that is to become empty; the
 /// kernel has no event for it. An acknowledgement takes a round trip: from loopback's
@@ -34,12 +32,30 @@ pub(crate) fn reset_on_close(socket: &TcpStream, reset: bool) {
     let _ = socket2::SockRef::from(socket).set_linger(reset.then_some(Duration::ZERO));
 }
 
+/// Resolves when the connection has failed, though nobody reads or writes: EPOLLERR comes with
+/// a reset even while our receive side is not being read.
+pub(crate) async fn failed(socket: &TcpStream) -> io::Error {
+    loop {
+        if let Err(error) = socket.ready(Interest::ERROR).await {
+            return error;
+        }
+        match socket.take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return error,
+        }
+        // A read or write has taken the error and reported it: wait for the next event.
+        let _ = socket.try_io(Interest::ERROR, || -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+    }
+}
+
 /// Resolves when the peer's kernel has everything, or cannot get it any more.
 pub(crate) async fn delivered(socket: &TcpStream) {
     let mut wait = LOOK_AGAIN.0;
     while unacknowledged(socket).is_ok_and(|bytes| bytes > 0) {
         // A socket that has failed keeps its count.
-        if timeout(wait, socket.failed()).await.is_ok() {
+        if timeout(wait, failed(socket)).await.is_ok() {
             return;
         }
         wait = (wait * 2).min(LOOK_AGAIN.1);

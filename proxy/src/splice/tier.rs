@@ -6,8 +6,6 @@
 
 use std::{io, sync::Arc, task::Context};
 
-use tokio::net::TcpStream;
-
 use crate::config::SpliceMode;
 
 use super::{
@@ -17,6 +15,7 @@ use super::{
     hop::Excluded,
     kernel::Kernel,
     redirect::Redirect,
+    tcp_end::TcpEnd,
 };
 
 /// What the kernel does for a tunnel.
@@ -33,7 +32,7 @@ pub(crate) struct Tier {
 /// The parts of a tunnel, by direction: towards the server, towards the client.
 pub(crate) struct Parts<'a> {
     /// Downstream, upstream.
-    pub(crate) sockets: [&'a TcpStream; 2],
+    pub(crate) sockets: [&'a TcpEnd; 2],
     pub(crate) lanes: [&'a mut Lane; 2],
     pub(crate) meters: [&'a Meter; 2],
 }
@@ -43,11 +42,11 @@ impl Tier {
     pub(crate) fn new(
         kernel: Arc<Kernel>,
         mode: SpliceMode,
-        sockets: [&TcpStream; 2],
+        sockets: [&TcpEnd; 2],
         local_bypass: [bool; 2],
         meters: [&Meter; 2],
     ) -> io::Result<Option<Box<Self>>> {
-        let [downstream, upstream] = sockets;
+        let [downstream, upstream] = sockets.map(TcpEnd::stream);
         let bypass = Bypass::new(
             Arc::clone(&kernel),
             (downstream, local_bypass[0]),
@@ -70,7 +69,8 @@ impl Tier {
     pub(crate) fn before(&mut self, cx: &mut Context<'_>, parts: &mut Parts<'_>) {
         let Some(bypass) = &mut self.bypass else { return };
         let idle = [parts.lanes[0].is_idle(), parts.lanes[1].is_idle()];
-        let fills = bypass.poll(cx, &self.anchors, parts.sockets, idle, parts.meters);
+        let sockets = parts.sockets.map(TcpEnd::stream);
+        let fills = bypass.poll(cx, &self.anchors, sockets, idle, parts.meters);
         for (lane, fills) in parts.lanes.iter_mut().zip(fills) {
             lane.set_fills(fills);
         }
@@ -102,9 +102,12 @@ impl Tier {
             return Ok(());
         }
         let (from, to) = direction.ends();
-        let (from, to) = (parts.sockets[from], parts.sockets[to]);
-        match Redirect::join(&self.anchors, direction, from, to, parts.meters[at])? {
-            Some(redirect) => parts.lanes[at].join(redirect),
+        let (end, to) = (parts.sockets[from], parts.sockets[to].stream());
+        match Redirect::join(&self.anchors, direction, end.stream(), to, parts.meters[at])? {
+            Some(redirect) => {
+                end.has_two_queues();
+                parts.lanes[at].join(redirect);
+            }
             // It has bytes by now: the lane reads them first.
             None => cx.waker().wake_by_ref(),
         }

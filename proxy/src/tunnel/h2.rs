@@ -16,7 +16,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::{Future, pending, poll_fn},
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     rc::Rc,
@@ -27,12 +27,9 @@ use hyper::{
     rt::{Read, ReadBuf, Write},
     upgrade::Upgraded,
 };
-use tokio::{
-    net::TcpStream,
-    task::{AbortHandle, spawn_local, yield_now},
-};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 
-use crate::splice::Endpoint;
+use crate::splice::{Endpoint, TcpEnd};
 
 tokio::task_local! {
     /// The [`Cancel`] that the request of this stream's task has asked for.
@@ -162,8 +159,8 @@ impl Endpoint for Stream {
     }
 
     /// hyper tells only those who read or write.
-    fn failed(&self) -> impl Future<Output = io::Error> {
-        pending()
+    fn poll_failed(&self, _: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
     }
 
     fn queued(&self) -> usize {
@@ -179,7 +176,7 @@ impl Endpoint for Stream {
         }
     }
 
-    fn tcp(&self) -> Option<&TcpStream> {
+    fn tcp(&self) -> Option<&TcpEnd> {
         None
     }
 }

@@ -20,17 +20,20 @@
 //! An HTTP/2 stream as downstream keeps to this as far as hyper's `Upgraded` lets it: see
 //! `h2.rs`.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use tokio::net::TcpStream;
 
 use crate::{
     config::SpliceMode,
-    drain,
     error::Side,
-    splice::{kernel::Kernel, socket},
+    splice::{Endpoint, TcpEnd, kernel::Kernel, socket},
+    watchdog::Watched,
 };
+
+use relay::Relay;
 
 pub mod h2;
 pub mod registry;
@@ -145,34 +148,49 @@ impl fmt::Display for End {
 }
 
 /// Carries a tunnel to its end. Both connections are closed and the ticket's entry is
-/// out of the registry when this returns, and also when the future is dropped before.
+/// out of the registry when this resolves, and also when it is dropped before. `watched` is the
+/// tunnel's alone from now on.
+///
+/// Not `async fn`: its state would hold the arguments a second time.
 ///
 /// Implements: REQ-TUN-001, REQ-TUN-002, REQ-TUN-005
-pub async fn run(
+pub fn run(
     handover: Handover,
     settings: Settings,
     ticket: registry::Ticket,
-    mut drain: drain::Watch,
-) -> Outcome {
+    watched: Rc<Watched>,
+) -> impl Future<Output = Outcome> {
     let Handover { downstream, downstream_early, upstream, upstream_early } = handover;
     let early = relay::Early { to_upstream: downstream_early, to_downstream: upstream_early };
-    // A clean end has to be earned: dropped or killed on the way, the peers see a reset.
-    socket::reset_on_close(&upstream, true);
-    let end = match downstream {
+    let upstream = TcpEnd::new(upstream);
+    match downstream {
         Downstream::Tcp(downstream) => {
-            socket::reset_on_close(&downstream, true);
-            let end =
-                relay::run(&downstream, &upstream, early, settings, &ticket, &mut drain).await;
-            socket::reset_on_close(&downstream, !matches!(end, End::Finished));
-            end
+            let downstream = TcpEnd::new(downstream);
+            let relay = Relay::new(downstream, upstream, early, settings, ticket, watched);
+            Either::Left(carry(relay))
         }
         Downstream::H2(stream) => {
-            relay::run(&stream, &upstream, early, settings, &ticket, &mut drain).await
+            let relay = Relay::new(stream, upstream, early, settings, ticket, watched);
+            Either::Right(carry(relay))
+        }
+    }
+}
+
+fn carry<D: Endpoint>(mut relay: Relay<D>) -> impl Future<Output = Outcome> {
+    let close_with = |relay: &Relay<D>, reset| {
+        for end in relay.ends().into_iter().flatten() {
+            socket::reset_on_close(end.stream(), reset);
         }
     };
-    // Finished: the kernel goes on delivering after close. It would answer a close with
-    // unread bytes by a reset, but both ends have been read.
-    socket::reset_on_close(&upstream, !matches!(end, End::Finished));
-    let (upstream_bytes, downstream_bytes) = ticket.bytes();
-    Outcome { upstream_bytes, downstream_bytes, engines: ticket.engines(), end }
+    // A clean end has to be earned: dropped or killed on the way, the peers see a reset.
+    close_with(&relay, true);
+    async move {
+        let end = relay.run().await;
+        // Finished: the kernel goes on delivering after close. It would answer a close with
+        // unread bytes by a reset, but both ends have been read.
+        close_with(&relay, !matches!(end, End::Finished));
+        let ticket = relay.ticket();
+        let (upstream_bytes, downstream_bytes) = ticket.bytes();
+        Outcome { upstream_bytes, downstream_bytes, engines: ticket.engines(), end }
+    }
 }

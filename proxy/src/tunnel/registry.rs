@@ -11,13 +11,18 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
+    task::Waker,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::task::AtomicWaker;
 use serde::Serialize;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use crate::splice::{Engine, KernelShare, Meter, figures::Figures};
 
@@ -107,12 +112,14 @@ pub(super) struct Entry {
     started: SystemTime,
     pub(super) opened: Instant,
     /// What it had moved when it ended.
-    last: OnceLock<Directions<Figures>>,
+    last: OnceLock<Box<Directions<Figures>>>,
     /// For the rates; of the one task that watches.
     pub(super) sample: Mutex<Sample>,
     /// Microseconds from `opened` to the last byte.
     last_activity: AtomicU64,
-    end: Notify,
+    /// Whether somebody wants it to end.
+    end: AtomicBool,
+    task: AtomicWaker,
 }
 
 /// A tunnel's place in the table; dropping it gives it up.
@@ -196,7 +203,8 @@ impl Registry {
             last: OnceLock::new(),
             sample: Mutex::new(Sample::new(opened)),
             last_activity: AtomicU64::new(0),
-            end: Notify::new(),
+            end: AtomicBool::new(false),
+            task: AtomicWaker::new(),
         });
         self.lock().open.insert(id, entry.clone());
         Ticket { id, entry, registry: self.clone() }
@@ -224,7 +232,7 @@ impl Registry {
         for entry in open {
             let now = entry.figures();
             // Once it has ended this is what counts, now and in every later sum.
-            let moved = entry.last.get().copied().unwrap_or(now);
+            let moved = entry.last.get().map_or(now, |last| **last);
             totals.moved.to_upstream += moved.to_upstream;
             totals.moved.to_downstream += moved.to_downstream;
             totals.open.to_upstream[entry.to_upstream.standing().0 as usize] += 1;
@@ -237,8 +245,8 @@ impl Registry {
     pub fn end(&self, id: u64) -> bool {
         let entry = self.lock().open.get(&id).cloned();
         entry.is_some_and(|entry| {
-            // Keeps for a tunnel that is not waiting yet.
-            entry.end.notify_one();
+            entry.end.store(true, Release);
+            entry.task.wake();
             true
         })
     }
@@ -346,9 +354,14 @@ impl Ticket {
         self.entry.idle()
     }
 
-    /// Resolves when somebody wants the tunnel to end.
-    pub(super) async fn ended(&self) {
-        self.entry.end.notified().await;
+    /// Whether somebody wants the tunnel to end.
+    pub(super) fn is_to_end(&self) -> bool {
+        self.entry.end.load(Acquire)
+    }
+
+    /// Has a task, instead of the last one, woken when somebody does.
+    pub(super) fn register(&self, waker: &Waker) {
+        self.entry.task.register(waker);
     }
 }
 
@@ -356,7 +369,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut table = self.registry.lock();
         if table.open.remove(&self.id).is_some() {
-            let figures = *self.entry.last.get_or_init(|| self.entry.figures());
+            let figures = **self.entry.last.get_or_init(|| Box::new(self.entry.figures()));
             table.ended.to_upstream += figures.to_upstream;
             table.ended.to_downstream += figures.to_downstream;
         }
@@ -365,6 +378,8 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     fn info() -> Info {
@@ -396,11 +411,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_ordered_before_anybody_waits_is_kept() {
+    async fn an_order_to_end_is_kept_and_wakes() {
         let registry = Registry::new();
         let ticket = registry.open(info());
-        assert!(registry.end(ticket.id()));
-        ticket.ended().await;
+        let ended = std::future::poll_fn(|cx| {
+            ticket.register(cx.waker());
+            if ticket.is_to_end() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let (ended, ordered) = tokio::join!(ended, async { registry.end(ticket.id()) });
+        assert_eq!((ended, ordered), ((), true));
+        assert!(ticket.is_to_end());
     }
 
     #[tokio::test(start_paused = true)]

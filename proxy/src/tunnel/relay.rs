@@ -2,34 +2,36 @@
 //! its way arrive.
 //!
 //! One task polls everything: both lanes, a failure of either end that no lane is in a
-//! position to see (a reset while both wait for the other side), the idle timer, drain and
+//! position to see (a reset while both wait for the other side), the idle deadline, drain and
 //! DELETE. Invariant: what is reported as the end is what happened first; a peer that is
 //! reset has been given every byte that the other had sent before, up to a deadline.
+//!
+//! Thousands of tunnels are idle at a time, and one in use is polled for each message. So
+//! there is no timer, no future and no lock of its own for any of this: the deadline is a cell
+//! of the worker's watchdog, orders are flags, and wakers are registered when they change.
 
 use std::{
-    future::{Future, poll_fn},
-    io, mem,
-    pin::{Pin, pin},
-    task::Poll,
+    future::{Future as _, poll_fn},
+    io,
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::{
-    drain,
     error::Side,
     splice::{
-        Endpoint, Fault, Lane,
+        Endpoint, Fault, Lane, Meter, TcpEnd,
         tier::{Parts, Tier},
     },
+    watchdog::{Wait, Watched},
 };
 
 use super::{End, FORCED_LINGER, RESET_LINGER, Settings, registry::Ticket};
-
-/// A timer cannot be set beyond this; `Duration::MAX` as idle timeout means never.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What had been read before the tunnel began.
 #[derive(Debug)]
@@ -38,48 +40,31 @@ pub(super) struct Early {
     pub(super) to_downstream: Bytes,
 }
 
-/// Runs until the tunnel has ended. The caller closes, with a reset unless it is `Finished`.
-pub(super) async fn run<D: Endpoint, U: Endpoint>(
-    downstream: &D,
-    upstream: &U,
-    early: Early,
-    settings: Settings,
-    ticket: &Ticket,
-    drain: &mut drain::Watch,
-) -> End {
-    let splicable = downstream.tcp().is_some() && upstream.tcp().is_some();
-    let lane = |early, meter| Lane::new(settings.mode, splicable, early, meter);
-    let relay = Relay {
-        to_upstream: lane(early.to_upstream, ticket.to_upstream()),
-        to_downstream: lane(early.to_downstream, ticket.to_downstream()),
-        downstream,
-        upstream,
-        ticket,
-        idle_timeout: settings.idle_timeout.min(NEVER),
-        tier: tier(downstream, upstream, &settings, ticket),
-    };
-    relay.run(drain).await
-}
-
-struct Relay<'a, D, U> {
-    downstream: &'a D,
-    upstream: &'a U,
+/// A tunnel and its two ends.
+pub(super) struct Relay<D> {
+    downstream: D,
+    upstream: TcpEnd,
     to_upstream: Lane,
     to_downstream: Lane,
-    ticket: &'a Ticket,
+    ticket: Ticket,
+    watched: Rc<Watched>,
     idle_timeout: Duration,
+    /// Bytes in our kernel's queues when the idle timeout last passed.
+    queued: usize,
+    /// Who is woken.
+    waker: Waker,
     tier: Option<Box<Tier>>,
 }
 
 /// What the kernel can do for this tunnel, where there is anything.
-fn tier<D: Endpoint, U: Endpoint>(
-    downstream: &D,
-    upstream: &U,
+fn tier(
+    downstream: &impl Endpoint,
+    upstream: &TcpEnd,
     settings: &Settings,
     ticket: &Ticket,
 ) -> Option<Box<Tier>> {
     let kernel = settings.kernel.clone()?;
-    let sockets = [downstream.tcp()?, upstream.tcp()?];
+    let sockets = [downstream.tcp()?, upstream];
     let meters = [ticket.to_upstream(), ticket.to_downstream()];
     Tier::new(kernel, settings.mode, sockets, settings.local_bypass, meters).unwrap_or_else(
         |error| {
@@ -89,36 +74,156 @@ fn tier<D: Endpoint, U: Endpoint>(
     )
 }
 
-/// An end that came from outside the connections.
-enum Order {
-    Drained,
-    Deleted,
-}
+impl<D: Endpoint> Relay<D> {
+    pub(super) fn new(
+        downstream: D,
+        upstream: TcpEnd,
+        early: Early,
+        settings: Settings,
+        ticket: Ticket,
+        watched: Rc<Watched>,
+    ) -> Self {
+        let splicable = downstream.tcp().is_some();
+        let lane = |early, meter| Lane::new(settings.mode, splicable, early, meter);
+        watched.clear();
+        watched.wait(Wait::Head, settings.idle_timeout);
+        Self {
+            to_upstream: lane(early.to_upstream, ticket.to_upstream()),
+            to_downstream: lane(early.to_downstream, ticket.to_downstream()),
+            tier: tier(&downstream, &upstream, &settings, &ticket),
+            downstream,
+            upstream,
+            ticket,
+            watched,
+            idle_timeout: settings.idle_timeout,
+            queued: 0,
+            waker: Waker::noop().clone(),
+        }
+    }
 
-impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
-    async fn run(mut self, drain: &mut drain::Watch) -> End {
-        let ticket = self.ticket;
-        let mut order = pin!(async {
-            tokio::select! {
-                () = drain.forced() => Order::Drained,
-                () = ticket.ended() => Order::Deleted,
+    pub(super) fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    pub(super) fn ends(&self) -> [Option<&TcpEnd>; 2] {
+        [self.downstream.tcp(), Some(&self.upstream)]
+    }
+
+    /// Runs until the tunnel has ended. The caller closes, with a reset unless it is
+    /// `Finished`.
+    pub(super) async fn run(&mut self) -> End {
+        let end = poll_fn(|cx| self.poll_carry(cx)).await;
+        if !matches!(end, End::Finished) {
+            // Boxed: what an end needs is not kept by every idle tunnel.
+            Box::pin(self.linger(&end)).await;
+        }
+        end
+    }
+
+    /// Moves bytes until something ends that.
+    fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.register(cx);
+        self.with_tier(|tier, parts| tier.before(cx, parts));
+        let fault = self.poll_lanes(cx);
+        if self.to_upstream.take_moved() | self.to_downstream.take_moved() {
+            self.ticket.touch();
+        }
+        if let Some((side, error)) = fault {
+            return Poll::Ready(end_of(side, error));
+        }
+        if self.to_upstream.is_done() && self.to_downstream.is_done() {
+            return Poll::Ready(End::Finished);
+        }
+        self.with_tier(|tier, parts| tier.after(cx, parts));
+        if let Poll::Ready(error) = self.downstream.poll_failed(cx) {
+            return Poll::Ready(end_of(Side::Downstream, error));
+        }
+        if let Poll::Ready(error) = self.upstream.poll_failed(cx) {
+            return Poll::Ready(end_of(Side::Upstream, error));
+        }
+        if let Some(end) = self.ordered() {
+            return Poll::Ready(end);
+        }
+        match self.watched.expired() {
+            Some(_) if self.is_idle() => Poll::Ready(End::IdleTimeout),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Has this task woken by everything that is not a byte.
+    fn register(&mut self, cx: &Context<'_>) {
+        if !self.waker.will_wake(cx.waker()) {
+            self.waker.clone_from(cx.waker());
+            self.watched.register(cx);
+            self.ticket.register(cx.waker());
+            for end in self.ends().into_iter().flatten() {
+                end.waker_changed();
             }
-        });
-        let end = self.carry(order.as_mut()).await;
-        match &end {
-            End::Finished => {}
-            End::ClientReset | End::UpstreamReset | End::Error(..) => {
-                let broken = match end {
-                    End::ClientReset | End::Error(Side::Downstream, _) => Side::Downstream,
-                    _ => Side::Upstream,
-                };
-                // An order that comes meanwhile cuts the lingering short; the end stays
-                // what it was.
-                tokio::select! {
-                    _ = timeout(RESET_LINGER, self.deliver_rest(broken)) => {}
-                    _ = order => {}
-                }
+        }
+    }
+
+    /// A turn of both lanes.
+    fn poll_lanes(&mut self, cx: &mut Context<'_>) -> Option<(Side, io::Error)> {
+        let Self { downstream, upstream, to_upstream, to_downstream, ticket, .. } = self;
+        let lane = to_upstream.poll(cx, downstream, upstream, ticket.to_upstream());
+        if let Poll::Ready(Err(fault)) = lane {
+            // The other lane is left alone: a write that failed has used up the news of a
+            // reset, and a read behind it would find a clean end that is none.
+            return Some(at(fault, Side::Downstream, Side::Upstream));
+        }
+        let lane = to_downstream.poll(cx, upstream, downstream, ticket.to_downstream());
+        if let Poll::Ready(Err(fault)) = lane {
+            return Some(at(fault, Side::Upstream, Side::Downstream));
+        }
+        None
+    }
+
+    /// An end that came from outside the connections.
+    fn ordered(&self) -> Option<End> {
+        if self.watched.is_forced() {
+            Some(End::Drained)
+        } else if self.ticket.is_to_end() {
+            Some(End::Deleted)
+        } else {
+            None
+        }
+    }
+
+    /// After the deadline has passed: whether nothing has moved since it was set. No byte sets
+    /// it; it is set anew to where the last one puts it.
+    fn is_idle(&mut self) -> bool {
+        let mut left = self.idle_timeout.saturating_sub(self.ticket.idle());
+        if left.is_zero() {
+            // A slow reader still empties our kernel's queue: that is life, too.
+            let queued = self.downstream.queued() + self.upstream.queued();
+            if std::mem::replace(&mut self.queued, queued) == queued {
+                return true;
             }
+            left = self.idle_timeout;
+        }
+        self.watched.forgive();
+        self.watched.wait(Wait::Head, left);
+        false
+    }
+
+    /// Lets the kernel's side of the tunnel take a step.
+    fn with_tier(&mut self, step: impl FnOnce(&mut Tier, &mut Parts<'_>)) {
+        let Some(tier) = &mut self.tier else { return };
+        let Some(downstream) = self.downstream.tcp() else { return };
+        let mut parts = Parts {
+            sockets: [downstream, &self.upstream],
+            lanes: [&mut self.to_upstream, &mut self.to_downstream],
+            meters: [self.ticket.to_upstream(), self.ticket.to_downstream()],
+        };
+        step(tier, &mut parts);
+    }
+
+    /// What is still done for the peers of a tunnel that has not finished.
+    async fn linger(&mut self, end: &End) {
+        let broken = match end {
+            End::Finished => return,
+            End::ClientReset | End::Error(Side::Downstream, _) => Side::Downstream,
+            End::UpstreamReset | End::Error(..) => Side::Upstream,
             End::IdleTimeout | End::Drained | End::Deleted => {
                 // Bytes that a lane holds are given up: they wait for a peer that may never
                 // read. Those in the kernel's queues are perhaps already on the wire.
@@ -126,118 +231,55 @@ impl<D: Endpoint, U: Endpoint> Relay<'_, D, U> {
                     tokio::join!(self.downstream.delivered(), self.upstream.delivered());
                 })
                 .await;
+                return;
             }
-        }
-        end
-    }
-
-    /// Moves bytes until something ends that.
-    async fn carry(&mut self, mut order: Pin<&mut impl Future<Output = Order>>) -> End {
-        let mut client_failed = pin!(self.downstream.failed());
-        let mut server_failed = pin!(self.upstream.failed());
-        let mut timer = pin!(sleep(self.idle_timeout));
-        let mut queue = 0;
-        let mut moved = 0;
+        };
+        let Self { downstream, upstream, to_upstream, to_downstream, ticket, watched, .. } = self;
+        let (downstream, upstream) = (&*downstream, &*upstream);
+        let rest = async {
+            match broken {
+                Side::Downstream => {
+                    deliver_rest(to_upstream, downstream, upstream, ticket.to_upstream()).await;
+                }
+                _ => {
+                    deliver_rest(to_downstream, upstream, downstream, ticket.to_downstream()).await;
+                }
+            }
+        };
+        let mut rest = pin!(timeout(RESET_LINGER, rest));
+        // An order that comes meanwhile cuts the lingering short; the end stays what it was.
         poll_fn(|cx| {
-            self.with_tier(|tier, parts| tier.before(cx, parts));
-            let mut fault = None;
-            let lane = self
-                .to_upstream
-                .poll(cx, self.downstream, self.upstream, self.ticket.to_upstream())
-                .map_err(|fault| at(fault, Side::Downstream, Side::Upstream));
-            if let Poll::Ready(Err(failed)) = lane {
-                fault = Some(failed);
-            } else {
-                // Not after a fault: a write that failed has used up the news of a reset,
-                // and a read behind it would find a clean end that is none.
-                let lane = self
-                    .to_downstream
-                    .poll(cx, self.upstream, self.downstream, self.ticket.to_downstream())
-                    .map_err(|fault| at(fault, Side::Upstream, Side::Downstream));
-                if let Poll::Ready(Err(failed)) = lane {
-                    fault = Some(failed);
-                }
+            watched.register(cx);
+            ticket.register(cx.waker());
+            match watched.is_forced() || ticket.is_to_end() {
+                true => Poll::Ready(()),
+                false => rest.as_mut().poll(cx).map(drop),
             }
-            let (up, down) = self.ticket.bytes();
-            if up + down != moved {
-                moved = up + down;
-                self.ticket.touch();
-            }
-            if let Some((side, error)) = fault {
-                return Poll::Ready(end_of(side, error));
-            }
-            if self.to_upstream.is_done() && self.to_downstream.is_done() {
-                return Poll::Ready(End::Finished);
-            }
-            self.with_tier(|tier, parts| tier.after(cx, parts));
-            if let Poll::Ready(error) = client_failed.as_mut().poll(cx) {
-                return Poll::Ready(end_of(Side::Downstream, error));
-            }
-            if let Poll::Ready(error) = server_failed.as_mut().poll(cx) {
-                return Poll::Ready(end_of(Side::Upstream, error));
-            }
-            if let Poll::Ready(order) = order.as_mut().poll(cx) {
-                return Poll::Ready(match order {
-                    Order::Drained => End::Drained,
-                    Order::Deleted => End::Deleted,
-                });
-            }
-            // No byte sets the timer: when it fires it is set to where the last one puts it.
-            while timer.as_mut().poll(cx).is_ready() {
-                let mut left = self.idle_timeout.saturating_sub(self.ticket.idle());
-                if left.is_zero() {
-                    // A slow reader still empties our kernel's queue: that is life, too.
-                    let before =
-                        mem::replace(&mut queue, self.downstream.queued() + self.upstream.queued());
-                    if queue == before {
-                        return Poll::Ready(End::IdleTimeout);
-                    }
-                    left = self.idle_timeout;
-                }
-                timer.as_mut().reset(Instant::now() + left);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Lets the kernel's side of the tunnel take a step.
-    fn with_tier(&mut self, step: impl FnOnce(&mut Tier, &mut Parts<'_>)) {
-        let Some(tier) = &mut self.tier else { return };
-        let (Some(downstream), Some(upstream)) = (self.downstream.tcp(), self.upstream.tcp())
-        else {
-            return;
-        };
-        let mut parts = Parts {
-            sockets: [downstream, upstream],
-            lanes: [&mut self.to_upstream, &mut self.to_downstream],
-            meters: [self.ticket.to_upstream(), self.ticket.to_downstream()],
-        };
-        step(tier, &mut parts);
-    }
-
-    /// One side is broken: passes on what it had sent before, and waits until the other's
-    /// kernel has it.
-    async fn deliver_rest(&mut self, broken: Side) {
-        let (lane, meter) = match broken {
-            Side::Downstream => (&mut self.to_upstream, self.ticket.to_upstream()),
-            _ => (&mut self.to_downstream, self.ticket.to_downstream()),
-        };
-        // What follows the last byte is a reset, not a FIN.
-        lane.conceal_end();
-        let (downstream, upstream) = (self.downstream, self.upstream);
-        let _ = poll_fn(|cx| match broken {
-            Side::Downstream => lane.poll(cx, downstream, upstream, meter),
-            _ => lane.poll(cx, upstream, downstream, meter),
         })
         .await;
-        // What the kernel was given to send is not in the receiver's queue before it has.
-        let _ = poll_fn(|cx| lane.poll_clear(cx)).await;
-        match broken {
-            Side::Downstream => upstream.delivered().await,
-            _ => downstream.delivered().await,
-        }
     }
+}
+
+/// `from` is broken: passes on what it had sent before, and waits until the other end's kernel
+/// has it.
+async fn deliver_rest<F: Endpoint, T: Endpoint>(
+    lane: &mut Lane,
+    from: &F,
+    to: &T,
+    meter: &Meter,
+) {
+    // What follows the last byte is a reset, not a FIN.
+    lane.conceal_end();
+    let _ = poll_fn(|cx| {
+        for end in [from.tcp(), to.tcp()].into_iter().flatten() {
+            end.waker_changed();
+        }
+        lane.poll(cx, from, to, meter)
+    })
+    .await;
+    // What the kernel was given to send is not in the receiver's queue before it has.
+    let _ = poll_fn(|cx| lane.poll_clear(cx)).await;
+    to.delivered().await;
 }
 
 /// Which side a lane's fault is on.

@@ -27,6 +27,7 @@ use super::{
         Endpoint as _, Lane, Meter,
         kernel::{Kernel, LaneSlot},
         meter::Engine,
+        tcp_end::TcpEnd,
         tier::{Parts, Tier},
     },
     sockets::Pair,
@@ -62,7 +63,7 @@ pub(super) struct Peer {
 pub(super) struct Rig {
     pub(super) kernel: Arc<Kernel>,
     pub(super) peers: [Peer; 2],
-    sockets: [tokio::net::TcpStream; 2],
+    sockets: [TcpEnd; 2],
     lanes: [Lane; 2],
     meters: [Meter; 2],
     tier: Box<Tier>,
@@ -82,6 +83,7 @@ impl Rig {
             for socket in &sockets {
                 found(kernel, socket)?;
             }
+            let sockets = sockets.map(TcpEnd::new);
             let meters = [Meter::default(), Meter::default()];
             let ends = [&sockets[0], &sockets[1]];
             let seen = [&meters[0], &meters[1]];

@@ -1,6 +1,6 @@
 //! CONNECT on an HTTP/2 stream (RFC 9113 8.5): a real hyper server and client around the tunnel.
 
-use std::{cell::RefCell, convert::Infallible, rc::Rc};
+use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -15,9 +15,9 @@ use tokio::{
 
 use crate::{
     config::SpliceMode,
-    drain,
     splice::{Engine, socket::unacknowledged},
     tunnel::{Downstream, End, Handover, Outcome, Registry, Settings, h2, run},
+    watchdog::Watchdog,
 };
 
 use super::support::*;
@@ -39,7 +39,7 @@ struct Rig {
     outcome: oneshot::Receiver<Outcome>,
     /// What came from the proxy.
     seen: Rc<RefCell<Vec<u8>>>,
-    _drain: drain::Drain,
+    _watchdog: Rc<Watchdog>,
 }
 
 async fn connect(mode: SpliceMode) -> Rig {
@@ -69,7 +69,8 @@ async fn connect(mode: SpliceMode) -> Rig {
     });
     let registry = Registry::new();
     let ticket = registry.open(info(address));
-    let (drain, watch) = drain::channel();
+    let watchdog = watchdog(Duration::MAX);
+    let watch = watchdog.watch();
     let (report, outcome) = oneshot::channel();
     let parts = std::cell::Cell::new(Some((upstream, ticket, watch, report)));
     let service = service_fn(move |request: Request<Incoming>| {
@@ -110,7 +111,7 @@ async fn connect(mode: SpliceMode) -> Rig {
     let request = Request::connect("server:443").body(Empty::<Bytes>::new()).unwrap();
     let response = requests.send_request(request).await.unwrap();
     let client = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-    Rig { client, connection, _requests: requests, server, registry, outcome, seen, _drain: drain }
+    Rig { client, connection, _requests: requests, server, registry, outcome, seen, _watchdog: watchdog }
 }
 
 async fn an_h2_stream_is_copied_byte_for_byte(mode: SpliceMode) {

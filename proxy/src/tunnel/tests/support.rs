@@ -20,8 +20,8 @@ use tokio::{
 
 use crate::{
     config::SpliceMode,
-    drain,
     tunnel::{Downstream, Handover, Outcome, Registry, Settings, registry, run},
+    watchdog::Watchdog,
 };
 
 /// Long enough for the slowest machine: a test that hangs fails, none is judged by speed.
@@ -86,7 +86,7 @@ pub(super) struct Rig {
     pub(super) client: TcpStream,
     pub(super) server: TcpStream,
     pub(super) registry: Registry,
-    pub(super) drain: drain::Drain,
+    pub(super) watchdog: Rc<Watchdog>,
     pub(super) id: u64,
     pub(super) tunnel: JoinHandle<Outcome>,
     /// How often the tunnel has been polled.
@@ -102,7 +102,7 @@ impl Rig {
         let (client, downstream) = pair(setup.downstream).await;
         let (upstream, server) = pair(setup.upstream).await;
         let registry = Registry::new();
-        let (drain, watch) = drain::channel();
+        let watchdog = watchdog(setup.idle_timeout);
         let ticket = registry.open(info(client.local_addr().unwrap()));
         let id = ticket.id();
         let handover = Handover {
@@ -119,10 +119,10 @@ impl Rig {
         };
         let polls = Rc::new(Cell::new(0));
         let tunnel = tokio::task::spawn_local(Counted {
-            inner: Box::pin(run(handover, settings, ticket, watch)),
+            inner: Box::pin(run(handover, settings, ticket, watchdog.watch())),
             polls: polls.clone(),
         });
-        Self { client, server, registry, drain, id, tunnel, polls }
+        Self { client, server, registry, watchdog, id, tunnel, polls }
     }
 
     /// Bytes and engines as `/tunnels` shows them.
@@ -137,6 +137,14 @@ impl Rig {
         self.server.write_all(b"!").await.unwrap();
         assert_eq!(self.client.read_u8().await.unwrap(), b'!');
     }
+}
+
+/// A worker's deadlines, which pass while the test runs.
+pub(super) fn watchdog(shortest: Duration) -> Rc<Watchdog> {
+    let watchdog = Rc::new(Watchdog::new(shortest));
+    let runs = Rc::clone(&watchdog);
+    tokio::task::spawn_local(async move { runs.run().await });
+    watchdog
 }
 
 pub(super) fn info(client: SocketAddr) -> registry::Info {
