@@ -42,7 +42,7 @@ pub(super) struct Samples(Vec<Duration>);
 struct Running {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<anyhow::Result<()>>>,
-    /// Of threads that block in their tunnel.
+    /// Of threads that may wait for their tunnel.
     bulk: Vec<TcpStream>,
     idle: Vec<TcpStream>,
 }
@@ -111,8 +111,8 @@ impl Running {
             Load::Idle(n) => {
                 for _ in 0..n {
                     // A tunnel is one when something has come through it and back.
-                    let mut tunnel = opener.open(Service::Echo)?;
-                    pingpong::once(&mut tunnel).context("the first ping of an idle tunnel")?;
+                    let tunnel = opener.open(Service::Echo)?;
+                    pingpong::once(&tunnel).context("the first ping of an idle tunnel")?;
                     this.idle.push(tunnel);
                 }
             }
@@ -141,8 +141,8 @@ impl Running {
             thread.join().ok().context("a load panicked")??;
         }
         let mut outcome = Outcome::default();
-        for mut tunnel in self.idle.drain(..) {
-            outcome.answered += u32::from(pingpong::once(&mut tunnel).is_ok());
+        for tunnel in self.idle.drain(..) {
+            outcome.answered += u32::from(pingpong::once(&tunnel).is_ok());
             abort(tunnel);
         }
         let mut samples = self.shared.samples.lock().ok().context("a load panicked")?;

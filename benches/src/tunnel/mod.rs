@@ -23,6 +23,7 @@ pub(crate) mod meter;
 pub(crate) mod netns;
 pub(crate) mod network;
 pub(crate) mod opener;
+mod patient;
 pub(crate) mod peer;
 mod pingpong;
 pub(crate) mod protocol;

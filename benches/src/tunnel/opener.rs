@@ -32,7 +32,7 @@ pub(crate) enum Opener {
 }
 
 impl Opener {
-    /// Opens a tunnel and says what it is for.
+    /// Opens a tunnel and says what it is for. The socket is left with O_NONBLOCK.
     ///
     /// # Errors
     /// If it does not come about.
@@ -54,8 +54,7 @@ impl Opener {
             read_answer(&mut stream)?;
         }
         stream.write_all(&service.encode()).context("sending the first bytes")?;
-        stream.set_read_timeout(None)?;
-        stream.set_write_timeout(None)?;
+        stream.set_nonblocking(true)?;
         Ok(stream)
     }
 }

@@ -4,7 +4,6 @@
 //! are compared by; the delay of messages that come by the clock is measured by `tokens`.
 
 use std::{
-    io::{Read as _, Write as _},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -13,12 +12,14 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
+    io::Errno,
     net::{RecvFlags, SendFlags},
 };
 
 use super::{
     ask::{Samples, Shared},
     opener::abort,
+    patient,
     protocol::PING_BYTES,
 };
 
@@ -72,12 +73,16 @@ pub(super) fn run(tunnels: Vec<TcpStream>, shared: &Shared) -> anyhow::Result<()
     Ok(())
 }
 
-/// One round trip over a blocking tunnel.
-pub(super) fn once(tunnel: &mut TcpStream) -> anyhow::Result<()> {
-    tunnel.set_read_timeout(Some(SILENCE))?;
-    tunnel.write_all(&[b'?'; PING_BYTES])?;
+/// One round trip, waited for.
+pub(super) fn once(tunnel: &TcpStream) -> anyhow::Result<()> {
+    patient::send_all(tunnel, &[b'?'; PING_BYTES], SILENCE)?;
     let mut answer = [0; PING_BYTES];
-    tunnel.read_exact(&mut answer)?;
+    let mut filled = 0;
+    while filled < PING_BYTES {
+        let n = patient::receive(tunnel, &mut answer[filled..], SILENCE)?;
+        ensure!(n > 0, "a tunnel ended");
+        filled += n;
+    }
     ensure!(answer == [b'?'; PING_BYTES], "another answer than what was sent");
     Ok(())
 }
@@ -101,8 +106,11 @@ impl Tunnel {
     /// Whether the answer is whole.
     fn receive(&mut self) -> anyhow::Result<bool> {
         let room = &mut self.answer[self.filled..];
-        let (_, n) = rustix::net::recv(&self.stream, room, RecvFlags::DONTWAIT)
-            .context("reading an answer")?;
+        let n = match rustix::net::recv(&self.stream, room, RecvFlags::DONTWAIT) {
+            // A wake-up that was for something else.
+            Err(Errno::AGAIN) => return Ok(false),
+            received => received.context("reading an answer")?.1,
+        };
         if n == 0 {
             bail!("a tunnel ended");
         }

@@ -1,11 +1,11 @@
 //! The server peer: does with each tunnel what its first bytes say.
 //!
-//! Echoes are served by one thread and epoll(7), bulk by a blocking thread per tunnel,
+//! Echoes are served by one thread and epoll(7), bulk by a thread per tunnel,
 //! token streams by one thread with a clock. It knows nothing of loads and proxies.
 
 use std::{
     collections::BinaryHeap,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     sync::{
@@ -21,18 +21,24 @@ use anyhow::Context as _;
 use rustix::{
     buffer::spare_capacity,
     event::epoll,
+    io::Errno,
     net::{RecvFlags, SendFlags},
 };
 
-use super::protocol::{
-    CHUNK_BYTES, Count, Order, PREAMBLE_BYTES, Reply, Service, TOKEN_BYTES, TOKEN_PERIOD, now_ns,
-    obey, say,
+use super::{
+    patient,
+    protocol::{
+        CHUNK_BYTES, Count, Order, PREAMBLE_BYTES, Reply, Service, TOKEN_BYTES, TOKEN_PERIOD,
+        now_ns, obey, say,
+    },
 };
 
 /// 10,000 tunnels are opened as fast as they are accepted.
 const BACKLOG: i32 = 4096;
 const EVENTS: usize = 256;
 const ECHO_BYTES: usize = 16 * 1024;
+/// A tunnel in bulk that moves nothing for so long is given up.
+const SILENCE: Duration = Duration::from_secs(60);
 /// What stands for the listener among the descriptors.
 const LISTENER: u64 = u64::MAX;
 
@@ -91,6 +97,7 @@ impl Echoes {
                 if key == LISTENER {
                     let (stream, _) = listener.accept()?;
                     stream.set_nodelay(true)?;
+                    stream.set_nonblocking(true)?;
                     let key = stream.as_raw_fd() as usize;
                     let data = epoll::EventData::new_u64(key as u64);
                     epoll::add(&epoll, &stream, data, readable)?;
@@ -140,7 +147,11 @@ impl Echoes {
 impl Tunnel {
     /// Reads first bytes; says what they are once they are whole.
     fn begin(&mut self) -> anyhow::Result<Option<Service>> {
-        let n = self.stream.read(&mut self.preamble[self.filled..])?;
+        let n = match self.stream.read(&mut self.preamble[self.filled..]) {
+            // A wake-up that was for something else.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            read => read?,
+        };
         anyhow::ensure!(n > 0, "a tunnel ended before it began");
         self.filled += n;
         if self.filled < PREAMBLE_BYTES {
@@ -151,25 +162,29 @@ impl Tunnel {
 
     /// `None` at the end.
     fn echo(&self, buffer: &mut [u8]) -> Option<()> {
-        let (_, n) = rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::empty()).ok()?;
+        let n = match rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::empty()) {
+            // A wake-up that was for something else.
+            Err(Errno::AGAIN) => return Some(()),
+            received => received.ok()?.1,
+        };
         // Small messages, one under way: there is always room.
         let sent = rustix::net::send(&self.stream, &buffer[..n], SendFlags::NOSIGNAL).ok()?;
         (n > 0 && sent == n).then_some(())
     }
 }
 
-fn sink(mut stream: TcpStream, sunk: &AtomicU64) {
+fn sink(stream: TcpStream, sunk: &AtomicU64) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    while let Ok(n) = stream.read(&mut buffer)
+    while let Ok(n) = patient::receive(&stream, &mut buffer, SILENCE)
         && n > 0
     {
         sunk.fetch_add(n as u64, Relaxed);
     }
 }
 
-fn source(mut stream: TcpStream) {
+fn source(stream: TcpStream) {
     let chunk = vec![b'x'; CHUNK_BYTES];
-    while stream.write_all(&chunk).is_ok() {}
+    while patient::send_all(&stream, &chunk, SILENCE).is_ok() {}
 }
 
 /// A stream and when its next message is due; the earliest is the greatest.

@@ -6,6 +6,7 @@ use anyhow::{bail, ensure};
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
+    io::Errno,
     net::RecvFlags,
 };
 
@@ -61,7 +62,11 @@ impl Stream {
     /// Reads one message, or what there is of it.
     fn receive(&mut self, samples: &mut Samples, shared: &Shared) -> anyhow::Result<()> {
         let room = &mut self.message[self.filled..];
-        let (_, n) = rustix::net::recv(&self.tunnel, room, RecvFlags::DONTWAIT)?;
+        let n = match rustix::net::recv(&self.tunnel, room, RecvFlags::DONTWAIT) {
+            // A wake-up that was for something else.
+            Err(Errno::AGAIN) => return Ok(()),
+            received => received?.1,
+        };
         if n == 0 {
             bail!("a stream ended");
         }

@@ -77,7 +77,11 @@ impl Lane {
             held,
             stage: Stage::Moving,
             picker,
-            passes_end: true, fills: true, moved: false, redirect: None }
+            passes_end: true,
+            fills: true,
+            moved: false,
+            redirect: None,
+        }
     }
 
     /// Whether all has been said, or the lane has failed.

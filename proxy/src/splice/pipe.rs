@@ -11,11 +11,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use super::{PIPE_BYTES, tcp_end::TcpEnd};
 use rustix::{
     io::retry_on_intr,
     pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
 };
-use super::{PIPE_BYTES, tcp_end::TcpEnd};
 
 /// A pipe and how much is in it.
 #[derive(Debug)]

@@ -148,9 +148,8 @@ impl Endpoint for TcpEnd {
     fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
         // recv(2), not read(2): no file position to lock, no detour by the file system.
         self.poll_read_with(cx, room.len(), || {
-            let (n, _) = retry_on_intr(|| {
-                rustix::net::recv(&self.stream, &mut *room, RecvFlags::DONTWAIT)
-            })?;
+            let (n, _) =
+                retry_on_intr(|| rustix::net::recv(&self.stream, &mut *room, RecvFlags::DONTWAIT))?;
             Ok(n)
         })
     }

@@ -262,12 +262,7 @@ impl<D: Endpoint> Relay<D> {
 
 /// `from` is broken: passes on what it had sent before, and waits until the other end's kernel
 /// has it.
-async fn deliver_rest<F: Endpoint, T: Endpoint>(
-    lane: &mut Lane,
-    from: &F,
-    to: &T,
-    meter: &Meter,
-) {
+async fn deliver_rest<F: Endpoint, T: Endpoint>(lane: &mut Lane, from: &F, to: &T, meter: &Meter) {
     // What follows the last byte is a reset, not a FIN.
     lane.conceal_end();
     let _ = poll_fn(|cx| {

@@ -111,7 +111,16 @@ async fn connect(mode: SpliceMode) -> Rig {
     let request = Request::connect("server:443").body(Empty::<Bytes>::new()).unwrap();
     let response = requests.send_request(request).await.unwrap();
     let client = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-    Rig { client, connection, _requests: requests, server, registry, outcome, seen, _watchdog: watchdog }
+    Rig {
+        client,
+        connection,
+        _requests: requests,
+        server,
+        registry,
+        outcome,
+        seen,
+        _watchdog: watchdog,
+    }
 }
 
 async fn an_h2_stream_is_copied_byte_for_byte(mode: SpliceMode) {
