@@ -41,11 +41,16 @@ impl Anchors {
         if let Some(enrolled) = self.enrolled[at].get() {
             return Ok(enrolled.key());
         }
-        // Without privilege for more than net.core.wmem_max: as much as that.
-        if socket::force_send_buffer(socket, SEND_BUFFER_BYTES).is_err() {
-            rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)?;
-        }
         let enrolled = self.kernel.enroll(Set::Targets, socket)?;
         Ok(self.enrolled[at].get_or_init(|| enrolled).key())
     }
+}
+
+/// Gives a target that much send buffer. The kernel adapts it no longer.
+pub(super) fn widen(socket: &TcpStream) -> io::Result<()> {
+    // Without privilege for more than net.core.wmem_max: as much as that.
+    if socket::force_send_buffer(socket, SEND_BUFFER_BYTES).is_err() {
+        rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)?;
+    }
+    Ok(())
 }

@@ -23,11 +23,11 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::anchor::Anchors;
 use super::{
+    anchor::{self, Anchors},
     hop::{Excluded, Hop, State, Step},
     kernel::{Kernel, LaneSlot, RouteGuard},
-    meter::{Engine, Meter, Outside},
+    meter::{Cause, Engine, Meter, Outside},
 };
 
 /// Tries by the clock, each after twice the time of the one before, from [`HOLD`] up to a
@@ -81,14 +81,24 @@ pub(crate) struct Bypass {
     over: bool,
 }
 
-/// A direction that bypasses.
+/// A direction that bypasses, until this is dropped.
 #[derive(Debug)]
-struct Open {
+pub(crate) struct Open {
     slot: Arc<LaneSlot>,
     _route: RouteGuard,
 }
 
+/// What came of it, once there is nothing left to try.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    pub(crate) open: [Option<Open>; 2],
+    pub(crate) excluded: [Option<Excluded>; 2],
+}
+
 impl Direction {
+    /// Each at its own index.
+    pub(super) const ALL: [Self; 2] = [Self::ToUpstream, Self::ToDownstream];
+
     /// The sending hop and the receiving one.
     pub(super) fn ends(self) -> (usize, usize) {
         match self {
@@ -182,7 +192,7 @@ impl Bypass {
     fn after(&mut self, cx: &mut Context<'_>, step: Step) {
         let decided = !self.hops.iter().any(|hop| hop.state() == State::New);
         self.over |= decided
-            && [Direction::ToUpstream, Direction::ToDownstream].into_iter().all(|direction| {
+            && Direction::ALL.into_iter().all(|direction| {
                 self.open[direction as usize].is_some() || self.form(direction).is_none()
             });
         if self.over {
@@ -244,7 +254,7 @@ impl Bypass {
             step = step.max(taken);
             holds[hold as usize] = taken == Step::NotQuiet && self.turns >= HOLD_AFTER;
         }
-        for direction in [Direction::ToUpstream, Direction::ToDownstream] {
+        for direction in Direction::ALL {
             let at = direction as usize;
             if self.open[at].is_some() {
                 continue;
@@ -284,6 +294,7 @@ impl Bypass {
         let Some(slot) = meter.slot(&self.kernel) else { return Ok(None) };
         if form == Form::HalfBypass {
             anchors.hold(to, sockets[to])?;
+            anchor::widen(sockets[to])?;
         }
         let (near, far) = (sender.look(&self.kernel)?, receiver.look(&self.kernel)?);
         if near.own.address == 0 || far.own.address == 0 {
@@ -312,15 +323,20 @@ impl Bypass {
             Form::HalfBypass => Engine::HalfBypass,
             _ => Engine::Bypass,
         };
-        meter.show_kernel(Some(engine));
+        meter.show_kernel(Some(engine), Cause::Local);
         Ok(Some(Open { slot, _route: route }))
+    }
+
+    /// What there is, if nothing more will come.
+    pub(crate) fn settled(&mut self) -> Option<Settled> {
+        self.over
+            .then(|| Settled { open: std::mem::take(&mut self.open), excluded: self.excluded() })
     }
 
     /// Whether a direction is or may yet be opened.
     pub(crate) fn claims(&self, direction: Direction) -> bool {
-        let (from, to) = direction.ends();
-        !matches!((self.hops[from].state(), self.hops[to].state()), (State::Excluded(_), _))
-            && (!self.over || self.open[direction as usize].is_some())
+        let (from, _) = direction.ends();
+        !matches!(self.hops[from].state(), State::Excluded(_))
     }
 
     /// Why a hop stays out, for `/tunnels`.
@@ -340,7 +356,7 @@ fn show_outside(hops: &[Hop; 2], unable: bool, meters: [&Meter; 2]) {
         State::Excluded(excluded) => Some(Outside::Server(excluded)),
         _ => None,
     };
-    for direction in [Direction::ToUpstream, Direction::ToDownstream] {
+    for direction in Direction::ALL {
         let (from, to) = direction.ends();
         let outside = match unable {
             true => Some(Outside::Unable),
@@ -350,11 +366,9 @@ fn show_outside(hops: &[Hop; 2], unable: bool, meters: [&Meter; 2]) {
     }
 }
 
-impl Drop for Bypass {
+impl Drop for Open {
     fn drop(&mut self) {
-        // Before the routes go: a redirect that is decided now still finds its receiver.
-        for open in self.open.iter().flatten() {
-            open.slot.set_open(false);
-        }
+        // Before the route goes: a redirect that is decided now still finds its receiver.
+        self.slot.set_open(false);
     }
 }

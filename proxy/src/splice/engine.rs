@@ -119,6 +119,11 @@ impl Lane {
         self.redirect.as_deref_mut()
     }
 
+    /// Whether what it carries is not bulk, as far as it can tell.
+    pub(crate) fn carries_messages(&self) -> bool {
+        self.picker.engine().0 == Engine::Copy
+    }
+
     /// Ready when the kernel has sent everything that it was given to redirect.
     pub(crate) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.redirect {
@@ -195,6 +200,14 @@ impl Lane {
         }
         if !self.fills {
             return Poll::Pending;
+        }
+        if let Some(redirect) = &mut self.redirect
+            && ready!(redirect.poll_over(cx)).map_err(Fault::To)?
+        {
+            self.redirect = None;
+            if let Some(end) = from.tcp() {
+                end.has_one_queue();
+            }
         }
         let (engine, why) = match self.redirect {
             // What the program passed is where splice(2) does not look.

@@ -49,6 +49,37 @@ pub enum Why {
     NoSplice,
 }
 
+/// Why a direction has changed its engine last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It carries bulk.
+    Bulk,
+    /// It carries small messages.
+    Small,
+    /// It carries small messages, and the other direction nothing.
+    Stream,
+    /// Its messages are answered one by one.
+    Answered,
+    /// Applications of this host are at its ends, or one is.
+    Local,
+    /// `--splice kernel`.
+    Asked,
+    /// The engine that it had is not to be had any more: [`Why`] says so.
+    Gone,
+}
+
+impl Cause {
+    const ALL: [(Self, &str); 7] = [
+        (Self::Bulk, "bulk"),
+        (Self::Small, "small messages"),
+        (Self::Stream, "stream of small messages"),
+        (Self::Answered, "messages that are answered"),
+        (Self::Local, "application of this host"),
+        (Self::Asked, "asked for"),
+        (Self::Gone, "engine not to be had"),
+    ];
+}
+
 impl Engine {
     /// All of them, each at its own index.
     pub const ALL: [Engine; 5] =
@@ -154,6 +185,8 @@ pub(crate) struct Meter {
     /// Index in [`OUTSIDE`] plus one, 0 for none.
     outside: AtomicU8,
     changes: AtomicU32,
+    /// Index in [`Cause::ALL`] plus one, 0 for none.
+    cause: AtomicU8,
     slot: OnceLock<Arc<LaneSlot>>,
 }
 
@@ -231,6 +264,19 @@ impl Meter {
         self.changes.load(Relaxed)
     }
 
+    /// Why it has changed last, if it has.
+    pub(crate) fn cause(&self) -> Option<&'static str> {
+        let at = usize::from(self.cause.load(Relaxed)).checked_sub(1)?;
+        Some(Cause::ALL[at].1)
+    }
+
+    fn changed(&self, cause: Cause) {
+        let at = Cause::ALL.iter().position(|(known, _)| *known == cause);
+        self.cause.store(at.map_or(0, |at| at as u8 + 1), Relaxed);
+        // One writer, as for the bytes.
+        self.changes.store(self.changes.load(Relaxed) + 1, Relaxed);
+    }
+
     /// The direction's place among the programs' lanes, the same as long as it lives.
     pub(super) fn slot(&self, kernel: &Kernel) -> Option<Arc<LaneSlot>> {
         if self.slot.get().is_none() {
@@ -259,20 +305,24 @@ impl Meter {
         let code = STANDINGS.iter().position(|standing| *standing == (engine, why));
         let code = code.expect("every standing is in the table") as u8;
         if self.standing.swap(code, Relaxed) != code {
-            self.changes.store(self.changes.load(Relaxed) + 1, Relaxed);
+            self.changed(match (engine, why) {
+                (Engine::Pipe, _) => Cause::Bulk,
+                (_, None) => Cause::Small,
+                (_, Some(_)) => Cause::Gone,
+            });
         }
     }
 
     /// The programs move this direction, or no longer. What they pass goes on by the engine
     /// that was shown last.
-    pub(super) fn show_kernel(&self, engine: Option<Engine>) {
+    pub(super) fn show_kernel(&self, engine: Option<Engine>, cause: Cause) {
         let code = STANDINGS.iter().position(|standing| Some(standing.0) == engine);
         let code = code.unwrap_or_default() as u8;
         if let Some(engine) = engine {
             self.credit(engine as u8);
         }
         if self.kernel.swap(code, Relaxed) != code {
-            self.changes.store(self.changes.load(Relaxed) + 1, Relaxed);
+            self.changed(cause);
         }
     }
 }
@@ -314,6 +364,24 @@ mod tests {
     }
 
     #[test]
+    fn a_change_has_a_cause() {
+        let meter = Meter::default();
+        assert_eq!(meter.cause(), None);
+        meter.show(Engine::Pipe, None);
+        assert_eq!((meter.cause(), meter.changes()), (Some("bulk"), 1));
+        meter.show(Engine::Pipe, None);
+        assert_eq!(meter.changes(), 1);
+        for (cause, text) in Cause::ALL {
+            let engine = (meter.changes() % 2 == 1).then_some(Engine::Kernel);
+            meter.show_kernel(engine, cause);
+            assert_eq!(meter.cause(), Some(text));
+        }
+        meter.show_kernel(None, Cause::Bulk);
+        meter.show(Engine::Copy, None);
+        assert_eq!(meter.cause(), Some("small messages"));
+    }
+
+    #[test]
     fn bytes_are_counted_for_the_engine_that_moved_them() {
         let meter = Meter::default();
         meter.add(Engine::Copy, 5);
@@ -333,11 +401,11 @@ mod tests {
             meter.show_outside(Some(outside));
             assert_eq!(meter.reason(), Some(text));
         }
-        meter.show_kernel(Some(Engine::HalfBypass));
+        meter.show_kernel(Some(Engine::HalfBypass), Cause::Local);
         assert!(meter.reason().is_some());
-        meter.show_kernel(Some(Engine::Bypass));
+        meter.show_kernel(Some(Engine::Bypass), Cause::Local);
         assert_eq!(meter.reason(), None);
-        meter.show_kernel(None);
+        meter.show_kernel(None, Cause::Bulk);
         meter.show(Engine::Copy, Some(Why::NoPipe));
         assert_eq!(meter.reason(), Some("no pipe to be had"));
         meter.show(Engine::Pipe, None);

@@ -47,6 +47,7 @@ pub mod pipe_pool;
 pub mod probe;
 pub(crate) mod redirect;
 pub(crate) mod socket;
+mod stream;
 pub(crate) mod tcp_end;
 pub(crate) mod tier;
 

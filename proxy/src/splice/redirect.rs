@@ -4,6 +4,13 @@
 //! that was read in part would be delivered again. What arrives before the socket is in the
 //! map waits for more; a nudge (SO_RCVLOWAT, which has the kernel look again) spares it that.
 //!
+//! **Leaving.** First the program passes everything ([`Redirect::leave`]), and goes on doing so
+//! until there is a moment at which all of it has been read and written on: only then the socket
+//! leaves the map ([`Redirect::try_detach`]). What is read from a psock's queue without a program
+//! does not count for TCP (`tcp_bpf_recvmsg` leaves `copied_seq` as it is), and what comes behind
+//! it is never found. A moment that was not one is undone. Last, a write still waits for what was
+//! redirected; then the lane goes on without ([`Redirect::poll_over`]).
+//!
 //! **Beside it** the lane goes on reading: what the program passes (its budget is spent, or
 //! something passed before is still here) comes to userspace in order. A write must not
 //! overtake what the kernel has yet to send, so it waits until that is gone
@@ -26,19 +33,35 @@ use tokio::{
 };
 
 use super::{
-    anchor::Anchors,
+    anchor::{self, Anchors},
     bypass::Direction,
     kernel::{Enrolled, Kernel, LaneSlot, RouteGuard, Set},
-    meter::{Engine, Meter},
+    meter::{Cause, Engine, Meter},
     socket,
 };
 
-/// Bytes that may be on their way in the kernel, per direction, beyond the receiver's send
-/// buffer.
-const BUDGET_BYTES: u32 = 1024 * 1024;
+/// First and longest wait between two looks at a backlog; the kernel has no event for its end.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(32));
 
-/// Wait between two looks at a backlog; the kernel has no event for its end.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// What a direction is meant to carry in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Whatever comes.
+    All,
+    /// Small messages. More is refused early, which tells that it is more.
+    Messages,
+}
+
+impl Load {
+    /// Bytes that may be on their way in the kernel, per direction, beyond the receiver's send
+    /// buffer.
+    fn budget_bytes(self) -> u32 {
+        match self {
+            Load::All => 1024 * 1024,
+            Load::Messages => 64 * 1024,
+        }
+    }
+}
 
 /// One direction in the kernel, from one own socket to the other.
 #[derive(Debug)]
@@ -52,7 +75,13 @@ pub(crate) struct Redirect {
     /// What had been moved when the receiver was last found clear.
     clear_at: Option<u64>,
     timer: Option<Pin<Box<Sleep>>>,
-    _source: (Enrolled, RouteGuard),
+    wait: Duration,
+    /// What had been passed when it joined.
+    passed: u64,
+    source: Option<Enrolled>,
+    leaves: Option<Cause>,
+    /// Last: as long as the program may run for the socket it counts.
+    _route: RouteGuard,
 }
 
 impl Redirect {
@@ -64,6 +93,7 @@ impl Redirect {
         from: &TcpStream,
         to: &TcpStream,
         meter: &Meter,
+        load: Load,
     ) -> io::Result<Option<Self>> {
         let kernel = anchors.kernel();
         let (from_at, to_at) = direction.ends();
@@ -71,6 +101,9 @@ impl Redirect {
         // Both: the source's own queue has to outlive its leaving.
         let from_key = anchors.hold(from_at, from)?;
         let to_key = anchors.hold(to_at, to)?;
+        if load == Load::All {
+            anchor::widen(to)?;
+        }
         let near = kernel.look(from.local_addr()?, from.peer_addr()?, 0, from_key)?.own;
         let to = (to.local_addr()?, to.peer_addr()?, to_key);
         let far = kernel.look(to.0, to.1, 0, to.2)?.own;
@@ -86,15 +119,80 @@ impl Redirect {
             form: Form::Skb as u32,
             lane: slot.index(),
             k,
-            budget_bytes: BUDGET_BYTES,
+            budget_bytes: load.budget_bytes(),
         })?;
         slot.set_open(true);
         let source = kernel.enroll(Set::Sources, from)?;
         socket::set_receive_low_water(from, 1)?;
-        meter.show_kernel(Some(Engine::Kernel));
-        let kernel = Arc::clone(kernel);
-        let _source = (source, route);
-        Ok(Some(Self { kernel, slot, to, k, clear_at: None, timer: None, _source }))
+        meter.show_kernel(
+            Some(Engine::Kernel),
+            match load {
+                Load::All => Cause::Asked,
+                Load::Messages => Cause::Stream,
+            },
+        );
+        Ok(Some(Self {
+            kernel: Arc::clone(kernel),
+            passed: slot.passed_bytes(),
+            slot,
+            to,
+            k,
+            clear_at: None,
+            timer: None,
+            wait: LOOK_AGAIN.0,
+            source: Some(source),
+            leaves: None,
+            _route: route,
+        }))
+    }
+
+    /// Messages moved so far.
+    pub(crate) fn messages(&self) -> u64 {
+        self.slot.moved_messages()
+    }
+
+    /// Whether the program has passed bytes to this process since it joined.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.slot.passed_bytes() != self.passed
+    }
+
+    /// Has everything passed from now on, so that the socket can leave.
+    pub(crate) fn leave(&mut self, cause: Cause) {
+        self.slot.set_open(false);
+        self.leaves = Some(cause);
+    }
+
+    /// Whether it is to leave, or has left.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leaves.is_some()
+    }
+
+    /// Takes the socket from under the program if it is to leave and nothing passed is left. The
+    /// lane must hold nothing. Whether it did.
+    pub(crate) fn try_detach(&mut self, from: &TcpStream, meter: &Meter) -> io::Result<bool> {
+        let Some(cause) = self.leaves else { return Ok(false) };
+        if self.source.is_none() || self.owes() {
+            return Ok(false);
+        }
+        self.source = None;
+        // It takes the socket's lock, so whatever the program did for the socket is done and
+        // counted when this returns; and what came in the meantime is told of.
+        socket::set_receive_low_water(from, 1)?;
+        if self.owes() {
+            self.source = Some(self.kernel.enroll(Set::Sources, from)?);
+            socket::set_receive_low_water(from, 1)?;
+            return Ok(false);
+        }
+        meter.show_kernel(None, cause);
+        Ok(true)
+    }
+
+    /// After it has left: ready when nothing of it is left in the kernel.
+    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.source.is_some() {
+            return Poll::Ready(Ok(false));
+        }
+        self.poll_clear(cx).map_ok(|()| true)
     }
 
     /// Bytes were written to the receiver.
@@ -116,9 +214,16 @@ impl Redirect {
         if !self.owes() {
             return Poll::Ready(());
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(LOOK_AGAIN)));
+        std::task::ready!(self.poll_timer(cx));
+        Poll::Ready(())
+    }
+
+    /// Ready after a wait, each twice as long as the one before.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.wait)));
         std::task::ready!(timer.as_mut().poll(cx));
         self.timer = None;
+        self.wait = (2 * self.wait).min(LOOK_AGAIN.1);
         Poll::Ready(())
     }
 
@@ -130,9 +235,8 @@ impl Redirect {
             if self.clear_at == Some(moved) {
                 return Poll::Ready(Ok(()));
             }
-            if let Some(timer) = &mut self.timer {
-                std::task::ready!(timer.as_mut().poll(cx));
-                self.timer = None;
+            if self.timer.is_some() {
+                std::task::ready!(self.poll_timer(cx));
             }
             let far = self.kernel.look(self.to.0, self.to.1, 0, self.to.2)?.own;
             let due = self.k.wrapping_add(moved as u32);
@@ -140,8 +244,10 @@ impl Redirect {
             // A socket that is gone sends nothing any more.
             if far.address == 0 || far.write_seq == due {
                 self.clear_at = Some(moved);
+                self.timer = None;
+                self.wait = LOOK_AGAIN.0;
             } else {
-                self.timer = Some(Box::pin(sleep(LOOK_AGAIN)));
+                std::task::ready!(self.poll_timer(cx));
             }
         }
     }

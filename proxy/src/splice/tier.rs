@@ -1,8 +1,9 @@
 //! The kernel's side of one tunnel: which direction goes by which of its mechanisms.
 //!
 //! Asked before and after each turn of the lanes, in the tunnel's own task. Local bypass
-//! goes first where it is allowed; what the server sends, if bypass does not claim it, may be
-//! redirected between our own sockets.
+//! goes first where it is allowed; what it does not claim may be redirected between our own
+//! sockets: with `--splice kernel` all that the server sends, with `auto` a direction that is
+//! a stream (`stream.rs`), until it is one no longer.
 
 use std::{io, sync::Arc, task::Context};
 
@@ -11,10 +12,12 @@ use crate::config::SpliceMode;
 use super::{
     Lane, Meter,
     anchor::Anchors,
-    bypass::{Bypass, Direction},
+    bypass::{Bypass, Direction, Settled},
     hop::Excluded,
     kernel::Kernel,
-    redirect::Redirect,
+    meter::Cause,
+    redirect::{Load, Redirect},
+    stream::{Advice, Streams},
     tcp_end::TcpEnd,
 };
 
@@ -22,11 +25,22 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Tier {
     anchors: Anchors,
-    bypass: Option<Bypass>,
-    /// Whether every direction is to be redirected (`--splice kernel`).
-    always: bool,
-    /// Joining has failed: not tried again.
-    failed: bool,
+    /// While there is something to try.
+    bypass: Option<Box<Bypass>>,
+    /// What came of it.
+    settled: Settled,
+    redirects: Redirects,
+}
+
+/// Which directions are redirected between our own sockets.
+#[derive(Debug)]
+enum Redirects {
+    /// None: the kernel cannot, or it was not asked to.
+    Never,
+    /// What the server sends. Not both: see `stream.rs`.
+    Always,
+    /// Streams.
+    Streams(Streams),
 }
 
 /// The parts of a tunnel, by direction: towards the server, towards the client.
@@ -53,16 +67,26 @@ impl Tier {
             (upstream, local_bypass[1]),
             meters,
         )?;
-        let always = mode == SpliceMode::Kernel && kernel.abilities().redirect.is_ok();
-        if bypass.is_none() && !always {
+        let redirects = match mode {
+            _ if kernel.abilities().redirect.is_err() => Redirects::Never,
+            SpliceMode::Kernel => Redirects::Always,
+            SpliceMode::Auto => Redirects::Streams(Streams::default()),
+            SpliceMode::Copy | SpliceMode::Pipe => Redirects::Never,
+        };
+        if bypass.is_none() && matches!(redirects, Redirects::Never) {
             return Ok(None);
         }
-        Ok(Some(Box::new(Self { anchors: Anchors::new(kernel), bypass, always, failed: false })))
+        Ok(Some(Box::new(Self {
+            anchors: Anchors::new(kernel),
+            bypass: bypass.map(Box::new),
+            settled: Settled::default(),
+            redirects,
+        })))
     }
 
     /// Why hops stay out of local bypass: the client's, the server's.
     pub(crate) fn excluded(&self) -> [Option<Excluded>; 2] {
-        self.bypass.as_ref().map_or([None; 2], Bypass::excluded)
+        self.bypass.as_ref().map_or(self.settled.excluded, |bypass| bypass.excluded())
     }
 
     /// Before a turn of the lanes.
@@ -74,43 +98,97 @@ impl Tier {
         for (lane, fills) in parts.lanes.iter_mut().zip(fills) {
             lane.set_fills(fills);
         }
-    }
-
-    /// After a turn that left nothing to do.
-    pub(crate) fn after(&mut self, cx: &mut Context<'_>, parts: &mut Parts<'_>) {
-        if !self.always || self.failed {
-            return;
-        }
-        // One direction only. What a socket's program passes and what others send out on it
-        // wait in one queue in the kernel; with both directions there, a client that does not
-        // read would stall what it sends, and two of them could wait for each other.
-        if let Err(error) = self.join(cx, Direction::ToDownstream, parts) {
-            tracing::debug!(%error, "joining a redirect");
-            self.failed = true;
+        if let Some(settled) = bypass.settled() {
+            self.settled = settled;
+            self.bypass = None;
         }
     }
 
+    /// After a turn that left nothing to do. `moved`: which lanes have moved bytes in it.
+    pub(crate) fn after(&mut self, cx: &mut Context<'_>, moved: [bool; 2], parts: &mut Parts<'_>) {
+        let done = match &self.redirects {
+            Redirects::Never => return,
+            Redirects::Always => {
+                self.join(cx, Direction::ToDownstream, Load::All, parts).map(|_| ())
+            }
+            Redirects::Streams(_) => self.follow(cx, moved, parts),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "a redirect between our own sockets");
+            self.redirects = Redirects::Never;
+        }
+    }
+
+    /// Has streams redirected as long as they are some.
+    fn follow(
+        &mut self,
+        cx: &mut Context<'_>,
+        moved: [bool; 2],
+        parts: &mut Parts<'_>,
+    ) -> io::Result<()> {
+        let joined = parts.lanes.iter_mut().position(|lane| lane.redirect().is_some());
+        let Redirects::Streams(streams) = &mut self.redirects else { return Ok(()) };
+        let Some(at) = joined else {
+            let Advice::Join(at) = streams.turn(moved, None) else { return Ok(()) };
+            let direction = Direction::ALL[at];
+            let joined = parts.lanes[at].carries_messages()
+                && self.join(cx, direction, Load::Messages, parts)?;
+            let messages = parts.lanes[at].redirect().map_or(0, |redirect| redirect.messages());
+            if let Redirects::Streams(streams) = &mut self.redirects {
+                if joined { streams.joined(messages) } else { streams.left() }
+            }
+            return Ok(());
+        };
+        let idle = parts.lanes[at].is_idle();
+        let Some(redirect) = parts.lanes[at].redirect() else { return Ok(()) };
+        if !redirect.leaves() {
+            let cause = if redirect.has_passed() {
+                Cause::Bulk
+            } else if streams.turn(moved, Some((at, redirect.messages()))) == Advice::Leave {
+                Cause::Answered
+            } else {
+                return Ok(());
+            };
+            streams.left();
+            redirect.leave(cause);
+        }
+        if idle {
+            let (from, _) = Direction::ALL[at].ends();
+            if redirect.try_detach(parts.sockets[from].stream(), parts.meters[at])? {
+                // The lane may go on without.
+                cx.waker().wake_by_ref();
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a direction redirected, if it can be now. Whether it is.
     fn join(
         &self,
         cx: &mut Context<'_>,
         direction: Direction,
+        load: Load,
         parts: &mut Parts<'_>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let at = direction as usize;
-        let claimed = self.bypass.as_ref().is_some_and(|bypass| bypass.claims(direction));
+        let claimed = self.settled.open[at].is_some()
+            || self.bypass.as_ref().is_some_and(|bypass| bypass.claims(direction));
         if claimed || parts.lanes[at].redirect().is_some() || !parts.lanes[at].is_idle() {
-            return Ok(());
+            return Ok(false);
         }
         let (from, to) = direction.ends();
         let (end, to) = (parts.sockets[from], parts.sockets[to].stream());
-        match Redirect::join(&self.anchors, direction, end.stream(), to, parts.meters[at])? {
+        match Redirect::join(&self.anchors, direction, end.stream(), to, parts.meters[at], load)? {
             Some(redirect) => {
                 end.has_two_queues();
                 parts.lanes[at].join(redirect);
+                Ok(true)
             }
-            // It has bytes by now: the lane reads them first.
-            None => cx.waker().wake_by_ref(),
+            None => {
+                // It has bytes by now: the lane reads them first.
+                cx.waker().wake_by_ref();
+                Ok(false)
+            }
         }
-        Ok(())
     }
 }

@@ -175,6 +175,9 @@ pub struct EngineView {
     /// How often it has changed.
     #[serde(skip_serializing_if = "is_zero")]
     pub changes: u32,
+    /// Why it has changed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<&'static str>,
     /// What BPF programs did, if they ever had this direction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelShare>,
@@ -273,6 +276,7 @@ impl Entry {
             name: meter.standing().0,
             reason: meter.reason(),
             changes: meter.changes(),
+            cause: meter.cause(),
             kernel: meter.kernel(),
         };
         let [up, down] = self.sample.lock().unwrap_or_else(PoisonError::into_inner).rates();

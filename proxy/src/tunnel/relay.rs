@@ -125,7 +125,8 @@ impl<D: Endpoint> Relay<D> {
         self.register(cx);
         self.with_tier(|tier, parts| tier.before(cx, parts));
         let fault = self.poll_lanes(cx);
-        if self.to_upstream.take_moved() | self.to_downstream.take_moved() {
+        let moved = [self.to_upstream.take_moved(), self.to_downstream.take_moved()];
+        if moved != [false; 2] {
             self.ticket.touch();
         }
         if let Some((side, error)) = fault {
@@ -134,7 +135,7 @@ impl<D: Endpoint> Relay<D> {
         if self.to_upstream.is_done() && self.to_downstream.is_done() {
             return Poll::Ready(End::Finished);
         }
-        self.with_tier(|tier, parts| tier.after(cx, parts));
+        self.with_tier(|tier, parts| tier.after(cx, moved, parts));
         if let Poll::Ready(error) = self.downstream.poll_failed(cx) {
             return Poll::Ready(end_of(Side::Downstream, error));
         }

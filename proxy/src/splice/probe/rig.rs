@@ -197,7 +197,8 @@ impl Rig {
                 return Err(format!("the tunnel broke: {fault:?}"));
             }
         }
-        self.tier.after(cx, &mut parts);
+        let moved = [parts.lanes[0].take_moved(), parts.lanes[1].take_moved()];
+        self.tier.after(cx, moved, &mut parts);
         Ok(())
     }
 
