@@ -188,7 +188,7 @@ fn join(threads: Vec<JoinHandle<std::io::Result<()>>>) {
 
 fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
     let bind = |(index, listener): (usize, &crate::config::Listener)| {
-        let sockets = bind::bind(listener.address, config.workers)
+        let sockets = bind::bind(listener.address, listener.ipv6_only, config.workers)
             .with_context(|| format!("{}: cannot listen on {}", listener.name, listener.address))?;
         let address = sockets[0].local_addr()?;
         let slots = Slots::new(listener.limits.max_connections);

@@ -81,6 +81,16 @@ impl Watched {
         self.forced.get()
     }
 
+    /// Has nobody woken: another part of the task is to find that it has yet to register.
+    pub fn unregister(&self) {
+        *self.waker.borrow_mut() = None;
+    }
+
+    /// Whether it is the current task that is woken.
+    pub fn is_registered(&self, cx: &Context<'_>) -> bool {
+        self.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+    }
+
     /// Has the current task woken at an expiry.
     pub fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();

@@ -31,8 +31,7 @@ pub enum Topology {
     V4,
     /// All on this host, IPv6.
     V6,
-    /// All on this host, IPv4 in AF_INET6 sockets (`::ffff:127.0.0.1`), as far as the proxy
-    /// has such: its listener does not, for it takes IPv6 only.
+    /// All on this host, IPv4 in AF_INET6 sockets (`::ffff:127.0.0.1`).
     Mapped,
     /// Server here, client elsewhere.
     RemoteClient,
@@ -104,6 +103,7 @@ impl Bed {
         let address: IpAddr = match (self.topology, &self.client) {
             (_, Some(namespace)) => namespace.host().into(),
             (Topology::V6, _) => Ipv6Addr::LOCALHOST.into(),
+            (Topology::Mapped, _) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
             _ => Ipv4Addr::LOCALHOST.into(),
         };
         (address, 0).into()

@@ -103,6 +103,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
     DraftListener {
         name: Placed::flag(name.to_owned(), "--listen"),
         address: Placed::flag(address, "--listen"),
+        ipv6_only: true,
         protocol: Some(protocol),
         limits: Vec::new(),
         preserve_header_case: false,

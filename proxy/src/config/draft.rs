@@ -48,6 +48,7 @@ pub(crate) struct DraftListener {
     /// Empty: could not be read.
     pub(crate) name: Placed<String>,
     pub(crate) address: Placed<SocketAddr>,
+    pub(crate) ipv6_only: bool,
     /// `None`: could not be read.
     pub(crate) protocol: Option<Protocol>,
     pub(crate) limits: Vec<Placed<Setting>>,
@@ -130,6 +131,7 @@ impl Draft {
             Listener {
                 name: draft.name.value,
                 address: draft.address.value,
+                ipv6_only: draft.ipv6_only,
                 protocol: draft.protocol.unwrap_or(Protocol::Http),
                 limits,
                 preserve_header_case: draft.preserve_header_case,

@@ -61,6 +61,9 @@ fn write_listener(out: &mut String, listener: &Listener) {
     header(out, "[[listener]]");
     text(out, "name", &listener.name);
     text(out, "address", listener.address);
+    if listener.address.is_ipv6() {
+        key(out, "ipv6_only", listener.ipv6_only);
+    }
     let protocol = match &listener.protocol {
         Protocol::Http => "http",
         Protocol::Forward(_) => "forward",

@@ -85,6 +85,8 @@ pub struct Listener {
     pub name: String,
     /// Address to bind; port 0 picks one.
     pub address: SocketAddr,
+    /// Whether `[::]` leaves IPv4 clients alone (IPV6_V6ONLY).
+    pub ipv6_only: bool,
     /// What is spoken there.
     pub protocol: Protocol,
     /// Limits in force on this listener (defaults, `[limits]`, then its own).

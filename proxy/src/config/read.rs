@@ -84,6 +84,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     let listener_keys = [
         "name",
         "address",
+        "ipv6_only",
         "protocol",
         "limits",
         "preserve_header_case",
@@ -121,6 +122,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
     DraftListener {
         name,
         address,
+        ipv6_only: section.switch("ipv6_only").unwrap_or(true),
         protocol: protocol(section),
         limits: limits.unwrap_or_default(),
         preserve_header_case: section.switch("preserve_header_case").unwrap_or(false),

@@ -8,6 +8,7 @@ use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -82,7 +83,7 @@ pub struct Handover {
     /// To be reported when the tunnel ends.
     pub exchange: Rc<Exchange>,
     /// For `/tunnels`.
-    pub upstream_name: String,
+    pub upstream_name: Arc<str>,
     /// Whether the server's socket may be enrolled for local bypass.
     pub upstream_bypass: bool,
     /// Its place among the connections of the server's pool, if it came from one.

@@ -254,8 +254,8 @@ impl Connection {
     ) -> Opened<impl Future<Output = tunnel::Outcome>> {
         let process = &self.worker.process;
         let upstream_name = match self.server {
-            Some(server) => format!("{} ({server})", upstream.name),
-            None => upstream.name.to_string(),
+            Some(server) => upstream.label(server),
+            None => (&*upstream.name).into(),
         };
         let ticket = process.tunnels.open(registry::Info {
             kind,

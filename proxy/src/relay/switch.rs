@@ -88,7 +88,7 @@ pub(super) async fn switch(
         upstream: stream,
         upstream_early: early,
         exchange: Rc::clone(exchange),
-        upstream_name: format!("{} ({address})", upstream.name),
+        upstream_name: upstream.label(address),
         upstream_bypass: upstream.local_bypass,
         lease,
     });
@@ -120,7 +120,7 @@ pub(super) async fn connect(
         upstream: stream,
         upstream_early: Default::default(),
         exchange: Rc::clone(exchange),
-        upstream_name: server.to_string(),
+        upstream_name: server.to_string().into(),
         upstream_bypass: client.listener().config.local_bypass,
         lease: None,
     };

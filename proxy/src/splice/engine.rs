@@ -125,10 +125,14 @@ impl Lane {
     }
 
     /// Ready when the kernel has sent everything that it was given to redirect.
-    pub(crate) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.redirect {
-            Some(redirect) => redirect.poll_clear(cx),
-            None => Poll::Ready(Ok(())),
+    pub(crate) fn poll_clear<T: Endpoint>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &T,
+    ) -> Poll<io::Result<()>> {
+        match (&mut self.redirect, to.tcp()) {
+            (Some(redirect), Some(to)) => redirect.poll_clear(cx, to.stream()),
+            _ => Poll::Ready(Ok(())),
         }
     }
 
@@ -158,7 +162,7 @@ impl Lane {
         loop {
             let step = match self.stage {
                 Stage::Done => return Poll::Ready(Ok(())),
-                Stage::Ending => match self.poll_clear(cx) {
+                Stage::Ending => match self.poll_clear(cx, to) {
                     Poll::Ready(Ok(())) => {
                         to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done)
                     }
@@ -201,8 +205,8 @@ impl Lane {
         if !self.fills {
             return Poll::Pending;
         }
-        if let Some(redirect) = &mut self.redirect
-            && ready!(redirect.poll_over(cx)).map_err(Fault::To)?
+        if let (Some(redirect), Some(to)) = (&mut self.redirect, to.tcp())
+            && ready!(redirect.poll_over(cx, to.stream())).map_err(Fault::To)?
         {
             self.redirect = None;
             if let Some(end) = from.tcp() {
@@ -233,7 +237,7 @@ impl Lane {
         to: &T,
     ) -> Poll<io::Result<Option<(Engine, usize)>>> {
         if !self.is_empty() {
-            ready!(self.poll_clear(cx))?;
+            ready!(self.poll_clear(cx, to))?;
         }
         let sent = match &mut self.held {
             Held::Early(bytes) if !bytes.is_empty() => {

@@ -19,14 +19,13 @@
 use std::{
     future::Future as _,
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use proxy_ebpf::{Form, Route, SocketKey};
+use proxy_ebpf::{Form, Route, hop::End};
 use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
@@ -68,7 +67,6 @@ impl Load {
 pub(crate) struct Redirect {
     kernel: Arc<Kernel>,
     slot: Arc<LaneSlot>,
-    to: (SocketAddr, SocketAddr, SocketKey),
     /// The receiver's `write_seq` when nothing is on its way is this and what was moved and
     /// taken, modulo 2^32.
     k: u32,
@@ -105,8 +103,7 @@ impl Redirect {
             anchor::widen(to)?;
         }
         let near = kernel.look(from.local_addr()?, from.peer_addr()?, 0, from_key)?.own;
-        let to = (to.local_addr()?, to.peer_addr()?, to_key);
-        let far = kernel.look(to.0, to.1, 0, to.2)?.own;
+        let far = kernel.look(to.local_addr()?, to.peer_addr()?, 0, to_key)?.own;
         if near.address == 0 || far.address == 0 || near.copied_seq != near.rcv_nxt {
             return Ok(None);
         }
@@ -135,7 +132,6 @@ impl Redirect {
             kernel: Arc::clone(kernel),
             passed: slot.passed_bytes(),
             slot,
-            to,
             k,
             clear_at: None,
             timer: None,
@@ -188,11 +184,15 @@ impl Redirect {
     }
 
     /// After it has left: ready when nothing of it is left in the kernel.
-    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    pub(crate) fn poll_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+    ) -> Poll<io::Result<bool>> {
         if self.source.is_some() {
             return Poll::Ready(Ok(false));
         }
-        self.poll_clear(cx).map_ok(|()| true)
+        self.poll_clear(cx, to).map_ok(|()| true)
     }
 
     /// Bytes were written to the receiver.
@@ -229,7 +229,11 @@ impl Redirect {
 
     /// Ready when everything that was redirected has been sent, so that a write or the end
     /// may follow.
-    pub(crate) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_clear(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+    ) -> Poll<io::Result<()>> {
         loop {
             let moved = self.slot.moved_bytes();
             if self.clear_at == Some(moved) {
@@ -238,7 +242,11 @@ impl Redirect {
             if self.timer.is_some() {
                 std::task::ready!(self.poll_timer(cx));
             }
-            let far = self.kernel.look(self.to.0, self.to.1, 0, self.to.2)?.own;
+            let far = match (to.local_addr(), to.peer_addr()) {
+                (Ok(own), Ok(peer)) => self.kernel.look(own, peer, 0, 0)?.own,
+                // It is connected no longer.
+                _ => End::default(),
+            };
             let due = self.k.wrapping_add(moved as u32);
             let due = due.wrapping_add(self.slot.taken_bytes() as u32);
             // A socket that is gone sends nothing any more.

@@ -97,7 +97,7 @@ pub struct Info {
     /// The client's address.
     pub client: SocketAddr,
     /// The server, as it was asked for or as it is configured.
-    pub upstream: String,
+    pub upstream: Arc<str>,
     /// The listener's name.
     pub listener: Arc<str>,
     /// Time between two lines about it in the log.
@@ -109,12 +109,11 @@ pub(super) struct Entry {
     pub(super) info: Info,
     to_upstream: Meter,
     to_downstream: Meter,
-    started: SystemTime,
     pub(super) opened: Instant,
     /// What it had moved when it ended.
     last: OnceLock<Box<Directions<Figures>>>,
-    /// For the rates; of the one task that watches.
-    pub(super) sample: Mutex<Sample>,
+    /// For the rates; written by the one task that watches.
+    pub(super) sample: Sample,
     /// Microseconds from `opened` to the last byte.
     last_activity: AtomicU64,
     /// Whether somebody wants it to end.
@@ -201,10 +200,9 @@ impl Registry {
             info,
             to_upstream: Meter::default(),
             to_downstream: Meter::default(),
-            started: SystemTime::now(),
             opened,
             last: OnceLock::new(),
-            sample: Mutex::new(Sample::new(opened)),
+            sample: Sample::default(),
             last_activity: AtomicU64::new(0),
             end: AtomicBool::new(false),
             task: AtomicWaker::new(),
@@ -279,12 +277,12 @@ impl Entry {
             cause: meter.cause(),
             kernel: meter.kernel(),
         };
-        let [up, down] = self.sample.lock().unwrap_or_else(PoisonError::into_inner).rates();
+        let [up, down] = self.sample.rates();
         View {
             id,
             kind: self.info.kind,
             client: self.info.client,
-            upstream: self.info.upstream.clone(),
+            upstream: self.info.upstream.to_string(),
             listener: self.info.listener.to_string(),
             engine: Directions {
                 to_upstream: engine(&self.to_upstream),
@@ -295,7 +293,10 @@ impl Entry {
                 to_downstream: self.to_downstream.bytes(),
             },
             bytes_per_second: Directions { to_upstream: up, to_downstream: down },
-            started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            started: (SystemTime::now() - self.opened.elapsed())
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
             idle_seconds: self.idle().as_secs_f64(),
         }
     }

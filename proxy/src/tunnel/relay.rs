@@ -15,7 +15,7 @@ use std::{
     io,
     pin::pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -51,8 +51,6 @@ pub(super) struct Relay<D> {
     idle_timeout: Duration,
     /// Bytes in our kernel's queues when the idle timeout last passed.
     queued: usize,
-    /// Who is woken.
-    waker: Waker,
     tier: Option<Box<Tier>>,
 }
 
@@ -86,6 +84,7 @@ impl<D: Endpoint> Relay<D> {
         let splicable = downstream.tcp().is_some();
         let lane = |early, meter| Lane::new(settings.mode, splicable, early, meter);
         watched.clear();
+        watched.unregister();
         watched.wait(Wait::Head, settings.idle_timeout);
         Self {
             to_upstream: lane(early.to_upstream, ticket.to_upstream()),
@@ -97,7 +96,6 @@ impl<D: Endpoint> Relay<D> {
             watched,
             idle_timeout: settings.idle_timeout,
             queued: 0,
-            waker: Waker::noop().clone(),
         }
     }
 
@@ -153,8 +151,7 @@ impl<D: Endpoint> Relay<D> {
 
     /// Has this task woken by everything that is not a byte.
     fn register(&mut self, cx: &Context<'_>) {
-        if !self.waker.will_wake(cx.waker()) {
-            self.waker.clone_from(cx.waker());
+        if !self.watched.is_registered(cx) {
             self.watched.register(cx);
             self.ticket.register(cx.waker());
             for end in self.ends().into_iter().flatten() {
@@ -274,7 +271,7 @@ async fn deliver_rest<F: Endpoint, T: Endpoint>(lane: &mut Lane, from: &F, to: &
     })
     .await;
     // What the kernel was given to send is not in the receiver's queue before it has.
-    let _ = poll_fn(|cx| lane.poll_clear(cx)).await;
+    let _ = poll_fn(|cx| lane.poll_clear(cx, to)).await;
     to.delivered().await;
 }
 

@@ -4,7 +4,10 @@
 //! Runs on the control plane and reads the tunnels' atomics: it wakes no worker and no
 //! tunnel. Ten thousand lines due at once are written at once, by the control plane alone.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -13,40 +16,41 @@ use super::registry::{Entry, Registry};
 /// Time between two looks, and what a rate is taken over.
 pub const SAMPLE: Duration = Duration::from_secs(1);
 
-/// A tunnel as it was when it was last looked at.
-#[derive(Debug)]
+/// A tunnel as it was when it was last looked at. Times are milliseconds from its opening:
+/// there may be very many tunnels, and none is open for longer than a `u32` of them, 49 days,
+/// without anybody minding that its rate is wrong for a moment then.
+#[derive(Debug, Default)]
 pub(super) struct Sample {
-    at: Instant,
+    at_ms: AtomicU32,
+    logged_ms: AtomicU32,
     /// To the server, to the client.
-    bytes: [u64; 2],
-    rates: [u64; 2],
-    logged: Instant,
+    bytes: [AtomicU64; 2],
+    rates: [AtomicU64; 2],
 }
 
 impl Sample {
-    pub(super) fn new(opened: Instant) -> Self {
-        Self { at: opened, bytes: [0; 2], rates: [0; 2], logged: opened }
-    }
-
     /// Bytes per second between the last two looks: to the server, to the client.
     pub(super) fn rates(&self) -> [u64; 2] {
-        self.rates
+        self.rates.each_ref().map(|rate| rate.load(Relaxed))
     }
 
-    /// Takes another look. Whether a line for the log is due.
-    fn take(&mut self, now: Instant, bytes: [u64; 2], log_interval: Duration) -> bool {
-        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
+    /// Takes another look at a tunnel of this age. Whether a line for the log is due.
+    fn take(&self, age: Duration, bytes: [u64; 2], log_interval: Duration) -> bool {
+        let now = age.as_millis() as u32;
+        let since = |then: &AtomicU32| now.wrapping_sub(then.load(Relaxed));
+        let elapsed = since(&self.at_ms);
         // Opened a moment ago: too short to tell.
-        if seconds >= SAMPLE.as_secs_f64() / 2.0 {
+        if u128::from(elapsed) >= SAMPLE.as_millis() / 2 {
             for (direction, bytes) in bytes.into_iter().enumerate() {
-                let more = bytes.saturating_sub(self.bytes[direction]);
-                self.rates[direction] = (more as f64 / seconds) as u64;
+                let more = bytes.saturating_sub(self.bytes[direction].load(Relaxed));
+                self.rates[direction].store(more * 1000 / u64::from(elapsed), Relaxed);
+                self.bytes[direction].store(bytes, Relaxed);
             }
-            (self.at, self.bytes) = (now, bytes);
+            self.at_ms.store(now, Relaxed);
         }
-        let due = now.saturating_duration_since(self.logged) >= log_interval;
+        let due = u128::from(since(&self.logged_ms)) >= log_interval.as_millis();
         if due {
-            self.logged = now;
+            self.logged_ms.store(now, Relaxed);
         }
         due
     }
@@ -70,8 +74,8 @@ pub async fn watch(registry: Registry) {
 }
 
 fn look(entry: &Entry, now: Instant) -> bool {
-    let mut sample = entry.sample.lock().unwrap_or_else(PoisonError::into_inner);
-    sample.take(now, entry.bytes(), entry.info.log_interval)
+    let age = now.saturating_duration_since(entry.opened);
+    entry.sample.take(age, entry.bytes(), entry.info.log_interval)
 }
 
 fn log(entry: &Entry, id: u64, now: Instant) {
@@ -100,27 +104,27 @@ mod tests {
 
     #[test]
     fn a_rate_is_of_the_time_between_two_looks() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
+        let ms = Duration::from_millis;
         let never = Duration::MAX;
-        let mut sample = Sample::new(start);
+        let sample = Sample::default();
         // Too early to tell; what came then counts at the next look.
-        sample.take(at(10), [1_000_000, 0], never);
+        sample.take(ms(10), [1_000_000, 0], never);
         assert_eq!(sample.rates(), [0, 0]);
-        sample.take(at(2_000), [3_000_000, 50], never);
+        sample.take(ms(2_000), [3_000_000, 50], never);
         assert_eq!(sample.rates(), [1_500_000, 25]);
-        sample.take(at(3_000), [3_000_000, 50], never);
+        sample.take(ms(3_000), [3_000_000, 50], never);
         assert_eq!(sample.rates(), [0, 0]);
+        let weeks = Duration::from_millis(u64::from(u32::MAX) + 2_000);
+        sample.take(weeks, [3_000_000, 50], never);
+        sample.take(weeks + ms(1_000), [3_001_000, 50], never);
+        assert_eq!(sample.rates(), [1_000, 0]);
     }
 
     #[test]
     fn lines_are_due_once_in_each_interval() {
-        let start = Instant::now();
-        let mut sample = Sample::new(start);
+        let sample = Sample::default();
         let due: Vec<u64> = (1..=30)
-            .filter(|s| {
-                sample.take(start + Duration::from_secs(*s), [0; 2], Duration::from_secs(10))
-            })
+            .filter(|s| sample.take(Duration::from_secs(*s), [0; 2], Duration::from_secs(10)))
             .collect();
         assert_eq!(due, [10, 20, 30]);
     }

@@ -1,6 +1,12 @@
 //! Which server of an upstream gets the next request. State is per worker.
 
-use std::{cell::Cell, ops::Range, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    ops::Range,
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::pool::ServerPool;
 use crate::{config, metrics::UpstreamMetrics};
@@ -16,7 +22,11 @@ pub struct Upstream {
     pub local_bypass: bool,
     servers: Vec<Rc<ServerPool>>,
     next: Cell<usize>,
+    labels: RefCell<Vec<(SocketAddr, Arc<str>)>>,
 }
+
+/// Addresses whose label is kept. A name may resolve to ever new ones.
+const MAX_LABELS: usize = 64;
 
 impl Upstream {
     /// `first` staggers workers, so that they do not all begin with the same server.
@@ -37,6 +47,7 @@ impl Upstream {
                 })
                 .collect(),
             next: Cell::new(first),
+            labels: RefCell::default(),
         }
     }
 
@@ -51,6 +62,19 @@ impl Upstream {
     /// The server of a further attempt.
     pub fn server(&self, attempt: usize) -> &Rc<ServerPool> {
         &self.servers[attempt % self.servers.len()]
+    }
+
+    /// How a tunnel to this address of a server is named in `/tunnels`. One text for all.
+    pub fn label(&self, address: SocketAddr) -> Arc<str> {
+        let mut labels = self.labels.borrow_mut();
+        if let Some((_, label)) = labels.iter().find(|(known, _)| *known == address) {
+            return Arc::clone(label);
+        }
+        let label: Arc<str> = format!("{} ({address})", self.name).into();
+        if labels.len() < MAX_LABELS {
+            labels.push((address, Arc::clone(&label)));
+        }
+        label
     }
 
     /// All servers, for sweeping.
