@@ -49,6 +49,7 @@ pub(crate) mod redirect;
 pub(crate) mod socket;
 pub(crate) mod tcp_end;
 pub(crate) mod tier;
+pub(crate) mod without;
 
 pub use buffer::in_use as buffers_in_use;
 pub use meter::{Engine, KernelShare, Why};

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use proxy_ebpf::{Form, Route, SocketKey};
+use proxy_ebpf::{Form, Protection, Route, SocketKey};
 use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
@@ -31,6 +31,7 @@ use super::{
     kernel::{Enrolled, Kernel, LaneSlot, RouteGuard, Set},
     meter::{Engine, Meter},
     socket,
+    without::without,
 };
 
 /// Bytes that may be on their way in the kernel, per direction, beyond the receiver's send
@@ -74,7 +75,8 @@ impl Redirect {
         let near = kernel.look(from.local_addr()?, from.peer_addr()?, 0, from_key)?.own;
         let to = (to.local_addr()?, to.peer_addr()?, to_key);
         let far = kernel.look(to.0, to.1, 0, to.2)?.own;
-        if near.address == 0 || far.address == 0 || near.copied_seq != near.rcv_nxt {
+        let is_empty = near.copied_seq == near.rcv_nxt || without(Protection::Empty);
+        if near.address == 0 || far.address == 0 || !is_empty {
             return Ok(None);
         }
         let k = far.write_seq.wrapping_sub(slot.moved_bytes() as u32);

@@ -20,6 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use proxy_ebpf::Protection;
 use tokio::time::timeout;
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     splice::{
         Endpoint, Fault, Lane, Meter, TcpEnd,
         tier::{Parts, Tier},
+        without::without,
     },
     watchdog::{Wait, Watched},
 };
@@ -131,7 +133,8 @@ impl<D: Endpoint> Relay<D> {
         if let Some((side, error)) = fault {
             return Poll::Ready(end_of(side, error));
         }
-        if self.to_upstream.is_done() && self.to_downstream.is_done() {
+        let done = [self.to_upstream.is_done(), self.to_downstream.is_done()];
+        if done == [true; 2] || done != [false; 2] && without(Protection::HalfClose) {
             return Poll::Ready(End::Finished);
         }
         self.with_tier(|tier, parts| tier.after(cx, parts));
@@ -222,6 +225,7 @@ impl<D: Endpoint> Relay<D> {
     async fn linger(&mut self, end: &End) {
         let broken = match end {
             End::Finished => return,
+            _ if without(Protection::Linger) => return,
             End::ClientReset | End::Error(Side::Downstream, _) => Side::Downstream,
             End::UpstreamReset | End::Error(..) => Side::Upstream,
             End::IdleTimeout | End::Drained | End::Deleted => {
@@ -262,12 +266,7 @@ impl<D: Endpoint> Relay<D> {
 
 /// `from` is broken: passes on what it had sent before, and waits until the other end's kernel
 /// has it.
-async fn deliver_rest<F: Endpoint, T: Endpoint>(
-    lane: &mut Lane,
-    from: &F,
-    to: &T,
-    meter: &Meter,
-) {
+async fn deliver_rest<F: Endpoint, T: Endpoint>(lane: &mut Lane, from: &F, to: &T, meter: &Meter) {
     // What follows the last byte is a reset, not a FIN.
     lane.conceal_end();
     let _ = poll_fn(|cx| {
