@@ -13,10 +13,12 @@ pub mod hop;
 pub mod lane;
 pub mod names;
 pub mod offsets;
+pub mod without;
 
 pub use hop::{HopReport, HopRequest};
 pub use lane::{Form, Lane, Route};
 pub use offsets::Offsets;
+pub use without::Protection;
 
 /// Version of everything in this crate. The object carries it as the number of entries of
 /// the map [`names::ABI`]: readable without running anything, whatever the object's layout.

@@ -17,13 +17,13 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_ebpf::{
-    HopReport, HopRequest, SocketKey,
+    HopReport, HopRequest, Protection, SocketKey,
     hop::{self, End},
 };
 
 use crate::{
     field::{address, read},
-    maps::{UP_APPS, UP_PASSED, offsets},
+    maps::{UP_APPS, UP_PASSED, offsets, without},
 };
 
 /// Where request and report begin: behind the header, aligned.
@@ -73,7 +73,8 @@ fn judge(peer: *mut c_void, request: &HopRequest, report: &mut HopReport) -> u32
     if !joined(&report.own, &report.peer) || !joined(&report.peer, &report.own) {
         return hop::NOT_OURS;
     }
-    if request.action & hop::IF_QUIET != 0 && report.peer.copied_seq != report.own.write_seq {
+    let must_be_quiet = request.action & hop::IF_QUIET != 0 && !without(Protection::Quiet);
+    if must_be_quiet && report.peer.copied_seq != report.own.write_seq {
         return hop::NOT_QUIET;
     }
     if request.action & hop::ENROLL_MSG != 0 {

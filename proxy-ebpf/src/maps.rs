@@ -6,7 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, ProgramArray, SockHash},
 };
 use proxy_ebpf::{
-    ABI_VERSION, Lane, MAX_SOCKETS, Offsets, Route, SocketAddress, SocketKey, lane::MAX_LANES,
+    ABI_VERSION, Lane, MAX_SOCKETS, Offsets, Protection, Route, SocketAddress, SocketKey,
+    lane::MAX_LANES,
 };
 
 /// Filled in by the loader.
@@ -25,6 +26,10 @@ static UP_OFFSETS: Offsets = Offsets {
     socket_file: 0,
     file_flags: 0,
 };
+
+/// Filled in by the loader of a build for tests.
+#[unsafe(no_mangle)]
+static UP_WITHOUT: u32 = 0;
 
 #[map]
 static UP_ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
@@ -57,6 +62,13 @@ pub(crate) fn offsets() -> Offsets {
     // SAFETY: a static of ours; volatile because the loader, not the compiler, knows what
     // is in it.
     unsafe { core::ptr::read_volatile(&raw const UP_OFFSETS) }
+}
+
+/// Whether a test has taken this away. A constant to the verifier, too.
+#[inline(always)]
+pub(crate) fn without(protection: Protection) -> bool {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const UP_WITHOUT) & protection.bit() != 0 }
 }
 
 /// The route of a socket and the lane that it counts on.

@@ -9,17 +9,20 @@
 //! the socket by a key that is never used again: if it is there, what was read was its own.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INGRESS, sk_action::SK_PASS},
+    bindings::{
+        BPF_F_INGRESS,
+        sk_action::{SK_DROP, SK_PASS},
+    },
     helpers::bpf_ktime_get_ns,
     macros::sk_msg,
     programs::SkMsgContext,
 };
 use aya_log_ebpf::trace;
-use proxy_ebpf::{Form, Lane, Route};
+use proxy_ebpf::{Form, Lane, Protection, Route};
 
 use crate::{
     field::{is_alive, read},
-    maps::{UP_APPS, UP_PROGRAMS, UP_TARGETS, offsets, route_of},
+    maps::{UP_APPS, UP_PROGRAMS, UP_TARGETS, offsets, route_of, without},
 };
 
 /// What the sockets hold on to. An application's socket outlives the proxy, and holds the
@@ -61,6 +64,9 @@ fn up_msg(ctx: SkMsgContext) -> u32 {
             moved(lane, size);
         } else {
             lane.refused_target += 1;
+            if without(Protection::Target) {
+                return SK_DROP;
+            }
         }
     } else if route.form == Form::HalfBypass as u32 {
         if !in_order(route, lane.moved_bytes as u32, false) {
@@ -71,6 +77,9 @@ fn up_msg(ctx: SkMsgContext) -> u32 {
             moved(lane, size);
         } else {
             lane.refused_target += 1;
+            if without(Protection::Target) {
+                return SK_DROP;
+            }
         }
     }
     // Below the level set at load time the verifier removes this as dead code.
@@ -81,6 +90,9 @@ fn up_msg(ctx: SkMsgContext) -> u32 {
 /// Whether everything that was sent before has got where these bytes would go.
 #[inline(always)]
 fn in_order(route: &Route, moved: u32, read_by_app: bool) -> bool {
+    if without(Protection::Order) {
+        return true;
+    }
     let offsets = offsets();
     let sent: u32 = read(route.sender, offsets.tcp_write_seq);
     let field = if read_by_app { offsets.tcp_copied_seq } else { offsets.tcp_write_seq };
@@ -92,6 +104,9 @@ fn in_order(route: &Route, moved: u32, read_by_app: bool) -> bool {
 #[inline(always)]
 fn has_room(route: &Route) -> bool {
     let offsets = offsets();
+    if without(Protection::Bound) {
+        return true;
+    }
     let used: i32 = read(route.receiver, offsets.sock_rmem_alloc);
     let limit: i32 = read(route.receiver, offsets.sock_rcvbuf);
     i64::from(used) <= i64::from(limit).max(i64::from(route.budget_bytes))
@@ -102,6 +117,9 @@ fn has_room(route: &Route) -> bool {
 #[inline(always)]
 fn can_send(route: &Route, size: u32) -> bool {
     let offsets = offsets();
+    if without(Protection::Bound) {
+        return true;
+    }
     let used: i32 = read(route.receiver, offsets.sock_wmem_queued);
     let limit: i32 = read(route.receiver, offsets.sock_sndbuf);
     // Twice: each piece is charged with the structures around it.

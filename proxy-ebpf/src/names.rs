@@ -46,3 +46,6 @@ pub const HOP_PROGRAM: &str = "up_hop";
 
 /// Global with the [`Offsets`](crate::Offsets) of the running kernel.
 pub const OFFSETS: &str = "UP_OFFSETS";
+
+/// Global with the bits of each [`Protection`](crate::Protection) that is taken away: none.
+pub const WITHOUT: &str = "UP_WITHOUT";

@@ -13,11 +13,11 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use aya_log_ebpf::trace;
-use proxy_ebpf::{Lane, Route};
+use proxy_ebpf::{Lane, Protection, Route};
 
 use crate::{
     field::{is_alive, read},
-    maps::{UP_TARGETS, offsets, route_of},
+    maps::{UP_TARGETS, offsets, route_of, without},
 };
 
 /// Segments that may be on their way: a small one takes about a kilobyte of kernel memory
@@ -29,7 +29,7 @@ fn up_skb(ctx: SkBuffContext) -> u32 {
     let bytes = ctx.len();
     // SAFETY: the context of this program type has this field; not followed, only compared.
     let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk } as u64;
-    if bytes == 0 {
+    if bytes == 0 && !without(Protection::BareFin) {
         return end();
     }
     let Some((route, lane)) = route_of(socket) else { return SK_PASS };
@@ -54,7 +54,7 @@ fn up_skb(ctx: SkBuffContext) -> u32 {
 #[stream_verdict]
 fn up_pass(ctx: SkBuffContext) -> u32 {
     trace!(&ctx, "passed {} bytes", ctx.len());
-    if ctx.len() == 0 { end() } else { SK_PASS }
+    if ctx.len() == 0 && !without(Protection::BareFin) { end() } else { SK_PASS }
 }
 
 /// What becomes of a FIN without bytes. TCP has seen it: the reader finds the end behind the
@@ -79,7 +79,7 @@ fn is_open(lane: &mut Lane) -> bool {
     if open == 0 {
         return false;
     }
-    if taken != lane.passed_bytes {
+    if taken != lane.passed_bytes && !without(Protection::SkbOrder) {
         lane.refused_order += 1;
         return false;
     }
@@ -97,6 +97,9 @@ fn fits(route: &Route, lane: &mut Lane, bytes: u32) -> bool {
     }
     lane.pieces += 1;
     let fits = queued.wrapping_add(bytes) <= route.budget_bytes && lane.pieces <= MAX_PIECES;
+    if without(Protection::SkbBound) {
+        return true;
+    }
     if !fits {
         lane.refused_bound += 1;
     }

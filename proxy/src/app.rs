@@ -21,7 +21,10 @@ use crate::{
     drain,
     listener::{bind, slots::Slots},
     metrics::Metrics,
-    splice::{kernel::Kernel, probe},
+    splice::{
+        kernel::{Kernel, give_back},
+        probe,
+    },
     tunnel::{registry::Registry, watch},
     worker::{self, Bound, Process, Snapshot},
 };
@@ -91,6 +94,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let kernel = splice_tier(&config)?;
+    give_back();
     if let Some(log) = kernel.as_ref().and_then(|kernel| kernel.take_log()) {
         tokio::spawn(log.drain());
     }

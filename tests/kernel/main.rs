@@ -12,6 +12,7 @@ mod doctor;
 mod leftovers;
 mod log;
 mod machine;
+mod protections;
 mod random_traffic;
 mod sockets;
 mod tunnel;

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proxy_ebpf::Protection;
+
 use crate::{
     clock::BOUND,
     matrix::Engine,
@@ -40,6 +42,8 @@ pub enum Topology {
     /// All on one host, IPv4, where the kernel gives a connection no more than
     /// [`netns::CONFINED_BYTES`] each way: what is held beyond that is not TCP's.
     Confined,
+    /// The same with megabytes for each connection from the beginning.
+    Roomy,
 }
 
 /// A topology and its namespaces.
@@ -86,9 +90,12 @@ impl Bed {
         let elsewhere = |is: bool| if is { Namespace::new().map(Some) } else { Ok(None) };
         let client = elsewhere(matches!(topology, RemoteClient | RemoteBoth))?;
         let server = elsewhere(topology == RemoteBoth)?;
-        let host = elsewhere(topology == Confined)?;
+        let host = elsewhere(matches!(topology, Confined | Roomy))?;
         if let Some(namespace) = &host {
-            namespace.confine()?;
+            match topology {
+                Roomy => namespace.set_buffers(netns::ROOMY_BYTES, netns::ROOMY_BYTES)?,
+                _ => namespace.set_buffers(64 * 1024, netns::CONFINED_BYTES)?,
+            }
         }
         Ok(Bed { topology, client, server, host })
     }
@@ -208,6 +215,7 @@ pub struct Plan<'a> {
     client_receive: Option<usize>,
     server_receive: Option<usize>,
     args: Vec<String>,
+    unprotected: Vec<Protection>,
 }
 
 impl<'a> Plan<'a> {
@@ -215,7 +223,15 @@ impl<'a> Plan<'a> {
     pub fn new(bed: &'a Bed, way: Way, engine: Engine) -> Self {
         // A failure says where it was by this line; a success shows none of it.
         println!("{engine}, {way:?}, {bed}");
-        Self { bed, way, engine, client_receive: None, server_receive: None, args: Vec::new() }
+        Self {
+            bed,
+            way,
+            engine,
+            client_receive: None,
+            server_receive: None,
+            args: Vec::new(),
+            unprotected: Vec::new(),
+        }
     }
 
     /// With a client whose receive buffer is [`NARROW`].
@@ -233,6 +249,12 @@ impl<'a> Plan<'a> {
     /// With more arguments for the proxy.
     pub fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// With a proxy that lacks these protections.
+    pub fn unprotected(mut self, gone: &[Protection]) -> Self {
+        self.unprotected.extend(gone);
         self
     }
 
@@ -285,6 +307,7 @@ impl<'a> Plan<'a> {
 
     fn builder(&self, origin: &Origin) -> ProxyBuilder {
         let builder = self.way.proxy_to(self.bed.target(origin)).splice(self.engine);
-        builder.listen(self.bed.listen()).args(self.args.clone())
+        let builder = builder.listen(self.bed.listen()).args(self.args.clone());
+        builder.unprotected(&self.unprotected)
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
-//! * a process that lacks something: [`without`]
+//! * a process that lacks something: [`without`]; what that does to bytes: [`fate`]
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
 //! * engines that this machine has: [`engine`]
 //! * many tunnels at once, at random: [`traffic`]
@@ -27,6 +27,7 @@ pub mod client;
 pub mod clock;
 pub mod curl;
 pub mod engine;
+pub mod fate;
 pub mod h2_frames;
 pub mod matrix;
 pub mod message;
@@ -47,6 +48,7 @@ pub mod without;
 pub use bed::{Bed, Plan};
 pub use client::{BodySender, HttpClient, OutBody, bytes_from, collect};
 pub use clock::{eventually, within};
+pub use fate::Fate;
 pub use matrix::{Engine, Version};
 pub use message::{BodyReader, Head, Message};
 pub use metrics::Metrics;

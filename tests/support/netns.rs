@@ -24,6 +24,9 @@ use crate::clock::BOUND;
 /// namespace.
 pub const CONFINED_BYTES: usize = 256 * 1024;
 
+/// What it gives one in a roomy namespace, from the beginning.
+pub const ROOMY_BYTES: usize = 4 * 1024 * 1024;
+
 /// A namespace and its connection to the host.
 #[derive(Debug)]
 pub struct Namespace {
@@ -72,12 +75,12 @@ impl Namespace {
         })
     }
 
-    /// Caps the buffers of connections inside at [`CONFINED_BYTES`].
+    /// Sets the buffers of connections inside: at the beginning, and at most.
     ///
     /// # Errors
     /// Where /proc/sys cannot be written to.
-    pub fn confine(&self) -> Result<(), String> {
-        let sizes = format!("4096 65536 {CONFINED_BYTES}");
+    pub fn set_buffers(&self, first: usize, most: usize) -> Result<(), String> {
+        let sizes = format!("4096 {first} {most}");
         self.within(|| {
             ["tcp_rmem", "tcp_wmem"].into_iter().try_for_each(|name| {
                 let path = format!("/proc/sys/net/ipv4/{name}");

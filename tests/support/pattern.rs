@@ -42,16 +42,24 @@ pub fn bytes(length: usize) -> Vec<u8> {
 
 /// Fails unless `got` is what stands at `offset`.
 pub fn check(offset: u64, got: &[u8]) {
+    if let Some(wrong) = first_wrong(offset, got) {
+        panic!("byte {} of the stream is not what was sent", offset + wrong as u64);
+    }
+}
+
+/// Place in `got` of the first byte that is not what stands there, from `offset` on.
+pub fn first_wrong(offset: u64, got: &[u8]) -> Option<usize> {
     let mut done = 0;
     while done < got.len() {
         let want = at(offset + done as u64, (got.len() - done) as u64);
         let have = &got[done..done + want.len()];
         if have != want {
             let wrong = have.iter().zip(want).position(|(h, w)| h != w).unwrap_or(0);
-            panic!("byte {} of the stream is not what was sent", offset + (done + wrong) as u64);
+            return Some(done + wrong);
         }
         done += want.len();
     }
+    None
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proxy_ebpf::Protection;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -34,19 +35,32 @@ use crate::{
 /// Names a ready binary instead of building one.
 const BINARY: &str = "UNDERPASS_BIN";
 
+/// The same for the one that can leave out protections.
+const UNPROTECTED_BINARY: &str = "UNDERPASS_WITHOUT_BIN";
+
 /// The binary, built on first use.
 pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| match std::env::var_os(BINARY) {
         Some(path) => path.into(),
-        None => build(),
+        None => build("underpass", &[]),
     })
 }
 
-fn build() -> PathBuf {
+/// The binary that leaves out what `UNDERPASS_WITHOUT` names, built on first use. Another
+/// one, so that what all other tests run cannot do such a thing.
+pub fn unprotected_binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| match std::env::var_os(UNPROTECTED_BINARY) {
+        Some(path) => path.into(),
+        None => build("underpass-without", &["--features", "fault-injection"]),
+    })
+}
+
+fn build(name: &str, features: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--package", "underpass", "--bin", "underpass"]);
+    cargo.args(["build", "--package", "underpass", "--bin", name]).args(features);
     cargo.arg("--message-format=json-render-diagnostics").current_dir(root);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
@@ -55,11 +69,22 @@ fn build() -> PathBuf {
     assert!(output.status.success(), "the proxy does not build");
     let executable = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let bin = message["target"]["name"] == "underpass" && message["executable"].is_string();
+        let bin = message["target"]["name"] == name && message["executable"].is_string();
         bin.then(|| PathBuf::from(message["executable"].as_str().unwrap_or_default()))
     };
     let messages = String::from_utf8_lossy(&output.stdout);
     messages.lines().find_map(executable).expect("cargo names the executable")
+}
+
+/// The binary, or for protections to be left out the one that can.
+pub fn command_without(gone: &[Protection]) -> Command {
+    if gone.is_empty() {
+        return Command::new(binary());
+    }
+    let mut command = Command::new(unprotected_binary());
+    let names: Vec<_> = gone.iter().map(|protection| protection.name()).collect();
+    command.env(proxy_ebpf::without::VARIABLE, names.join(","));
+    command
 }
 
 /// Runs the binary to its end: for `check`, `doctor` and wrong arguments.
@@ -73,6 +98,7 @@ pub struct ProxyBuilder {
     args: Vec<String>,
     log: Option<String>,
     without: Option<Without>,
+    unprotected: Vec<Protection>,
     config: Option<String>,
     /// Stdout lines that make it ready.
     expected: usize,
@@ -93,12 +119,11 @@ impl ProxyBuilder {
     fn quick(command: &str, args: &[&str]) -> Self {
         let args = [&[command, "--listen", "127.0.0.1:0"], args].concat();
         let args = args.into_iter().map(str::to_owned).collect();
-        Self { args, log: None, without: None, config: None, expected: 2 }.args([
-            "--admin",
-            "127.0.0.1:0",
-            "--workers",
-            "1",
-        ])
+        Self::new(args, None, 2).args(["--admin", "127.0.0.1:0", "--workers", "1"])
+    }
+
+    fn new(args: Vec<String>, config: Option<String>, expected: usize) -> Self {
+        Self { args, log: None, without: None, unprotected: Vec::new(), config, expected }
     }
 
     /// More arguments.
@@ -145,9 +170,15 @@ impl ProxyBuilder {
         self
     }
 
+    /// Leaves these protections out of it.
+    pub fn unprotected(mut self, gone: &[Protection]) -> Self {
+        self.unprotected.extend(gone);
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub fn start(self) -> Proxy {
-        let mut command = Command::new(binary());
+        let mut command = command_without(&self.unprotected);
         command.args(&self.args);
         if let Some(filter) = &self.log {
             command.env("UNDERPASS_LOG", filter);
@@ -205,19 +236,13 @@ impl Proxy {
         let text = text.into();
         let admin = usize::from(text.contains("[admin]"));
         let expected = text.matches("[[listener]]").count() + admin;
-        ProxyBuilder {
-            args: vec!["run".to_owned()],
-            log: None,
-            without: None,
-            config: Some(text),
-            expected,
-        }
+        ProxyBuilder::new(vec!["run".to_owned()], Some(text), expected)
     }
 
     /// `underpass` with exactly these arguments; ready after `expected` listening lines.
     pub fn command(args: &[&str], expected: usize) -> ProxyBuilder {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        ProxyBuilder { args, log: None, without: None, config: None, expected }
+        ProxyBuilder::new(args, None, expected)
     }
 
     /// Address of the only listener.

@@ -291,6 +291,16 @@ impl Wire {
         !self.buffer.is_empty()
     }
 
+    /// How it ended: to be asked after [`readable`](Self::readable) has said so.
+    pub fn how_it_ended(&self) -> End {
+        self.end.expect("it has ended")
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Bytes that have arrived and nobody asked for, printable.
     pub fn pending(&self) -> String {
         printable(&self.buffer)

@@ -23,6 +23,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     ebpf::build_or_warn();
     step("clippy");
     call(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    // What only tests are built with.
+    let lib =
+        ["clippy", "--package", "underpass", "--features", "fault-injection", "--all-targets"];
+    call(cargo().args(lib).args(["--", "-D", "warnings"]))?;
     step("documentation");
     let mut doc = cargo();
     call(doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;

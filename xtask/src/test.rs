@@ -27,12 +27,15 @@ const PEERS: [(&str, &str); 6] = [
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let bpf = ebpf::build_or_warn();
     call(cargo().args(["build", "--package", "underpass", "--bin", "underpass"]))?;
+    let without = ["--bin", "underpass-without", "--features", "fault-injection"];
+    call(cargo().args(["build", "--package", "underpass"]).args(without))?;
     for (what, reason) in skipped(bpf) {
         say(format_args!("test: skipped: {what}: {reason}"));
     }
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(args);
     tests.env("UNDERPASS_BIN", binary("debug", "underpass")?);
+    tests.env("UNDERPASS_WITHOUT_BIN", binary("debug", "underpass-without")?);
     if !bpf {
         // Justifies the skips of tests/kernel, which would fail on a capable machine.
         tests.env("UNDERPASS_TEST_WITHOUT_BPF", "1");

@@ -7,7 +7,10 @@ use std::io::IsTerminal as _;
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Errors, LogFormat, Place, Wrong};
+use crate::{
+    config::{Errors, LogFormat, Place, Wrong},
+    splice::without,
+};
 
 const FILTER: &str = "UNDERPASS_LOG";
 const DEFAULT_FILTER: &str = "info";
@@ -26,7 +29,9 @@ pub(super) fn init(format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
     };
-    installed.map_err(|error| anyhow::anyhow!(error)).context("starting the process log")
+    installed.map_err(|error| anyhow::anyhow!(error)).context("starting the process log")?;
+    without::say();
+    Ok(())
 }
 
 fn filter(text: &str) -> Result<EnvFilter, Errors> {

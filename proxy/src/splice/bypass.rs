@@ -17,7 +17,7 @@
 
 use std::{future::Future as _, io, pin::Pin, sync::Arc, task::Context, time::Duration};
 
-use proxy_ebpf::{Form, Route};
+use proxy_ebpf::{Form, Protection, Route};
 use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
@@ -26,8 +26,9 @@ use tokio::{
 use super::{
     anchor::{self, Anchors},
     hop::{Excluded, Hop, State, Step},
-    kernel::{Kernel, LaneSlot, RouteGuard},
+    kernel::{Kernel, LaneSlot, RouteGuard, Set},
     meter::{Cause, Engine, Meter, Outside},
+    without::without,
 };
 
 /// Tries by the clock, each after twice the time of the one before, from [`HOLD`] up to a
@@ -370,5 +371,16 @@ impl Drop for Open {
     fn drop(&mut self) {
         // Before the route goes: a redirect that is decided now still finds its receiver.
         self.slot.set_open(false);
+    }
+}
+
+impl Drop for Bypass {
+    fn drop(&mut self) {
+        if without(Protection::Entry) {
+            for key in self.hops.each_ref().map(Hop::key) {
+                self.kernel.expel(Set::Passed, key);
+                self.kernel.expel(Set::Apps, key);
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use proxy_ebpf::Protection;
 
 use crate::config::SpliceMode;
 
@@ -21,6 +22,7 @@ use super::{
     picker::Picker,
     pipe, pipe_pool,
     redirect::Redirect,
+    without::without,
 };
 
 /// One direction.
@@ -72,7 +74,8 @@ impl Lane {
         let picker = Picker::new(mode, splicable);
         let (engine, why) = picker.engine();
         meter.show(engine, why);
-        let held = if early.is_empty() { Held::Nothing } else { Held::Early(early) };
+        let nothing = early.is_empty() || without(Protection::Early);
+        let held = if nothing { Held::Nothing } else { Held::Early(early) };
         Self {
             held,
             stage: Stage::Moving,
@@ -162,6 +165,9 @@ impl Lane {
         loop {
             let step = match self.stage {
                 Stage::Done => return Poll::Ready(Ok(())),
+                Stage::Ending if without(Protection::Clear) => {
+                    to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done)
+                }
                 Stage::Ending => match self.poll_clear(cx, to) {
                     Poll::Ready(Ok(())) => {
                         to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done)
@@ -236,7 +242,7 @@ impl Lane {
         cx: &mut Context<'_>,
         to: &T,
     ) -> Poll<io::Result<Option<(Engine, usize)>>> {
-        if !self.is_empty() {
+        if !self.is_empty() && !without(Protection::Overtaking) {
             ready!(self.poll_clear(cx, to))?;
         }
         let sent = match &mut self.held {

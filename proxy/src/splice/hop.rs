@@ -20,11 +20,14 @@
 
 use std::{io, net::SocketAddr};
 
-use proxy_ebpf::{HopReport, SocketKey, hop};
+use proxy_ebpf::{HopReport, Protection, SocketKey, hop};
 use rustix::fs::OFlags;
 use tokio::net::TcpStream;
 
-use super::kernel::{Kernel, Set};
+use super::{
+    kernel::{Kernel, Set},
+    without::without,
+};
 
 /// A connection of ours and the application at its other end.
 #[derive(Debug)]
@@ -129,12 +132,13 @@ impl Hop {
         if report.peer_accepted == 0 {
             return Ok(Step::NotReady);
         }
-        if report.peer_file_flags & OFlags::NONBLOCK.bits() == 0 {
+        let blocks = report.peer_file_flags & OFlags::NONBLOCK.bits() == 0;
+        if blocks && !without(Protection::Nonblocking) {
             // Many applications set it right after accept(2).
             return Ok(Step::NotReady);
         }
         self.application = report.peer.address;
-        let action = match pass {
+        let action = match pass && !without(Protection::Pass) {
             true => hop::ENROLL_MSG | hop::ENROLL_PASS | hop::IF_QUIET,
             false => hop::ENROLL_MSG,
         };
@@ -143,13 +147,13 @@ impl Hop {
             return Ok(Step::NotQuiet);
         }
         self.state = match verdict(&report) {
-            Some(excluded) => {
+            Some(excluded) if !without(Protection::Refusal) => {
                 // Nothing has been redirected to it, so what was done may be undone.
                 kernel.expel(Set::Passed, self.key);
                 kernel.expel(Set::Apps, self.key);
                 State::Excluded(excluded)
             }
-            None => State::Ready,
+            _ => State::Ready,
         };
         Ok(Step::Done)
     }

@@ -14,12 +14,14 @@ use std::{
     time::Duration,
 };
 
+use proxy_ebpf::Protection;
 use serde::Serialize;
 
 use super::{
     figures::Figures,
     hop::Excluded,
     kernel::{Kernel, LaneSlot},
+    without::without,
 };
 
 /// What moves the bytes of a direction.
@@ -220,7 +222,8 @@ impl Meter {
     /// Time since the programs have last moved bytes of this direction.
     pub(crate) fn kernel_idle(&self) -> Option<Duration> {
         let at = self.slot.get()?.moved_at();
-        (at > 0).then(|| monotonic().saturating_sub(Duration::from_nanos(at)))
+        (at > 0 && !without(Protection::Activity))
+            .then(|| monotonic().saturating_sub(Duration::from_nanos(at)))
     }
 
     /// The engine now, and why.

@@ -50,6 +50,7 @@ pub(crate) mod socket;
 mod stream;
 pub(crate) mod tcp_end;
 pub(crate) mod tier;
+pub(crate) mod without;
 
 pub use buffer::in_use as buffers_in_use;
 pub use meter::{Engine, KernelShare, Why};

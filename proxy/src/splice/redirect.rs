@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use proxy_ebpf::{Form, Route, hop::End};
+use proxy_ebpf::{Form, Protection, Route, hop::End};
 use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
@@ -37,6 +37,7 @@ use super::{
     kernel::{Enrolled, Kernel, LaneSlot, RouteGuard, Set},
     meter::{Cause, Engine, Meter},
     socket,
+    without::without,
 };
 
 /// First and longest wait between two looks at a backlog; the kernel has no event for its end.
@@ -104,7 +105,8 @@ impl Redirect {
         }
         let near = kernel.look(from.local_addr()?, from.peer_addr()?, 0, from_key)?.own;
         let far = kernel.look(to.local_addr()?, to.peer_addr()?, 0, to_key)?.own;
-        if near.address == 0 || far.address == 0 || near.copied_seq != near.rcv_nxt {
+        let is_empty = near.copied_seq == near.rcv_nxt || without(Protection::Empty);
+        if near.address == 0 || far.address == 0 || !is_empty {
             return Ok(None);
         }
         let k = far.write_seq.wrapping_sub(slot.moved_bytes() as u32);

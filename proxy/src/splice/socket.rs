@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
+use proxy_ebpf::Protection;
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
+
+use super::without::without;
 
 /// First and longest wait between two looks at a send queue that is to become empty; the
 /// kernel has no event for it. An acknowledgement takes a round trip: from loopback's
@@ -29,6 +32,7 @@ pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
 /// peer reads ECONNRESET, not the end, and what is still queued for it is lost.
 pub(crate) fn reset_on_close(socket: &TcpStream, reset: bool) {
     // Fails only on a socket that is gone, and then there is nothing to reset.
+    let reset = reset && !without(Protection::Reset);
     let _ = socket2::SockRef::from(socket).set_linger(reset.then_some(Duration::ZERO));
 }
 
@@ -65,6 +69,9 @@ pub(crate) async fn delivered(socket: &TcpStream) {
 /// Sets SO_RCVLOWAT: how many bytes have to be there before the kernel tells of them (up to
 /// half of what the socket may hold), and has it look at once.
 pub(crate) fn set_receive_low_water(socket: &impl AsRawFd, bytes: i32) -> io::Result<()> {
+    if without(Protection::Nudge) {
+        return Ok(());
+    }
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the option reads one int, which outlives the call.
     let result = unsafe {

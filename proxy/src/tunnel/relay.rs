@@ -20,6 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use proxy_ebpf::Protection;
 use tokio::time::timeout;
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     splice::{
         Endpoint, Fault, Lane, Meter, TcpEnd,
         tier::{Parts, Tier},
+        without::without,
     },
     watchdog::{Wait, Watched},
 };
@@ -130,7 +132,8 @@ impl<D: Endpoint> Relay<D> {
         if let Some((side, error)) = fault {
             return Poll::Ready(end_of(side, error));
         }
-        if self.to_upstream.is_done() && self.to_downstream.is_done() {
+        let done = [self.to_upstream.is_done(), self.to_downstream.is_done()];
+        if done == [true; 2] || done != [false; 2] && without(Protection::HalfClose) {
             return Poll::Ready(End::Finished);
         }
         self.with_tier(|tier, parts| tier.after(cx, moved, parts));
@@ -220,6 +223,7 @@ impl<D: Endpoint> Relay<D> {
     async fn linger(&mut self, end: &End) {
         let broken = match end {
             End::Finished => return,
+            _ if without(Protection::Linger) => return,
             End::ClientReset | End::Error(Side::Downstream, _) => Side::Downstream,
             End::UpstreamReset | End::Error(..) => Side::Upstream,
             End::IdleTimeout | End::Drained | End::Deleted => {

@@ -21,13 +21,13 @@ const MOMENT: Duration = Duration::from_micros(200);
 
 /// BPF objects that a process holds, by what its descriptors say of themselves.
 #[derive(Debug, Default)]
-struct Objects {
+pub(crate) struct Objects {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
 }
 
 impl Objects {
-    fn of(process: u32) -> Self {
+    pub(crate) fn of(process: u32) -> Self {
         let mut objects = Self::default();
         let entries = fs::read_dir(format!("/proc/{process}/fdinfo")).unwrap();
         // A descriptor may be closed while they are listed.
@@ -45,7 +45,7 @@ impl Objects {
         objects
     }
 
-    fn any_loaded(&self) -> bool {
+    pub(crate) fn any_loaded(&self) -> bool {
         any_loaded(&self.programs, &self.maps)
     }
 }

@@ -7,9 +7,9 @@
 mod bytes;
 mod early;
 mod ends;
-mod killed;
+pub(crate) mod killed;
 mod memory;
-mod resets;
+pub(crate) mod resets;
 mod seen;
 
 use futures_util::FutureExt;

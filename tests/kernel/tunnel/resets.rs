@@ -134,7 +134,7 @@ async fn a_reset_that_crosses_bytes_is_no_clean_end(engine: Engine) {
     }
 }
 
-fn is_stopped(process: u32) -> bool {
+pub(crate) fn is_stopped(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("stat");
     status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }

@@ -22,10 +22,12 @@ use aya::{
     },
 };
 use proxy_ebpf::{
-    ABI_VERSION, HopReport, HopRequest, Offsets, Route, SocketAddress, SocketKey, hop, names,
+    ABI_VERSION, HopReport, HopRequest, Offsets, Protection, Route, SocketAddress, SocketKey, hop,
+    names,
 };
 
 use super::{
+    super::without::{mask, without},
     abilities::{Abilities, UNTRIED},
     btf,
     lanes::{LaneSlot, Lanes},
@@ -95,11 +97,12 @@ impl Kernel {
     pub fn load_object(object: Result<&[u8], &str>) -> Result<Self, Unavailable> {
         let object = object.map_err(|reason| Unavailable(reason.to_owned()))?;
         let offsets = kernel_offsets()?.to_words();
-        let log_level = log::level();
+        let (log_level, gone) = (log::level(), mask());
         let mut bpf = EbpfLoader::new()
             // Offsets come by a global; the object has no relocations against the kernel.
             .btf(None)
             .override_global(names::OFFSETS, &offsets, true)
+            .override_global(names::WITHOUT, &gone, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .load(object)
             .map_err(unavailable)?;
@@ -132,6 +135,10 @@ impl Kernel {
         programs.set(0, program.fd().map_err(unavailable)?, 0).map_err(unavailable)?;
         let program: &mut SkMsg = program_of(&mut bpf, names::ENTRY_PROGRAM)?;
         program.load().map_err(unavailable)?;
+        let program = match without(Protection::Stub) {
+            true => program_of(&mut bpf, names::MSG_PROGRAM)?,
+            false => program,
+        };
         program.attach(sockets[Set::Apps as usize].fd()).map_err(unavailable)?;
         attach_verdict(&mut bpf, names::PASS_PROGRAM, sockets[Set::Passed as usize].fd())?;
         attach_verdict(&mut bpf, names::SKB_PROGRAM, sockets[Set::Sources as usize].fd())?;

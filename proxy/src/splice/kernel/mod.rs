@@ -10,6 +10,7 @@ mod lanes;
 mod load;
 mod log;
 mod reason;
+mod trim;
 
 pub use load::{Enrolled, Ids, Kernel, Set, embedded};
 pub use log::{KernelLog, LOG_TARGET};
@@ -19,3 +20,4 @@ pub(crate) use abilities::Abilities;
 pub(crate) use lanes::LaneSlot;
 pub(crate) use load::{RouteGuard, describes_itself};
 pub(crate) use reason::has_capabilities;
+pub(crate) use trim::give_back;

@@ -3,8 +3,13 @@
 
 use std::{sync::Arc, thread};
 
+use proxy_ebpf::Protection;
+
 use super::{
-    super::kernel::{Abilities, Kernel},
+    super::{
+        kernel::{Abilities, Kernel},
+        without::without,
+    },
     Row, bypass, redirect,
 };
 
@@ -38,7 +43,9 @@ pub(super) fn run(kernel: &Arc<Kernel>) -> Trial {
             redirect: Err(reason),
         },
     });
-    kernel.set_abilities(trial.abilities.clone());
+    if !without(Protection::Probe) {
+        kernel.set_abilities(trial.abilities.clone());
+    }
     trial
 }
 
