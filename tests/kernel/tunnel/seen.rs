@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use mantra_macros::req_test;
 use underpass_tests::{
-    Bed, End, Engine, Plan, Proxy, Tunnel, bed::Topology, eventually, over_all_engines,
+    Bed, End, Engine, Plan, Proxy, Tunnel, bed::Topology, engine::joins_applications, eventually,
+    over_all_engines,
 };
 
 use super::{MEGABYTE, cases, each};
@@ -88,6 +89,9 @@ async fn the_reason_says_whose_socket_stays_out(engine: Engine) {
             (Engine::Bypass, Topology::RemoteClient) => ["client: not on this host"; 2].map(Some),
             (Engine::Bypass, Topology::RemoteBoth) => {
                 ["client: not on this host", "server: not on this host"].map(Some)
+            }
+            (Engine::Bypass, _) if !joins_applications() => {
+                ["local bypass does not work here, see doctor"; 2].map(Some)
             }
             _ => [None; 2],
         };
