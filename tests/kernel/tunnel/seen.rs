@@ -9,7 +9,7 @@ use underpass_tests::{
     over_all_engines,
 };
 
-use super::{MEGABYTE, cases, each};
+use super::{MEGABYTE, all_cases, cases, each};
 
 over_all_engines!(
     the_engine_that_was_asked_for_moves_the_bytes,
@@ -25,7 +25,7 @@ over_all_engines!(
 /// Before the first byte, under traffic, and after it.
 #[req_test("REQ-TUN-002", "REQ-TUN-004")]
 async fn the_engine_that_was_asked_for_moves_the_bytes(engine: Engine) {
-    for (bed, way) in cases(&Bed::all()) {
+    for (bed, way) in all_cases(&Bed::all()) {
         let plan = Plan::new(bed, way, engine);
         let mut tunnel = plan.open_settled().await;
         tokio::join!(
