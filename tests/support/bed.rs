@@ -14,6 +14,7 @@ use proxy_ebpf::Protection;
 
 use crate::{
     clock::BOUND,
+    engine,
     matrix::Engine,
     netns::{self, Namespace},
     origin::Origin,
@@ -164,12 +165,14 @@ impl Bed {
             (Engine::Auto, _) => None,
             (Engine::Copy, _) => Some(["copy"; 2]),
             (Engine::Pipe, _) => Some(["pipe"; 2]),
-            // One direction goes between our own sockets, see `splice/tier.rs`.
-            (Engine::Kernel, _) | (Engine::Bypass, Topology::RemoteBoth) => {
-                Some(["copy", "kernel"])
-            }
             (Engine::Bypass, Topology::RemoteClient) => Some(["copy", "half_bypass"]),
-            (Engine::Bypass, _) => Some(["bypass"; 2]),
+            (Engine::Bypass, topology)
+                if topology != Topology::RemoteBoth && engine::joins_applications() =>
+            {
+                Some(["bypass"; 2])
+            }
+            // One direction goes between our own sockets, see `splice/tier.rs`.
+            (Engine::Kernel | Engine::Bypass, _) => Some(["copy", "kernel"]),
         }
     }
 

@@ -45,14 +45,35 @@ pub fn engine_available(engine: Engine) -> Result<(), String> {
     }
 }
 
+/// Whether two applications on this host can be joined past the proxy; if not, says so. What
+/// else [`Engine::Bypass`] is made of may work all the same: it is a wish of the operator's,
+/// for which the proxy starts without.
+pub fn joins_applications() -> bool {
+    static JOINS: OnceLock<Result<(), String>> = OnceLock::new();
+    let joins = JOINS.get_or_init(|| doctor_says("local_bypass"));
+    if let Err(reason) = joins {
+        skip::say(&format!("local bypass between two applications: {reason}"));
+    }
+    joins.is_ok()
+}
+
 /// A refusal that `doctor` agrees with.
 fn justified(reason: String) -> String {
+    let row = doctor_says("engine_kernel");
+    assert!(row.is_err(), "doctor has a kernel engine, the proxy not: {reason}");
+    reason
+}
+
+/// Whether `doctor` finds a mechanism, or its reason why not.
+fn doctor_says(mechanism: &str) -> Result<(), String> {
     let report: serde_json::Value =
         serde_json::from_slice(&run(&["doctor", "--json"]).stdout).expect("doctor's report");
     let rows = report["mechanisms"].as_array().expect("mechanisms");
-    let row = rows.iter().find(|row| row["name"] == "engine_kernel").expect("engine_kernel");
-    assert_eq!(row["available"], false, "doctor has a kernel engine, the proxy not: {reason}");
-    reason
+    let row = rows.iter().find(|row| row["name"] == mechanism).expect(mechanism);
+    match row["available"] == true {
+        true => Ok(()),
+        false => Err(row["reason"].as_str().unwrap_or_default().to_owned()),
+    }
 }
 
 /// Starts a proxy that is told to end as soon as it is ready.

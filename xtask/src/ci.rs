@@ -4,10 +4,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    ebpf, fuzz, test, tidy, trace,
+    ebpf, fuzz, test, tidy, trace, vm,
     workspace::{call, cargo, say},
 };
 
@@ -32,6 +32,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     call(doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     step("fuzz targets");
     fuzz::run(&fuzz::Args::build_only())?;
+    step("other kernels");
+    if vm::run(&vm::Args::or_skip())? != ExitCode::SUCCESS {
+        bail!("the tests on other kernels failed");
+    }
     // Last, so that the output ends with the runner's summary.
     step("tests");
     test::run(&[])

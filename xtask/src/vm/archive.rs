@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::kernels::Kernel;
+use super::{
+    kernels::Kernel,
+    lacking::{Had, Lacking},
+};
 use crate::workspace::{call, output, say};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -24,7 +27,18 @@ const METAPACKAGE: &str = "linux-image-cloud-amd64";
 /// Packages that a kernel is spread over, before the digits of its release.
 const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
 
+/// Longest that one call of apt may take, seconds: some tens of megabytes.
+const PATIENCE: &str = "300";
+
+/// A mirror that says nothing for so long, seconds, has failed; and how often it is tried.
+const STUBBORNNESS: [&str; 3] = [
+    "Acquire::http::Timeout \"30\";",
+    "Acquire::https::Timeout \"30\";",
+    "Acquire::Retries \"3\";",
+];
+
 /// A suite, unpacked.
+#[derive(Debug)]
 pub(super) struct Unpacked {
     folder: PathBuf,
 }
@@ -74,15 +88,20 @@ impl Unpacked {
 }
 
 /// The kernel of a suite, downloaded unless it lies there already.
-pub(super) fn fetch(kernel: &Kernel, cache: &Path, update: bool) -> Result<Unpacked> {
+///
+/// # Errors
+/// [`Lacking`], where this machine has no apt, or that no archive within reach.
+pub(super) fn fetch(kernel: &Kernel, cache: &Path, update: bool) -> Result<Had<Unpacked>> {
     let base = cache.join(kernel.suite);
     let (folder, stamp) = (base.join("unpacked"), base.join("packages"));
     if !update && stamp.exists() {
-        return Ok(Unpacked { folder });
+        return Ok(Had::Kept(Unpacked { folder }));
     }
     for tool in ["apt-get", "dpkg-deb"] {
-        output(Command::new(tool).arg("--version"))
-            .with_context(|| format!("kernels come from Debian's archive, which needs {tool}"))?;
+        if output(Command::new(tool).arg("--version")).is_err() {
+            let needs = format!("kernels come from Debian's archive, which needs {tool}");
+            return Err(Lacking(needs).into());
+        }
     }
     say(format_args!("vm-test: fetching Linux {} from {}", kernel.name, kernel.suite));
     let apt = Apt::set_up(&base.join("apt"), kernel.suite)?;
@@ -94,7 +113,7 @@ pub(super) fn fetch(kernel: &Kernel, cache: &Path, update: bool) -> Result<Unpac
         let _ = fs::remove_dir_all(old);
         fs::create_dir_all(old)?;
     }
-    call(apt.command("apt-get").args(["-qq", "download"]).args(&packages).current_dir(&debs))?;
+    call(apt.get().args(["-qq", "download"]).args(&packages).current_dir(&debs))?;
     for entry in fs::read_dir(&debs)? {
         call(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(&fresh))?;
     }
@@ -103,7 +122,7 @@ pub(super) fn fetch(kernel: &Kernel, cache: &Path, update: bool) -> Result<Unpac
     fs::rename(&fresh, &folder)?;
     fs::remove_dir_all(&debs)?;
     fs::write(&stamp, packages.join("\n"))?;
-    Ok(Unpacked { folder })
+    Ok(Had::Fetched(Unpacked { folder }))
 }
 
 /// An apt that knows one suite and touches nothing of the machine's own.
@@ -140,12 +159,22 @@ impl Apt {
             line.starts_with("Acquire::") && !line.starts_with("Acquire::IndexTargets")
         });
         lines.extend(access.map(str::to_owned));
+        lines.extend(STUBBORNNESS.map(str::to_owned));
         let configuration = folder.join("apt.conf");
         fs::write(&configuration, lines.join("\n") + "\n")?;
 
         let apt = Self { configuration };
-        call(apt.command("apt-get").args(["-qq", "update", "--error-on=any"]))?;
+        call(apt.get().args(["-qq", "update", "--error-on=any"])).map_err(|error| {
+            Lacking(format!("{suite} of Debian's archive cannot be reached: {error:#}"))
+        })?;
         Ok(apt)
+    }
+
+    /// `apt-get`, ended where it takes too long.
+    fn get(&self) -> Command {
+        let mut command = self.command("timeout");
+        command.args(["--kill-after=5", PATIENCE, "apt-get"]);
+        command
     }
 
     fn command(&self, program: &str) -> Command {
@@ -192,8 +221,9 @@ fn mirror() -> Result<String> {
         "Created-By: Packages",
     ]))?;
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    mirror_among(&targets, &release)
-        .context("this machine's apt has no archive of Debian among its sources")
+    mirror_among(&targets, &release).ok_or_else(|| {
+        Lacking("this machine's apt has no archive of Debian among its sources".to_owned()).into()
+    })
 }
 
 fn mirror_among(targets: &str, os_release: &str) -> Option<String> {

@@ -20,6 +20,9 @@ use crate::workspace::output;
 /// Begins the lines that are meant for us.
 pub(super) const MARK: &str = "underpass-vm: ";
 
+/// Of random traffic: the same each time, so that a failure speaks of the kernel.
+const SEED: u32 = 1;
+
 /// Modules that tests and `doctor` make use of, in the order of loading.
 const MODULES: [&str; 2] = ["veth", "tls"];
 
@@ -82,7 +85,7 @@ ip link set lo up
 echo "{MARK}kernel $($b uname -r)"
 /bin/underpass doctor --json >/tmp/doctor
 echo "{MARK}doctor $($b tr -d '\n' </tmp/doctor)"
-export UNDERPASS_BIN=/bin/underpass
+export UNDERPASS_BIN=/bin/underpass UNDERPASS_RANDOM_SEED={SEED}
 $b timeout -s KILL {seconds} /bin/kernel {arguments}
 echo "{MARK}exit $?"
 $b poweroff -f

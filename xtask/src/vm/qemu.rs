@@ -17,7 +17,8 @@ use anyhow::{Context, Result, bail};
 
 use super::guest::which;
 
-const PROGRAM: &str = "qemu-system-x86_64";
+/// What emulates.
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
 const PROCESSORS: &str = "2";
 
@@ -44,13 +45,6 @@ pub(super) struct Machine {
     pub(super) initramfs: PathBuf,
     /// Where the kernel's console is kept.
     pub(super) console: PathBuf,
-}
-
-/// Whether qemu is there.
-pub(super) fn is_installed() -> Result<()> {
-    which(PROGRAM)
-        .map(|_| ())
-        .with_context(|| format!("{PROGRAM} is not installed (Debian: qemu-system-x86)"))
 }
 
 impl Machine {

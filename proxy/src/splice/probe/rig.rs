@@ -33,8 +33,13 @@ use super::{
     sockets::Pair,
 };
 
-/// Longest wait for what takes microseconds; a machine may be busy.
+/// Longest wait without a byte that gets further, for what takes microseconds; a machine may
+/// be busy.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest wait where bytes do get further: a few megabytes, which an emulated processor
+/// takes seconds for. What the kernel can do must not be denied for the machine's slowness.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Wait between two turns.
 const PAUSE: Duration = Duration::from_micros(10);
@@ -56,6 +61,8 @@ pub(super) struct Peer {
     sent: Vec<u8>,
     /// State of the generator of what is sent.
     state: u64,
+    /// Bytes that its socket has taken and given.
+    exchanged: u64,
 }
 
 /// The tunnel. Directions and ends by number: 0 is the client, and towards the server.
@@ -169,12 +176,17 @@ impl Rig {
         mut done: impl FnMut(&mut Self) -> io::Result<Option<T>>,
     ) -> Result<T, String> {
         let begin = Instant::now();
+        let (mut progress, mut last) = (self.progress(), begin);
         loop {
             poll_fn(|cx| Poll::Ready(self.turn(cx))).await?;
             if let Some(done) = done(self).map_err(text)? {
                 return Ok(done);
             }
-            if begin.elapsed() > PATIENCE {
+            let now = self.progress();
+            if now != progress {
+                (progress, last) = (now, Instant::now());
+            }
+            if last.elapsed() > PATIENCE || begin.elapsed() > LONGEST {
                 return Err(overdue.to_owned());
             }
             // The thread is the probe's own; the kernel's worker needs the processor, too.
@@ -202,6 +214,12 @@ impl Rig {
         Ok(())
     }
 
+    /// Changes with every byte that gets further.
+    fn progress(&self) -> u64 {
+        let carried = self.carried(0) + self.carried(1);
+        self.peers.iter().fold(carried, |sum, peer| sum + peer.exchanged)
+    }
+
     /// Bytes that the programs have moved.
     pub(super) fn moved(&self, direction: usize) -> u64 {
         self.meters[direction].kernel_bytes()
@@ -225,7 +243,7 @@ impl Rig {
 
 impl Peer {
     fn new(socket: TcpStream, seed: u64) -> Self {
-        Self { socket, sent: Vec::new(), state: seed }
+        Self { socket, sent: Vec::new(), state: seed, exchanged: 0 }
     }
 
     /// Bytes that no shift, loss or repetition turns into themselves, as many as are taken.
@@ -246,6 +264,7 @@ impl Peer {
             };
             self.sent.truncate(begin + written);
             taken += written;
+            self.exchanged += written as u64;
             if written < size {
                 break;
             }
@@ -261,7 +280,10 @@ impl Peer {
             let size = PIECE.min(wanted - into.len());
             match (&self.socket).read(&mut room[..size]) {
                 Ok(0) => return Ok(true),
-                Ok(read) => into.extend_from_slice(&room[..read]),
+                Ok(read) => {
+                    into.extend_from_slice(&room[..read]);
+                    self.exchanged += read as u64;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
