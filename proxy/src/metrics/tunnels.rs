@@ -10,7 +10,7 @@ use prometheus_client::{encoding::DescriptorEncoder, registry::Unit};
 use super::export::{counter, gauge};
 use crate::{
     splice::{Engine, figures::PASSED},
-    tunnel::registry::{Directions, Totals},
+    tunnel::{registry::Totals, view::Directions},
 };
 
 /// Implements: REQ-TUN-004, REQ-CTRL-005

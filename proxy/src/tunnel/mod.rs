@@ -40,6 +40,7 @@ pub mod registry;
 mod relay;
 #[cfg(test)]
 mod tests;
+pub mod view;
 pub mod watch;
 
 pub use registry::{Registry, Ticket};
@@ -96,7 +97,7 @@ pub struct Outcome {
     /// Bytes handed to the client's socket or stream, early ones included.
     pub downstream_bytes: u64,
     /// The engines that moved the last of them.
-    pub engines: registry::Directions<crate::splice::Engine>,
+    pub engines: view::Directions<crate::splice::Engine>,
     /// Why it ended.
     pub end: End,
 }

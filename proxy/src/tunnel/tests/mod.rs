@@ -27,4 +27,4 @@ mod descriptors;
 mod ends;
 mod h2;
 mod resets;
-mod support;
+pub(super) mod support;

@@ -126,7 +126,7 @@ impl Rig {
     }
 
     /// Bytes and engines as `/tunnels` shows them.
-    pub(super) fn view(&self) -> registry::View {
+    pub(super) fn view(&self) -> crate::tunnel::view::View {
         self.registry.snapshot().remove(0)
     }
 
@@ -147,7 +147,7 @@ pub(super) fn watchdog(shortest: Duration) -> Rc<Watchdog> {
     watchdog
 }
 
-pub(super) fn info(client: SocketAddr) -> registry::Info {
+pub(in crate::tunnel) fn info(client: SocketAddr) -> registry::Info {
     registry::Info {
         kind: registry::Kind::Connect,
         client,
