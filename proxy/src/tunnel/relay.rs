@@ -42,18 +42,19 @@ pub(super) struct Early {
     pub(super) to_downstream: Bytes,
 }
 
-/// A tunnel and its two ends.
+/// A tunnel and its two ends. They go in this order: first what the kernel does, then the
+/// connections, and the table shows the tunnel until both are closed.
 pub(super) struct Relay<D> {
-    downstream: D,
-    upstream: TcpEnd,
+    tier: Option<Box<Tier>>,
     to_upstream: Lane,
     to_downstream: Lane,
-    ticket: Ticket,
+    downstream: D,
+    upstream: TcpEnd,
     watched: Rc<Watched>,
     idle_timeout: Duration,
     /// Bytes in our kernel's queues when the idle timeout last passed.
     queued: usize,
-    tier: Option<Box<Tier>>,
+    ticket: Ticket,
 }
 
 /// What the kernel can do for this tunnel, where there is anything.
