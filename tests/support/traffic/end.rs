@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    mem::MaybeUninit,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -221,7 +222,7 @@ impl Part<'_> {
             }
             let room = rng.magnitude((buffer.len() as u64 / 16).max(1), buffer.len() as u64);
             match timeout(self.patience, reader.read(&mut buffer[..room as usize])).await {
-                Err(_) => return Err(Fault::Stuck("to read", got, self.patience)),
+                Err(_) => return Err(Fault::Stuck(unread(reader), got, self.patience)),
                 Ok(Ok(0)) if self.is_reset => {
                     let told = self.progress.broken.load(Relaxed);
                     return if told { Ok(()) } else { Err(Fault::Clean(got)) };
@@ -248,5 +249,15 @@ impl Part<'_> {
         self.progress.received.store(end, Relaxed);
         self.progress.moved.notify_one();
         Ok(())
+    }
+}
+
+/// What a reader waits for that has waited too long: whether there is nothing for it, or it
+/// was not woken.
+fn unread(reader: &ReadHalf<'_>) -> &'static str {
+    match SockRef::from(reader.as_ref()).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(0) => "to read, not woken for the end",
+        Ok(_) => "to read, not woken for bytes that are there",
+        Err(_) => "to read",
     }
 }

