@@ -330,8 +330,11 @@ impl Bypass {
 
     /// What there is, if nothing more will come.
     pub(crate) fn settled(&mut self) -> Option<Settled> {
-        self.over
-            .then(|| Settled { open: std::mem::take(&mut self.open), excluded: self.excluded() })
+        // A protection that is taken away at the end needs all of this then.
+        if !self.over || without(Protection::Entry) {
+            return None;
+        }
+        Some(Settled { open: std::mem::take(&mut self.open), excluded: self.excluded() })
     }
 
     /// Whether a direction is or may yet be opened.

@@ -74,7 +74,12 @@ impl Streams {
         self.messages = messages;
     }
 
-    /// It could not be joined, or has left.
+    /// It could not be joined: there were bytes. Soon again, for streams have pauses.
+    pub(super) fn missed(&mut self) {
+        self.run = self.run.map(|run| run / 2);
+    }
+
+    /// It has left.
     pub(super) fn left(&mut self) {
         self.run = [0; 2];
         self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
@@ -131,6 +136,14 @@ mod tests {
             }
             streams.left();
         }
+    }
+
+    #[test]
+    fn a_stream_without_a_pause_is_tried_again() {
+        let mut streams = Streams::default();
+        assert_eq!(turns(&mut streams, DOWN, STREAM_MESSAGES), Advice::Join(1));
+        streams.missed();
+        assert_eq!(turns(&mut streams, DOWN, STREAM_MESSAGES / 2), Advice::Join(1));
     }
 
     #[test]

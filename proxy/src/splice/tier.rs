@@ -135,7 +135,7 @@ impl Tier {
                 && self.join(cx, direction, Load::Messages, parts)?;
             let messages = parts.lanes[at].redirect().map_or(0, |redirect| redirect.messages());
             if let Redirects::Streams(streams) = &mut self.redirects {
-                if joined { streams.joined(messages) } else { streams.left() }
+                if joined { streams.joined(messages) } else { streams.missed() }
             }
             return Ok(());
         };

@@ -11,6 +11,7 @@ pub(crate) mod killed;
 mod memory;
 pub(crate) mod resets;
 mod seen;
+mod streams;
 
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, resume_unwind};

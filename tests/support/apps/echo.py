@@ -4,6 +4,7 @@ Speaks to the test by lines: prints "listening MODE PORT", reads "connect MODE H
 TARGET" (CONNECT through a proxy), ends when its input ends.
 """
 import asyncio
+import os
 import random
 import socket
 import sys
@@ -11,7 +12,8 @@ import threading
 
 
 def say(mode, port):
-    print("listening", mode, port, flush=True)
+    # In one piece: others print, too.
+    os.write(1, f"listening {mode} {port}\n".encode())
 
 
 def echo(sock):
