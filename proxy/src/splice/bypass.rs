@@ -370,6 +370,13 @@ fn show_outside(hops: &[Hop; 2], unable: bool, meters: [&Meter; 2]) {
     }
 }
 
+impl Open {
+    /// Messages that have bypassed.
+    pub(super) fn messages(&self) -> u64 {
+        self.slot.moved_messages()
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         // Before the route goes: a redirect that is decided now still finds its receiver.

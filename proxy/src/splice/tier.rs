@@ -29,6 +29,8 @@ pub(crate) struct Tier {
     bypass: Option<Box<Bypass>>,
     /// What came of it.
     settled: Settled,
+    /// Messages that had bypassed when the streams were last looked at.
+    bypassed: [u64; 2],
     redirects: Redirects,
 }
 
@@ -80,6 +82,7 @@ impl Tier {
             anchors: Anchors::new(kernel),
             bypass: bypass.map(Box::new),
             settled: Settled::default(),
+            bypassed: [0; 2],
             redirects,
         })))
     }
@@ -126,6 +129,17 @@ impl Tier {
         moved: [bool; 2],
         parts: &mut Parts<'_>,
     ) -> io::Result<()> {
+        if self.bypass.is_some() {
+            return Ok(());
+        }
+        // Answers that bypass this process are answers all the same.
+        let mut moved = moved;
+        for (at, open) in self.settled.open.iter().enumerate() {
+            if let Some(open) = open {
+                let messages = open.messages();
+                moved[at] |= std::mem::replace(&mut self.bypassed[at], messages) != messages;
+            }
+        }
         let joined = parts.lanes.iter_mut().position(|lane| lane.redirect().is_some());
         let Redirects::Streams(streams) = &mut self.redirects else { return Ok(()) };
         let Some(at) = joined else {
