@@ -35,8 +35,8 @@ pub(crate) struct Lane {
     passes_end: bool,
     /// Whether it may fetch more.
     fills: bool,
-    /// Whether bytes were handed on since somebody asked.
-    moved: bool,
+    /// Bytes handed on since somebody asked.
+    moved: usize,
     /// The kernel's share of the direction.
     redirect: Option<Box<Redirect>>,
 }
@@ -82,7 +82,7 @@ impl Lane {
             picker,
             passes_end: true,
             fills: true,
-            moved: false,
+            moved: 0,
             redirect: None,
         }
     }
@@ -92,8 +92,8 @@ impl Lane {
         self.stage == Stage::Done
     }
 
-    /// Whether bytes were handed on since the last call.
-    pub(crate) fn take_moved(&mut self) -> bool {
+    /// Bytes handed on since the last call.
+    pub(crate) fn take_moved(&mut self) -> usize {
         std::mem::take(&mut self.moved)
     }
 
@@ -198,7 +198,7 @@ impl Lane {
     ) -> Poll<Result<Stage, Fault>> {
         while let Some((engine, sent)) = ready!(self.poll_drain(cx, to)).map_err(Fault::To)? {
             meter.add(engine, sent);
-            self.moved = true;
+            self.moved += sent;
             *turn += sent;
             if let Some(redirect) = &mut self.redirect {
                 redirect.wrote(sent);
@@ -210,14 +210,6 @@ impl Lane {
         }
         if !self.fills {
             return Poll::Pending;
-        }
-        if let (Some(redirect), Some(to)) = (&mut self.redirect, to.tcp())
-            && ready!(redirect.poll_over(cx, to.stream())).map_err(Fault::To)?
-        {
-            self.redirect = None;
-            if let Some(end) = from.tcp() {
-                end.has_one_queue();
-            }
         }
         let (engine, why) = match self.redirect {
             // What the program passed is where splice(2) does not look.

@@ -4,12 +4,12 @@
 //! that was read in part would be delivered again. What arrives before the socket is in the
 //! map waits for more; a nudge (SO_RCVLOWAT, which has the kernel look again) spares it that.
 //!
-//! **Leaving.** First the program passes everything ([`Redirect::leave`]), and goes on doing so
-//! until there is a moment at which all of it has been read and written on: only then the socket
-//! leaves the map ([`Redirect::try_detach`]). What is read from a psock's queue without a program
-//! does not count for TCP (`tcp_bpf_recvmsg` leaves `copied_seq` as it is), and what comes behind
-//! it is never found. A moment that was not one is undone. Last, a write still waits for what was
-//! redirected; then the lane goes on without ([`Redirect::poll_over`]).
+//! **For good.** A socket that has joined stays until its tunnel ends; a direction that is to go
+//! by userspace is paused, and the program passes all of it. The kernel cannot let a socket go
+//! while bytes come: what arrives just when its program is taken away is dropped
+//! (`sk_psock_verdict_recv` without a program), and what the psock still holds is read without
+//! counting for TCP (`tcp_bpf_recvmsg` leaves `copied_seq` as it is), after which TCP's queue is
+//! never found again ("recvmsg seq # bug"; both seen on 6.18 or in its source).
 //!
 //! **Beside it** the lane goes on reading: what the program passes (its budget is spent, or
 //! something passed before is still here) comes to userspace in order. A write must not
@@ -75,10 +75,10 @@ pub(crate) struct Redirect {
     clear_at: Option<u64>,
     timer: Option<Pin<Box<Sleep>>>,
     wait: Duration,
-    /// What had been passed when it joined.
+    /// What had been passed when it was last let go on.
     passed: u64,
-    source: Option<Enrolled>,
-    leaves: Option<Cause>,
+    paused: bool,
+    _source: Enrolled,
     /// Last: as long as the program may run for the socket it counts.
     _route: RouteGuard,
 }
@@ -138,8 +138,8 @@ impl Redirect {
             clear_at: None,
             timer: None,
             wait: LOOK_AGAIN.0,
-            source: Some(source),
-            leaves: None,
+            paused: false,
+            _source: source,
             _route: route,
         }))
     }
@@ -149,52 +149,29 @@ impl Redirect {
         self.slot.moved_messages()
     }
 
-    /// Whether the program has passed bytes to this process since it joined.
+    /// Whether the program has passed bytes to this process since it was last let go on.
     pub(crate) fn has_passed(&self) -> bool {
         self.slot.passed_bytes() != self.passed
     }
 
-    /// Has everything passed from now on, so that the socket can leave.
-    pub(crate) fn leave(&mut self, cause: Cause) {
+    /// Has everything passed from now on.
+    pub(crate) fn pause(&mut self, meter: &Meter, cause: Cause) {
         self.slot.set_open(false);
-        self.leaves = Some(cause);
-    }
-
-    /// Whether it is to leave, or has left.
-    pub(crate) fn leaves(&self) -> bool {
-        self.leaves.is_some()
-    }
-
-    /// Takes the socket from under the program if it is to leave and nothing passed is left. The
-    /// lane must hold nothing. Whether it did.
-    pub(crate) fn try_detach(&mut self, from: &TcpStream, meter: &Meter) -> io::Result<bool> {
-        let Some(cause) = self.leaves else { return Ok(false) };
-        if self.source.is_none() || self.owes() {
-            return Ok(false);
-        }
-        self.source = None;
-        // It takes the socket's lock, so whatever the program did for the socket is done and
-        // counted when this returns; and what came in the meantime is told of.
-        socket::set_receive_low_water(from, 1)?;
-        if self.owes() {
-            self.source = Some(self.kernel.enroll(Set::Sources, from)?);
-            socket::set_receive_low_water(from, 1)?;
-            return Ok(false);
-        }
+        self.paused = true;
         meter.show_kernel(None, cause);
-        Ok(true)
     }
 
-    /// After it has left: ready when nothing of it is left in the kernel.
-    pub(crate) fn poll_over(
-        &mut self,
-        cx: &mut Context<'_>,
-        to: &TcpStream,
-    ) -> Poll<io::Result<bool>> {
-        if self.source.is_some() {
-            return Poll::Ready(Ok(false));
-        }
-        self.poll_clear(cx, to).map_ok(|()| true)
+    /// Lets the program redirect again, as soon as nothing that it passed is under way.
+    pub(crate) fn go_on(&mut self, meter: &Meter) {
+        self.passed = self.slot.passed_bytes();
+        self.paused = false;
+        self.slot.set_open(true);
+        meter.show_kernel(Some(Engine::Kernel), Cause::Stream);
+    }
+
+    /// Whether it has been paused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// Bytes were written to the receiver.

@@ -8,10 +8,14 @@
 //!
 //! One direction of a tunnel at a time: what a socket's program passes to us and what others
 //! send out on that socket wait in one queue of the kernel (`psock->ingress_skb`). With both
-//! directions there, a reader that stalls would hold up its own sender.
+//! directions there, a reader that stalls would hold up its own sender. And the same one until
+//! the end: a socket cannot leave again (`redirect.rs`).
 
 /// Messages in a row, with none the other way, that make a stream.
 const STREAM_MESSAGES: u32 = 8;
+
+/// Bytes of a turn that may be a message. More are several, or bulk.
+const MOST_BYTES: usize = 16 * 1024;
 
 /// Answers in a row, with a message or two between them, that make it none.
 const ANSWERS: u32 = 16;
@@ -43,22 +47,22 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// After a turn: which lanes have moved bytes. `joined`: the direction that is in the
+    /// After a turn: bytes that the lanes have moved. `joined`: the direction that is in the
     /// kernel, and the messages that were moved there.
-    pub(super) fn turn(&mut self, moved: [bool; 2], joined: Option<(usize, u64)>) -> Advice {
+    pub(super) fn turn(&mut self, moved: [usize; 2], joined: Option<(usize, u64)>) -> Advice {
         let Some((at, messages)) = joined else {
             for at in [0, 1] {
                 self.run[at] = match (moved[at], moved[1 - at]) {
-                    (true, false) => self.run[at].saturating_add(1),
-                    (_, true) => 0,
-                    (false, false) => self.run[at],
+                    (0, 0) => self.run[at],
+                    (1..=MOST_BYTES, 0) => self.run[at].saturating_add(1),
+                    _ => 0,
                 };
             }
             let enough = STREAM_MESSAGES << self.doublings;
             let stream = self.run.iter().position(|&run| run >= enough);
             return stream.map_or(Advice::Stay, Advice::Join);
         };
-        if !moved[1 - at] {
+        if moved[1 - at] == 0 {
             return Advice::Stay;
         }
         let between = messages.saturating_sub(self.messages);
@@ -67,7 +71,7 @@ impl Streams {
         if self.answers >= ANSWERS { Advice::Leave } else { Advice::Stay }
     }
 
-    /// The direction has joined, and these messages had been moved before.
+    /// The direction has joined, or goes on; these messages had been moved before.
     pub(super) fn joined(&mut self, messages: u64) {
         self.run = [0; 2];
         self.answers = 0;
@@ -90,10 +94,10 @@ impl Streams {
 mod tests {
     use super::*;
 
-    const UP: [bool; 2] = [true, false];
-    const DOWN: [bool; 2] = [false, true];
+    const UP: [usize; 2] = [100, 0];
+    const DOWN: [usize; 2] = [0, 100];
 
-    fn turns(streams: &mut Streams, moved: [bool; 2], times: u32) -> Advice {
+    fn turns(streams: &mut Streams, moved: [usize; 2], times: u32) -> Advice {
         let mut advice = Advice::Stay;
         for _ in 0..times {
             assert_eq!(advice, Advice::Stay);
@@ -117,8 +121,8 @@ mod tests {
             assert_eq!(turns(&mut streams, DOWN, STREAM_MESSAGES - 1), Advice::Stay);
             assert_eq!(streams.turn(UP, None), Advice::Stay);
         }
-        assert_eq!(turns(&mut streams, [true, true], 100), Advice::Stay);
-        assert_eq!(turns(&mut streams, [false, false], 100), Advice::Stay);
+        assert_eq!(turns(&mut streams, [100, 100], 100), Advice::Stay);
+        assert_eq!(turns(&mut streams, [0, 0], 100), Advice::Stay);
     }
 
     #[test]
@@ -136,6 +140,12 @@ mod tests {
             }
             streams.left();
         }
+    }
+
+    #[test]
+    fn bulk_is_no_stream() {
+        let mut streams = Streams::default();
+        assert_eq!(turns(&mut streams, [0, MOST_BYTES + 1], 1000), Advice::Stay);
     }
 
     #[test]

@@ -56,11 +56,6 @@ impl TcpEnd {
         self.short_is_empty.set(false);
     }
 
-    /// The psock's queue is empty and gets nothing any more.
-    pub(crate) fn has_one_queue(&self) {
-        self.short_is_empty.set(true);
-    }
-
     /// The task that polls has another waker than before.
     pub(crate) fn waker_changed(&self) {
         self.awaits_read.set(false);

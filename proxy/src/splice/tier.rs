@@ -107,8 +107,8 @@ impl Tier {
         }
     }
 
-    /// After a turn that left nothing to do. `moved`: which lanes have moved bytes in it.
-    pub(crate) fn after(&mut self, cx: &mut Context<'_>, moved: [bool; 2], parts: &mut Parts<'_>) {
+    /// After a turn that left nothing to do. `moved`: bytes that the lanes have moved in it.
+    pub(crate) fn after(&mut self, cx: &mut Context<'_>, moved: [usize; 2], parts: &mut Parts<'_>) {
         let done = match &self.redirects {
             Redirects::Never => return,
             Redirects::Always => {
@@ -126,7 +126,7 @@ impl Tier {
     fn follow(
         &mut self,
         cx: &mut Context<'_>,
-        moved: [bool; 2],
+        moved: [usize; 2],
         parts: &mut Parts<'_>,
     ) -> io::Result<()> {
         if self.bypass.is_some() {
@@ -137,7 +137,9 @@ impl Tier {
         for (at, open) in self.settled.open.iter().enumerate() {
             if let Some(open) = open {
                 let messages = open.messages();
-                moved[at] |= std::mem::replace(&mut self.bypassed[at], messages) != messages;
+                if std::mem::replace(&mut self.bypassed[at], messages) != messages {
+                    moved[at] = moved[at].max(1);
+                }
             }
         }
         let joined = parts.lanes.iter_mut().position(|lane| lane.redirect().is_some());
@@ -153,25 +155,21 @@ impl Tier {
             }
             return Ok(());
         };
-        let idle = parts.lanes[at].is_idle();
+        let meter = parts.meters[at];
         let Some(redirect) = parts.lanes[at].redirect() else { return Ok(()) };
-        if !redirect.leaves() {
-            let cause = if redirect.has_passed() {
-                Cause::Bulk
-            } else if streams.turn(moved, Some((at, redirect.messages()))) == Advice::Leave {
-                Cause::Answered
-            } else {
-                return Ok(());
-            };
-            streams.left();
-            redirect.leave(cause);
-        }
-        if idle {
-            let (from, _) = Direction::ALL[at].ends();
-            if redirect.try_detach(parts.sockets[from].stream(), parts.meters[at])? {
-                // The lane may go on without.
-                cx.waker().wake_by_ref();
+        let messages = redirect.messages();
+        if redirect.is_paused() {
+            // The other direction cannot: see `stream.rs`.
+            if streams.turn(moved, None) == Advice::Join(at) {
+                redirect.go_on(meter);
+                streams.joined(messages);
             }
+        } else if redirect.has_passed() {
+            redirect.pause(meter, Cause::Bulk);
+            streams.left();
+        } else if streams.turn(moved, Some((at, messages))) == Advice::Leave {
+            redirect.pause(meter, Cause::Answered);
+            streams.left();
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl<D: Endpoint> Relay<D> {
         self.with_tier(|tier, parts| tier.before(cx, parts));
         let fault = self.poll_lanes(cx);
         let moved = [self.to_upstream.take_moved(), self.to_downstream.take_moved()];
-        if moved != [false; 2] {
+        if moved != [0; 2] {
             self.ticket.touch();
         }
         if let Some((side, error)) = fault {

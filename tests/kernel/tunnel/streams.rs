@@ -31,7 +31,7 @@ async fn becomes(proxy: &Proxy, direction: &str, engine: &str, cause: &str) {
 
 #[req_test("REQ-TUN-001", "REQ-TUN-002", "REQ-TUN-004")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_goes_by_the_kernel_and_bulk_by_a_pipe() {
+async fn a_stream_goes_by_the_kernel_until_it_is_none() {
     if !ready(Engine::Kernel) {
         return;
     }
