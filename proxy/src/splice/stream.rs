@@ -6,7 +6,7 @@
 //! pays for a stream: messages that come by themselves, as tokens do. Messages that are
 //! answered one by one wake us for the answer in any case, and bulk is moved cheaper by a pipe.
 //!
-//! One direction of a tunnel at a time: what a socket's program passes to us and what others
+//! One direction of a tunnel: what a socket's program passes to us and what others
 //! send out on that socket wait in one queue of the kernel (`psock->ingress_skb`). With both
 //! directions there, a reader that stalls would hold up its own sender. And the same one until
 //! the end: a socket cannot leave again (`redirect.rs`).

@@ -1,6 +1,6 @@
 //! Gives back what loading and probing took: the object and its sections, the kernel's type
 //! information, the buffers of private tunnels. It is all freed, but the C library keeps the
-//! pages (13 of 32 MB resident after the start), for as long as the process lives.
+//! pages for as long as the process lives.
 
 /// Returns free memory to the system, where the C library has a call for it (glibc:
 /// malloc_trim(3)).
