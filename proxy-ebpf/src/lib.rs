@@ -10,19 +10,21 @@
 #![no_std]
 
 pub mod hop;
+pub mod input;
 pub mod lane;
 pub mod names;
 pub mod offsets;
 pub mod without;
 
 pub use hop::{HopReport, HopRequest};
+pub use input::{Input, MAX_INPUTS};
 pub use lane::{Form, Lane, Route};
 pub use offsets::Offsets;
 pub use without::Protection;
 
 /// Version of everything in this crate. The object carries it as the number of entries of
 /// the map [`names::ABI`]: readable without running anything, whatever the object's layout.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Sockets that can be enrolled in one map at once. Allocated by entry, not in advance.
 pub const MAX_SOCKETS: u32 = 1 << 17;

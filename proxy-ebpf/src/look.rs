@@ -8,7 +8,7 @@ use core::{ffi::c_void, mem::size_of};
 
 use aya_ebpf::{
     bindings::{
-        bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        BPF_ANY, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
     },
     helpers::{bpf_map_update_elem, bpf_sk_lookup_tcp, bpf_sk_release},
@@ -17,13 +17,13 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_ebpf::{
-    HopReport, HopRequest, Protection, SocketKey,
+    HopReport, HopRequest, Input, Protection, SocketKey,
     hop::{self, End},
 };
 
 use crate::{
     field::{address, read},
-    maps::{UP_APPS, UP_PASSED, offsets, without},
+    maps::{UP_APPS, UP_INPUTS, UP_PASSED, offsets, without},
 };
 
 /// Where request and report begin: behind the header, aligned.
@@ -85,6 +85,9 @@ fn judge(peer: *mut c_void, request: &HopRequest, report: &mut HopReport) -> u32
         }
     }
     if request.action & hop::ENROLL_PASS != 0 {
+        // Before the first segment comes: the application has read all that it was sent.
+        let input = Input { next: report.peer.copied_seq, is_broken: 0 };
+        let _ = UP_INPUTS.insert(&address, &input, u64::from(BPF_ANY));
         let error = enroll(&UP_PASSED, peer, request.key);
         if error != 0 {
             report.error = error;

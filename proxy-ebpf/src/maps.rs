@@ -3,11 +3,11 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, ProgramArray, SockHash},
+    maps::{Array, HashMap, LruHashMap, ProgramArray, SockHash},
 };
 use proxy_ebpf::{
-    ABI_VERSION, Lane, MAX_SOCKETS, Offsets, Protection, Route, SocketAddress, SocketKey,
-    lane::MAX_LANES,
+    ABI_VERSION, Input, Lane, MAX_INPUTS, MAX_SOCKETS, Offsets, Protection, Route, SocketAddress,
+    SocketKey, lane::MAX_LANES,
 };
 
 /// Filled in by the loader.
@@ -25,6 +25,7 @@ static UP_OFFSETS: Offsets = Offsets {
     sock_socket: 0,
     socket_file: 0,
     file_flags: 0,
+    skb_seq: 0,
 };
 
 /// Filled in by the loader of a build for tests.
@@ -40,6 +41,10 @@ static UP_LANES: Array<Lane> = Array::with_max_entries(MAX_LANES, BPF_F_MMAPABLE
 #[map]
 static UP_ROUTES: HashMap<SocketAddress, Route> =
     HashMap::with_max_entries(MAX_LANES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static UP_INPUTS: LruHashMap<SocketAddress, Input> =
+    LruHashMap::with_max_entries(MAX_INPUTS, 0);
 
 #[map]
 pub(crate) static UP_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);

@@ -13,6 +13,9 @@ pub const LANES: &str = "UP_LANES";
 /// (`up_skb`) socket.
 pub const ROUTES: &str = "UP_ROUTES";
 
+/// Hash of [`Input`](crate::Input)s by the address of the receiving socket.
+pub const INPUTS: &str = "UP_INPUTS";
+
 /// Sockhash under `up_msg`: sockets of applications.
 pub const APPS: &str = "UP_APPS";
 

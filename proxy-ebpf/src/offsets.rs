@@ -31,11 +31,13 @@ pub struct Offsets {
     pub socket_file: u32,
     /// `file.f_flags`.
     pub file_flags: u32,
+    /// `tcp_skb_cb.seq` within `sk_buff.cb`: sequence number of a segment's first byte.
+    pub skb_seq: u32,
 }
 
 impl Offsets {
     /// Number of fields, each a `u32`.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     /// As the bytes of the global.
     pub fn to_words(&self) -> [u32; Self::COUNT] {
@@ -52,6 +54,7 @@ impl Offsets {
             self.sock_socket,
             self.socket_file,
             self.file_flags,
+            self.skb_seq,
         ]
     }
 }

@@ -13,10 +13,11 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use aya_log_ebpf::trace;
-use proxy_ebpf::{Lane, Protection, Route};
+use proxy_ebpf::{Lane, Protection, Route, SocketAddress};
 
 use crate::{
     field::{is_alive, read},
+    fresh::{Fresh, cut},
     maps::{UP_TARGETS, offsets, route_of, without},
 };
 
@@ -26,12 +27,14 @@ const MAX_PIECES: u64 = 512;
 
 #[stream_verdict]
 fn up_skb(ctx: SkBuffContext) -> u32 {
-    let bytes = ctx.len();
-    // SAFETY: the context of this program type has this field; not followed, only compared.
-    let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk } as u64;
-    if bytes == 0 && !without(Protection::BareFin) {
+    let socket = socket_of(&ctx);
+    if ctx.len() == 0 && !without(Protection::BareFin) {
         return end();
     }
+    if let Fresh::Nothing = cut(&ctx, socket) {
+        return SK_DROP;
+    }
+    let bytes = ctx.len();
     let Some((route, lane)) = route_of(socket) else { return SK_PASS };
     // SAFETY: an element of the array; this socket is its only writer.
     let lane = unsafe { &mut *lane };
@@ -54,7 +57,20 @@ fn up_skb(ctx: SkBuffContext) -> u32 {
 #[stream_verdict]
 fn up_pass(ctx: SkBuffContext) -> u32 {
     trace!(&ctx, "passed {} bytes", ctx.len());
-    if ctx.len() == 0 && !without(Protection::BareFin) { end() } else { SK_PASS }
+    if ctx.len() == 0 && !without(Protection::BareFin) {
+        return end();
+    }
+    match cut(&ctx, socket_of(&ctx)) {
+        Fresh::Whole => SK_PASS,
+        Fresh::Nothing => SK_DROP,
+    }
+}
+
+/// The socket that has received it.
+#[inline(always)]
+fn socket_of(ctx: &SkBuffContext) -> SocketAddress {
+    // SAFETY: the context of this program type has this field; not followed, only compared.
+    unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk as SocketAddress }
 }
 
 /// What becomes of a FIN without bytes. TCP has seen it: the reader finds the end behind the

@@ -53,11 +53,13 @@ pub enum Protection {
     Early,
     /// What the kernel moves counts as activity.
     Activity,
+    /// `up_skb` and `up_pass` skip what has gone by them before.
+    Overlap,
 }
 
 impl Protection {
     /// All of them, each at its own index.
-    pub const ALL: [Protection; 22] = {
+    pub const ALL: [Protection; 23] = {
         use Protection::*;
         [
             Probe,
@@ -82,6 +84,7 @@ impl Protection {
             HalfClose,
             Early,
             Activity,
+            Overlap,
         ]
     };
 
@@ -115,6 +118,7 @@ impl Protection {
             Protection::HalfClose => "half_close",
             Protection::Early => "early",
             Protection::Activity => "activity",
+            Protection::Overlap => "overlap",
         }
     }
 }

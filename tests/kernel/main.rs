@@ -12,6 +12,7 @@ mod doctor;
 mod leftovers;
 mod log;
 mod machine;
+mod overlap;
 mod protections;
 mod random_traffic;
 mod sockets;

@@ -11,6 +11,7 @@
 //!
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
+//! * a sender that says again what it has said: [`repeat`]
 //! * a process that lacks something: [`without`]; what that does to bytes: [`fate`]
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
 //! * engines that this machine has: [`engine`]
@@ -38,6 +39,7 @@ pub mod origin;
 pub mod pattern;
 pub mod process;
 pub mod proxy;
+pub mod repeat;
 pub mod skip;
 pub mod traffic;
 pub mod tunnel;

@@ -43,8 +43,27 @@ pub fn bytes(length: usize) -> Vec<u8> {
 /// Fails unless `got` is what stands at `offset`.
 pub fn check(offset: u64, got: &[u8]) {
     if let Some(wrong) = first_wrong(offset, got) {
-        panic!("byte {} of the stream is not what was sent", offset + wrong as u64);
+        let at = offset + wrong as u64;
+        panic!("byte {at} of the stream is not what was sent: {}", whence(at, &got[wrong..]));
     }
+}
+
+/// Where in the stream bytes belong that came at `offset`.
+fn whence(offset: u64, got: &[u8]) -> String {
+    let known = &got[..got.len().min(32)];
+    let Some(place) = block()[..PERIOD + known.len() - 1]
+        .windows(known.len())
+        .position(|window| window == known)
+        .filter(|_| known.len() >= 8)
+    else {
+        return format!("{known:02x?} is nowhere in it");
+    };
+    // Modulo the period, and rather near than far.
+    let missing = (place as u64 + PERIOD as u64 - offset % PERIOD as u64) % PERIOD as u64;
+    format!(
+        "{missing} bytes are missing before it, or {} came twice (modulo {PERIOD})",
+        PERIOD as u64 - missing
+    )
 }
 
 /// Place in `got` of the first byte that is not what stands there, from `offset` on.
@@ -79,5 +98,11 @@ mod tests {
         let mut whole = bytes(PERIOD * 2);
         whole[70_000] ^= 1;
         check(0, &whole);
+    }
+
+    #[test]
+    #[should_panic(expected = "300 bytes are missing before it")]
+    fn a_gap_is_measured() {
+        check(PERIOD as u64 - 100, &bytes(PERIOD * 2)[PERIOD + 200..]);
     }
 }

@@ -99,6 +99,7 @@ impl Growth {
     /// Fails if it ever was more than `most` bytes over the start.
     pub fn assert_below(&self, most: u64) {
         let grown = self.peak - self.base;
+        println!("memory grew by {grown} bytes over {}, allowed {most}", self.base);
         assert!(grown < most, "memory grew by {grown} bytes over {}, allowed {most}", self.base);
     }
 }

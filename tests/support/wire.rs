@@ -155,6 +155,16 @@ impl Wire {
         queued.expect("SIOCOUTQ") as usize
     }
 
+    /// The same end, that will send the last `bytes` bytes again in front of what it sends
+    /// next. The other end has to have acknowledged everything.
+    pub fn repeating(self, bytes: u32) -> Self {
+        let label = self.label;
+        let stream = self.into_stream().into_std().expect("stream");
+        let stream = crate::repeat::repeats(stream, bytes).expect("TCP_REPAIR");
+        stream.set_nonblocking(true).expect("O_NONBLOCK");
+        Self::over(stream, label)
+    }
+
     /// Takes the stream out; fails if bytes had been read that nobody asked for.
     pub fn into_stream(self) -> TcpStream {
         assert!(self.buffer.is_empty(), "{}: unread: {}", self.label, self.pending());

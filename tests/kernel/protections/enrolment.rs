@@ -59,7 +59,9 @@ async fn a_quiet_reader() {
         (bypassed, fate)
     };
     let again = |(_, fate): &(bool, Fate)| matches!(fate, Fate::Wrong(_));
-    shown(&[Protection::Quiet], play, |seen| *seen == (false, Fate::Whole), again).await;
+    // The program would skip what has been read: two lines of defence.
+    let gone = [Protection::Quiet, Protection::Overlap];
+    shown(&gone, play, |seen| *seen == (false, Fate::Whole), again).await;
 }
 
 /// Bulk from the first moment, and room for it behind: when the turn of a lane is over, there
@@ -90,7 +92,31 @@ async fn an_empty_queue() {
         client.fate_of(0, sent, patience(gone)).await
     };
     let again = |fate: &Fate| matches!(fate, Fate::Wrong(_));
-    shown(&[Protection::Empty], play, |fate| *fate == Fate::Whole, again).await;
+    // As above.
+    let gone = [Protection::Empty, Protection::Overlap];
+    shown(&gone, play, |fate| *fate == Fate::Whole, again).await;
+}
+
+/// A server that repeats itself, cut anew: its segment begins with bytes that came before.
+#[req_test("REQ-TUN-001")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_is_old_in_part() {
+    if !ready(Engine::Kernel) {
+        return;
+    }
+    let Some(bed) = Bed::here(Topology::V4) else { return };
+    let play = async |gone: &[Protection]| {
+        let plan = Plan::new(&bed, Way::Upgrade, Engine::Kernel).unprotected(gone);
+        let mut tunnel = plan.open_settled().await;
+        tunnel.server.send(pattern::at(0, 5000)).await;
+        super::acknowledged(&tunnel.server).await;
+        let mut server = tunnel.server.repeating(1000);
+        server.send(pattern::at(4000, 3000)).await;
+        server.send(pattern::at(7000, 3000)).await;
+        tunnel.client.fate_of(0, 10_000, patience(gone)).await
+    };
+    let again = |fate: &Fate| *fate == Fate::Wrong(5000);
+    shown(&[Protection::Overlap], play, |fate| *fate == Fate::Whole, again).await;
 }
 
 /// A `recv` that waits since before its socket was enrolled never sees what bypasses TCP.

@@ -15,7 +15,7 @@
 //! | loss on close between own sockets | `closing::what_the_kernel_was_given_is_sent_first` |
 //! | no back pressure in local bypass | `bounds::bypass`, `bounds::half_bypass` |
 //! | bytes overtake others | `order` |
-//! | bytes that were read come again | `enrolment::an_empty_queue`, `enrolment::a_quiet_reader` |
+//! | bytes that were read come again | `enrolment::an_empty_queue`, `a_quiet_reader`, `a_segment_that_is_old_in_part` |
 //! | early bytes are stuck | `probe::doctor_sees_what_is_missing` |
 //! | FIONREAD says 0 | `applications::fionread` |
 //! | splice(2) says EAGAIN | `applications::splice_is_what_doctor_says` |

@@ -191,6 +191,7 @@ pub(super) fn offsets(bytes: &[u8]) -> Result<Offsets, String> {
         sock_socket: btf.offset("sock", "sk_socket")?,
         socket_file: btf.offset("socket", "file")?,
         file_flags: btf.offset("file", "f_flags")?,
+        skb_seq: btf.offset("sk_buff", "cb")? + btf.offset("tcp_skb_cb", "seq")?,
     })
 }
 

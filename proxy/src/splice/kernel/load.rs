@@ -7,7 +7,7 @@
 use std::{
     fmt, fs, io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -22,9 +22,11 @@ use aya::{
     },
 };
 use proxy_ebpf::{
-    ABI_VERSION, HopReport, HopRequest, Offsets, Protection, Route, SocketAddress, SocketKey, hop,
+    ABI_VERSION, HopReport, HopRequest, Offsets, Protection, Route, SocketAddress, SocketKey,
+    hop::{self, End},
     names,
 };
+use socket2::SockRef;
 
 use super::{
     super::without::{mask, without},
@@ -50,6 +52,8 @@ pub fn embedded() -> Result<&'static [u8], &'static str> {
 pub struct Kernel {
     sockets: [Mutex<SockHash<MapData, SocketKey>>; 4],
     routes: Mutex<HashMap<MapData, SocketAddress, Words>>,
+    /// Of [`Input`]s.
+    inputs: Mutex<HashMap<MapData, SocketAddress, u64>>,
     /// Open as long as the programs are to run: see `up_entry`.
     _programs: ProgramArray<MapData>,
     lanes: Arc<Lanes>,
@@ -119,6 +123,8 @@ impl Kernel {
         ];
         let routes = bpf.take_map(names::ROUTES).ok_or_else(other_version)?;
         let routes = HashMap::try_from(routes).map_err(unavailable)?;
+        let inputs = bpf.take_map(names::INPUTS).ok_or_else(other_version)?;
+        let inputs = HashMap::try_from(inputs).map_err(unavailable)?;
         // Held until the programs are loaded, which keep it from then on, as the mapping does.
         let Some(Map::Array(array)) = bpf.take_map(names::LANES) else {
             return Err(other_version());
@@ -148,6 +154,7 @@ impl Kernel {
         Ok(Self {
             sockets: sockets.map(Mutex::new),
             routes: Mutex::new(routes),
+            inputs: Mutex::new(inputs),
             _programs: programs,
             lanes: Arc::new(lanes),
             needs_pass: AtomicBool::new(false),
@@ -166,8 +173,25 @@ impl Kernel {
     pub fn enroll(self: &Arc<Self>, set: Set, socket: impl AsFd) -> io::Result<Enrolled> {
         let socket = socket.as_fd();
         let key = rustix::net::sockopt::socket_cookie(socket)?;
+        if matches!(set, Set::Passed | Set::Sources) {
+            self.expect_input(socket, key)?;
+        }
         self.set(set).insert(key, socket.as_raw_fd(), 0).map_err(into_io)?;
         Ok(Enrolled { kernel: Arc::clone(self), set, key })
+    }
+
+    /// Tells the programs where the input of one of our sockets goes on.
+    fn expect_input(&self, socket: BorrowedFd<'_>, key: SocketKey) -> io::Result<()> {
+        let socket = SockRef::from(&socket);
+        let no_ip = || io::Error::from(io::ErrorKind::InvalidInput);
+        let own = socket.local_addr()?.as_socket().ok_or_else(no_ip)?;
+        let peer = socket.peer_addr()?.as_socket().ok_or_else(no_ip)?;
+        let End { address, copied_seq, .. } = self.look(own, peer, 0, key)?.own;
+        // The first word is the first half of an `Input` where numbers are little-endian, as
+        // the object's are.
+        let input = u64::from(copied_seq);
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        inputs.insert(address, input, 0).map_err(into_io)
     }
 
     /// Takes an application's socket out again. Only before anything was redirected to it:
