@@ -86,6 +86,10 @@ pub struct HopReport {
     pub error: i32,
     /// Whether the application has accepted the connection: before that nobody reads it.
     pub peer_accepted: u32,
+    /// Bytes of memory that the application's receive side uses.
+    pub peer_receive_memory: i32,
+    /// And its limit (SO_RCVBUF, or what the kernel has made of it).
+    pub peer_receive_limit: i32,
 }
 
-const _: () = assert!(size_of::<HopReport>() == 64 && size_of::<HopRequest>() == 56);
+const _: () = assert!(size_of::<HopReport>() == 72 && size_of::<HopRequest>() == 56);

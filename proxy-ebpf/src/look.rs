@@ -62,6 +62,8 @@ fn judge(peer: *mut c_void, request: &HopRequest, report: &mut HopReport) -> u32
     let address = address(peer);
     report.peer = end(address);
     let offsets = offsets();
+    report.peer_receive_memory = read(address, offsets.sock_rmem_alloc);
+    report.peer_receive_limit = read(address, offsets.sock_rcvbuf);
     let socket: u64 = read(address, offsets.sock_socket);
     if socket != 0 {
         report.peer_accepted = 1;

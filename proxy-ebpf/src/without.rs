@@ -55,11 +55,13 @@ pub enum Protection {
     Activity,
     /// `up_skb` and `up_pass` skip what has gone by them before.
     Overlap,
+    /// Userspace writes to an application only when it has room beside what has bypassed TCP.
+    Room,
 }
 
 impl Protection {
     /// All of them, each at its own index.
-    pub const ALL: [Protection; 23] = {
+    pub const ALL: [Protection; 24] = {
         use Protection::*;
         [
             Probe,
@@ -85,6 +87,7 @@ impl Protection {
             Early,
             Activity,
             Overlap,
+            Room,
         ]
     };
 
@@ -119,6 +122,7 @@ impl Protection {
             Protection::Early => "early",
             Protection::Activity => "activity",
             Protection::Overlap => "overlap",
+            Protection::Room => "room",
         }
     }
 }

@@ -28,6 +28,7 @@ use super::{
     hop::{Excluded, Hop, State, Step},
     kernel::{Kernel, LaneSlot, RouteGuard, Set},
     meter::{Cause, Engine, Meter, Outside},
+    room::Room,
     without::without,
 };
 
@@ -86,6 +87,8 @@ pub(crate) struct Bypass {
 #[derive(Debug)]
 pub(crate) struct Open {
     slot: Arc<LaneSlot>,
+    /// For the lane beside it, until that has it.
+    room: Option<Room>,
     _route: RouteGuard,
 }
 
@@ -319,13 +322,21 @@ impl Bypass {
             budget_bytes: UNREAD_BYTES,
         };
         let route = self.kernel.route(route)?;
+        // Before the first message: each one counts.
+        let room =
+            (form == Form::Bypass).then(|| Room::new(Arc::clone(&self.kernel), Arc::clone(&slot)));
         slot.set_open(true);
         let engine = match form {
             Form::HalfBypass => Engine::HalfBypass,
             _ => Engine::Bypass,
         };
         meter.show_kernel(Some(engine), Cause::Local);
-        Ok(Some(Open { slot, _route: route }))
+        Ok(Some(Open { slot, room, _route: route }))
+    }
+
+    /// What the lane of a direction has to heed from now on, once.
+    pub(super) fn take_room(&mut self, direction: Direction) -> Option<Room> {
+        self.open[direction as usize].as_mut()?.room.take()
     }
 
     /// What there is, if nothing more will come.

@@ -22,6 +22,7 @@ use super::{
     picker::Picker,
     pipe, pipe_pool,
     redirect::Redirect,
+    room::Room,
     without::without,
 };
 
@@ -37,8 +38,17 @@ pub(crate) struct Lane {
     fills: bool,
     /// Bytes handed on since somebody asked.
     moved: usize,
-    /// The kernel's share of the direction.
-    redirect: Option<Box<Redirect>>,
+    beside: Beside,
+}
+
+/// What the kernel moves of the direction.
+#[derive(Debug)]
+enum Beside {
+    Nothing,
+    /// Between our own sockets.
+    Redirect(Box<Redirect>),
+    /// Between applications.
+    Bypass(Box<Room>),
 }
 
 /// Why a lane could not go on, by the end that failed.
@@ -83,7 +93,7 @@ impl Lane {
             passes_end: true,
             fills: true,
             moved: 0,
-            redirect: None,
+            beside: Beside::Nothing,
         }
     }
 
@@ -113,13 +123,22 @@ impl Lane {
 
     /// From now on the kernel moves what it can; the lane has to be idle.
     pub(crate) fn join(&mut self, redirect: Redirect) {
-        debug_assert!(self.is_idle() && self.redirect.is_none());
-        self.redirect = Some(Box::new(redirect));
+        debug_assert!(self.is_idle() && matches!(self.beside, Beside::Nothing));
+        self.beside = Beside::Redirect(Box::new(redirect));
+    }
+
+    /// From now on bytes of this direction may bypass this process.
+    pub(crate) fn goes_beside(&mut self, room: Room) {
+        debug_assert!(self.redirect().is_none());
+        self.beside = Beside::Bypass(Box::new(room));
     }
 
     /// The kernel's share of the direction.
     pub(crate) fn redirect(&mut self) -> Option<&mut Redirect> {
-        self.redirect.as_deref_mut()
+        match &mut self.beside {
+            Beside::Redirect(redirect) => Some(redirect),
+            _ => None,
+        }
     }
 
     /// Whether what it carries is not bulk, as far as it can tell.
@@ -127,14 +146,15 @@ impl Lane {
         self.picker.engine().0 == Engine::Copy
     }
 
-    /// Ready when the kernel has sent everything that it was given to redirect.
+    /// Ready when nothing that the kernel moves is in the way of a write, or of the end.
     pub(crate) fn poll_clear<T: Endpoint>(
         &mut self,
         cx: &mut Context<'_>,
         to: &T,
     ) -> Poll<io::Result<()>> {
-        match (&mut self.redirect, to.tcp()) {
-            (Some(redirect), Some(to)) => redirect.poll_clear(cx, to.stream()),
+        match (&mut self.beside, to.tcp()) {
+            (Beside::Redirect(redirect), Some(to)) => redirect.poll_clear(cx, to.stream()),
+            (Beside::Bypass(room), Some(to)) => room.poll(cx, to.stream()),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -200,7 +220,7 @@ impl Lane {
             meter.add(engine, sent);
             self.moved += sent;
             *turn += sent;
-            if let Some(redirect) = &mut self.redirect {
+            if let Some(redirect) = self.redirect() {
                 redirect.wrote(sent);
             }
         }
@@ -211,13 +231,13 @@ impl Lane {
         if !self.fills {
             return Poll::Pending;
         }
-        let (engine, why) = match self.redirect {
+        let (engine, why) = match self.beside {
             // What the program passed is where splice(2) does not look.
-            Some(_) => (Engine::Copy, None),
-            None => self.picker.engine(),
+            Beside::Redirect(_) => (Engine::Copy, None),
+            _ => self.picker.engine(),
         };
         let filled = ready!(self.poll_fill(cx, from, engine)).map_err(Fault::From)?;
-        if self.redirect.is_none() && self.picker.engine() != (engine, why) {
+        if self.redirect().is_none() && self.picker.engine() != (engine, why) {
             let (engine, why) = self.picker.engine();
             meter.show(engine, why);
         }
@@ -266,11 +286,11 @@ impl Lane {
             (Engine::Copy, held) => {
                 let held = if let Held::Buffer(buffer) = held { Some(buffer) } else { None };
                 let Some(buffer) = ready!(copy::poll_fill(cx, from, held))? else {
-                    if let Some(redirect) = &mut self.redirect {
+                    if let Some(redirect) = self.redirect() {
                         // The end is told while passed bytes are still on their way here.
                         ready!(redirect.poll_received(cx));
                     }
-                    return Poll::Ready(Ok(match &self.redirect {
+                    return Poll::Ready(Ok(match self.redirect() {
                         Some(redirect) if redirect.owes() => Filled::OtherEngine,
                         _ => Filled::End,
                     }));

@@ -17,31 +17,27 @@
 //! ([`Redirect::poll_clear`]). `taken` tells the program when it may go on.
 
 use std::{
-    future::Future as _,
     io,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use proxy_ebpf::{Form, Protection, Route, hop::End};
-use tokio::{
-    net::TcpStream,
-    time::{Sleep, sleep},
-};
+use tokio::net::TcpStream;
 
 use super::{
     anchor::{self, Anchors},
     bypass::Direction,
     kernel::{Enrolled, Kernel, LaneSlot, RouteGuard, Set},
+    look_again::LookAgain,
     meter::{Cause, Engine, Meter},
     socket,
     without::without,
 };
 
-/// First and longest wait between two looks at a backlog; the kernel has no event for its end.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(32));
+/// Longest wait between two looks at a backlog.
+const LONGEST_WAIT: Duration = Duration::from_millis(32);
 
 /// What a direction is meant to carry in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +69,7 @@ pub(crate) struct Redirect {
     k: u32,
     /// What had been moved when the receiver was last found clear.
     clear_at: Option<u64>,
-    timer: Option<Pin<Box<Sleep>>>,
-    wait: Duration,
+    again: LookAgain,
     /// What had been passed when it was last let go on.
     passed: u64,
     paused: bool,
@@ -136,8 +131,7 @@ impl Redirect {
             slot,
             k,
             clear_at: None,
-            timer: None,
-            wait: LOOK_AGAIN.0,
+            again: LookAgain::new(LONGEST_WAIT),
             paused: false,
             _source: source,
             _route: route,
@@ -193,17 +187,7 @@ impl Redirect {
         if !self.owes() {
             return Poll::Ready(());
         }
-        std::task::ready!(self.poll_timer(cx));
-        Poll::Ready(())
-    }
-
-    /// Ready after a wait, each twice as long as the one before.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.wait)));
-        std::task::ready!(timer.as_mut().poll(cx));
-        self.timer = None;
-        self.wait = (2 * self.wait).min(LOOK_AGAIN.1);
-        Poll::Ready(())
+        self.again.poll(cx)
     }
 
     /// Ready when everything that was redirected has been sent, so that a write or the end
@@ -218,8 +202,8 @@ impl Redirect {
             if self.clear_at == Some(moved) {
                 return Poll::Ready(Ok(()));
             }
-            if self.timer.is_some() {
-                std::task::ready!(self.poll_timer(cx));
+            if self.again.is_waiting() {
+                ready!(self.again.poll(cx));
             }
             let far = match (to.local_addr(), to.peer_addr()) {
                 (Ok(own), Ok(peer)) => self.kernel.look(own, peer, 0, 0)?.own,
@@ -231,10 +215,9 @@ impl Redirect {
             // A socket that is gone sends nothing any more.
             if far.address == 0 || far.write_seq == due {
                 self.clear_at = Some(moved);
-                self.timer = None;
-                self.wait = LOOK_AGAIN.0;
+                self.again.found();
             } else {
-                std::task::ready!(self.poll_timer(cx));
+                ready!(self.again.poll(cx));
             }
         }
     }

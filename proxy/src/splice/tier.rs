@@ -98,8 +98,11 @@ impl Tier {
         let idle = [parts.lanes[0].is_idle(), parts.lanes[1].is_idle()];
         let sockets = parts.sockets.map(TcpEnd::stream);
         let fills = bypass.poll(cx, &self.anchors, sockets, idle, parts.meters);
-        for (lane, fills) in parts.lanes.iter_mut().zip(fills) {
-            lane.set_fills(fills);
+        for (direction, lane) in Direction::ALL.into_iter().zip(&mut parts.lanes) {
+            lane.set_fills(fills[direction as usize]);
+            if let Some(room) = bypass.take_room(direction) {
+                lane.goes_beside(room);
+            }
         }
         if let Some(settled) = bypass.settled() {
             self.settled = settled;

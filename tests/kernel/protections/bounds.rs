@@ -7,7 +7,7 @@
 
 use mantra_macros::req_test;
 use proxy_ebpf::Protection;
-use underpass_tests::{Bed, Engine, Fate, Plan, Way, bed::Topology};
+use underpass_tests::{Bed, Engine, Fate, Plan, Way, bed::Topology, clock};
 
 use super::{MORE, bulk, ready, shown};
 
@@ -60,4 +60,27 @@ async fn half_bypass() {
     };
     let stuck = |fate: &Fate| matches!(fate, Fate::Stuck(_));
     shown(&[Protection::Bound], play, |fate| *fate == Fate::Whole, stuck).await;
+}
+
+/// A reader that comes back after a long time is given everything at once. Without room for
+/// it, what waits behind bytes that have bypassed TCP waits for a timer that went on doubling
+/// meanwhile.
+#[req_test("REQ-TUN-001", "REQ-TUN-002")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_comes_back() {
+    if !ready(Engine::Bypass) {
+        return;
+    }
+    // With small buffers: what may bypass is more than they hold.
+    let Some(bed) = Bed::here(Topology::Confined) else { return };
+    let play = async |gone: &[Protection]| {
+        let plan = Plan::new(&bed, Way::Connect, Engine::Bypass).unprotected(gone);
+        let mut tunnel = plan.open_settled().await;
+        let sent = tunnel.server.send_until_stalled(0, MORE).await;
+        // Tries after 0.2 s, 0.4, 0.8, 1.6, 3.2, 6.4: the next one is some seconds away.
+        tokio::time::sleep(20 * clock::STALL).await;
+        tunnel.client.fate_of(0, sent, 4 * clock::STALL).await
+    };
+    let stuck = |fate: &Fate| matches!(fate, Fate::Stuck(_));
+    shown(&[Protection::Room], play, |fate| *fate == Fate::Whole, stuck).await;
 }
