@@ -9,7 +9,7 @@ use std::{
 
 use mantra_macros::req_test;
 use underpass::splice::kernel::Set;
-use underpass_tests::{pattern, repeat::repeats};
+use underpass_tests::{pattern, repeat::repeats, wire::unacknowledged};
 
 use crate::machine::{PATIENCE, connection, eventually, kernel};
 
@@ -76,13 +76,4 @@ fn read(near: &mut TcpStream, offset: u64, count: u64) {
 fn is_silent(near: &mut TcpStream) -> bool {
     near.set_nonblocking(true).unwrap();
     near.read(&mut [0; 1]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-}
-
-fn unacknowledged(far: &TcpStream) -> i32 {
-    let mut bytes = 0;
-    // SAFETY: SIOCOUTQ (TIOCOUTQ) writes one int (tcp(7)).
-    let done =
-        unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(far), libc::TIOCOUTQ, &mut bytes) };
-    assert_eq!(done, 0, "SIOCOUTQ");
-    bytes
 }

@@ -9,6 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     ops::Range,
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
@@ -34,6 +35,16 @@ pub enum End {
     Fin,
     /// Reset: what was under way may be lost.
     Reset,
+}
+
+/// Bytes of a connected socket that are neither acknowledged nor gone another way (SIOCOUTQ).
+pub fn unacknowledged(socket: impl AsFd) -> usize {
+    // SAFETY: SIOCOUTQ writes one int (tcp(7)).
+    let queued = unsafe {
+        let question = rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new();
+        rustix::ioctl::ioctl(socket, question)
+    };
+    queued.expect("SIOCOUTQ") as usize
 }
 
 /// One end of a connection.
@@ -147,12 +158,7 @@ impl Wire {
     /// Bytes that have been sent and are neither acknowledged nor gone another way
     /// (SIOCOUTQ).
     pub fn unacknowledged(&self) -> usize {
-        // SAFETY: SIOCOUTQ writes one int (tcp(7)).
-        let queued = unsafe {
-            let question = rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new();
-            rustix::ioctl::ioctl(&self.stream, question)
-        };
-        queued.expect("SIOCOUTQ") as usize
+        unacknowledged(&self.stream)
     }
 
     /// The same end, that will send the last `bytes` bytes again in front of what it sends
