@@ -15,6 +15,9 @@ pub enum Form {
     HalfBypass = 2,
     /// From one own socket out on the other: `up_skb`.
     Skb = 3,
+    /// Between the two ends of one connection, into the receive queue of the other: `up_msg`,
+    /// `BPF_F_INGRESS`.
+    Hop = 4,
 }
 
 /// Where the bytes of a socket go, and when.
@@ -27,6 +30,10 @@ pub enum Form {
 /// - [`Form::HalfBypass`]: `sender.write_seq - k == receiver.write_seq - moved`. What was
 ///   sent by TCP has been written to our socket, and each redirect has been, too; `k` is
 ///   taken as above, while nothing has been moved.
+///
+/// - [`Form::Hop`]: as [`Form::Bypass`], and `k` is 0: both ends count the same bytes. What
+///   waits for the receiver stays below half of its limit, so that the other half is TCP's:
+///   whoever writes here does not ask for room.
 ///
 /// `up_skb` redirects only if everything passed to the proxy has been sent on
 /// (`passed_bytes == taken_bytes`).

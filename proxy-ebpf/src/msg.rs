@@ -53,7 +53,7 @@ fn up_msg(ctx: SkMsgContext) -> u32 {
     if size == 0 || !is_alive(route.sender, true) || !is_alive(route.receiver, sends_on) {
         return SK_PASS;
     }
-    if route.form == Form::Bypass as u32 {
+    if route.form == Form::Bypass as u32 || route.form == Form::Hop as u32 {
         if !in_order(route, 0, true) {
             lane.refused_order += 1;
         } else if !has_room(route) {
@@ -109,6 +109,9 @@ fn has_room(route: &Route) -> bool {
     }
     let used: i32 = read(route.receiver, offsets.sock_rmem_alloc);
     let limit: i32 = read(route.receiver, offsets.sock_rcvbuf);
+    if route.form == Form::Hop as u32 {
+        return used <= limit / 2;
+    }
     i64::from(used) <= i64::from(limit).max(i64::from(route.budget_bytes))
 }
 

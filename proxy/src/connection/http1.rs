@@ -17,7 +17,9 @@ use super::{Client, Cut, bounds, linger::linger, run_tunnel};
 use crate::{
     body::BodyStream,
     error::Kind,
-    relay, tunnel,
+    relay,
+    splice::hop_bypass::{HopBypass, Side},
+    tunnel,
     upstream::connection::{buffer_bytes, join},
     watchdog::Wait,
     wire::downstream::{DownstreamIo, Shared},
@@ -31,7 +33,10 @@ pub(super) async fn serve(
     early: BytesMut,
 ) {
     let bounds = bounds(client.limits());
-    let io = DownstreamIo::new(stream, early, bounds, Rc::clone(&wire));
+    let kernel = client.worker.process.kernel.as_ref();
+    let kernel = kernel.filter(|_| client.listener.config.local_bypass);
+    let hop = HopBypass::new(kernel, Side::Downstream);
+    let io = DownstreamIo::new(stream, hop, early, bounds, Rc::clone(&wire));
     let service = service_fn(|request: Request<Incoming>| {
         let client = Rc::clone(&client);
         async move { Ok::<Response<BodyStream>, Infallible>(relay::http1(client, request).await) }
@@ -74,11 +79,11 @@ pub(super) async fn serve(
     })
     .await;
     let parts = connection.into_parts();
-    let (stream, held) = parts.io.into_tunnel();
+    let (stream, hop, held) = parts.io.into_tunnel();
     let handover = client.handover.borrow_mut().take();
     if let Some(handover) = handover {
         let early = join(parts.read_buf, held);
-        return run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream), early).await;
+        return run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream, hop), early).await;
     }
     if client.cut.get() == Some(Cut::Reset) {
         // Without it the client would take the end of the connection for the body's.

@@ -315,11 +315,11 @@ pub async fn run_tunnel(
         idle_timeout: client.limits().tunnel_idle_timeout,
     };
     let begins_with = match (&downstream, settings.mode) {
-        (tunnel::Downstream::Tcp(_), SpliceMode::Pipe) => Engine::Pipe,
+        (tunnel::Downstream::Tcp(..), SpliceMode::Pipe) => Engine::Pipe,
         _ => Engine::Copy,
     };
     let watched = match &downstream {
-        tunnel::Downstream::Tcp(_) => Rc::clone(&client.watched),
+        tunnel::Downstream::Tcp(..) => Rc::clone(&client.watched),
         tunnel::Downstream::H2(_) => worker.watchdog.watch(),
     };
     // A stream outlives its request, and may its connection.

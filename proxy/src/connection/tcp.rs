@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Kind},
     listener::{Listener, slots::Slot},
     metrics::OpenConnection,
-    splice::{Engine, socket},
+    splice::{Engine, hop_bypass::HopBypass, socket},
     tunnel::{self, registry},
     upstream::{balance::Upstream, pool::Lease},
     worker::{ConnectionGuard, Worker},
@@ -173,7 +173,7 @@ impl Connection {
             () = drain.forced() => return Err(Error::new(Kind::Draining)),
         };
         let handover = tunnel::Handover {
-            downstream: tunnel::Downstream::Tcp(stream),
+            downstream: tunnel::Downstream::Tcp(stream, HopBypass::default()),
             downstream_early: early.freeze(),
             upstream: server,
             upstream_early: Bytes::new(),

@@ -22,7 +22,7 @@ use super::{
     Named, Shared,
     cells::{KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
-    lock, tunnels,
+    hops, lock, tunnels,
 };
 use crate::splice::Engine;
 
@@ -41,7 +41,8 @@ impl Collector for Exporter {
         listeners(out, &lock(&self.0.listeners))?;
         upstreams(out, &lock(&self.0.upstreams))?;
         errors_and_tunnels(out, &self.0.workers)?;
-        tunnels::encode(out, &self.0.tunnels.totals())
+        tunnels::encode(out, &self.0.tunnels.totals())?;
+        hops::encode(out)
     }
 }
 

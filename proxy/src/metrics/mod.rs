@@ -21,6 +21,7 @@ use crate::tunnel::registry::Registry as Tunnels;
 mod cells;
 mod export;
 mod histogram;
+mod hops;
 mod process;
 #[cfg(test)]
 mod tests;

@@ -149,9 +149,10 @@ async fn relay(
         bounds: connection::bounds(limits),
         preserve_header_case: client.listener().config.preserve_header_case,
         policy,
+        kernel: client.worker().process.kernel.as_ref().filter(|_| upstream.local_bypass),
     };
-    let (answer, connection) =
-        send::send(exchange, &upstream, making, request, expects_continue).await?;
+    let how = send::How { expects_continue, wants_tunnel };
+    let (answer, connection) = send::send(exchange, &upstream, making, request, how).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(offer) = offer.filter(|_| may_tunnel()) else {
             return Err(Error::new(Kind::BadResponse("101 that nobody asked for")));

@@ -30,17 +30,27 @@ use crate::{
 /// all the same (RFC 9110 section 10.1.1 leaves it to the client; curl takes a second).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What is special about a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// Its body waits for 100.
+    pub(super) expects_continue: bool,
+    /// The connection may become a tunnel.
+    pub(super) wants_tunnel: bool,
+}
+
 /// Sends a request until it is answered or may not be sent again.
 pub(super) async fn send(
     exchange: &Rc<Exchange>,
     upstream: &Upstream,
     making: Making<'_>,
     mut request: Request<BodyStream>,
-    expects_continue: bool,
+    how: How,
 ) -> Result<(Response<Incoming>, Connection), Error> {
     let (first, mut others) = upstream.turn();
     let mut pool = Rc::clone(first);
-    let mut fresh = false;
+    // A kept connection may bypass TCP by now; a tunnel wants one that it finds as it is.
+    let mut fresh = how.wants_tunnel && making.kernel.is_some();
     loop {
         // Finding a connection has a limit of its own.
         exchange.watched().done(Wait::Response);
@@ -77,7 +87,7 @@ pub(super) async fn send(
         };
         // Pinned here and passed by reference: by value it would be in the state twice.
         let sent = std::pin::pin!(sent);
-        match wait(exchange, &link, sent, expects_continue).await {
+        match wait(exchange, &link, sent, how.expects_continue).await {
             Ok(response) => return Ok((response, connection)),
             Err(Failed::Other(error)) => return Err(error),
             Err(Failed::Sending(mut error)) => {

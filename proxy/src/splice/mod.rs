@@ -39,6 +39,7 @@ pub(crate) mod endpoint;
 pub(crate) mod engine;
 pub(crate) mod figures;
 mod hop;
+pub mod hop_bypass;
 pub mod kernel;
 mod look_again;
 mod meter;

@@ -24,7 +24,7 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream, task::coop::has_budget_remaining};
 
-use super::{endpoint::Endpoint, socket};
+use super::{endpoint::Endpoint, hop_bypass::HopBypass, socket};
 
 /// A socket and what is known of its readiness.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(crate) struct TcpEnd {
     awaits_write: Cell<bool>,
     /// Whether a read that came short shows that nothing is left.
     short_is_empty: Cell<bool>,
+    /// Last: the socket is closed first.
+    hop: Option<Box<HopBypass>>,
 }
 
 impl TcpEnd {
@@ -43,7 +45,14 @@ impl TcpEnd {
             awaits_read: Cell::new(false),
             awaits_write: Cell::new(false),
             short_is_empty: Cell::new(true),
+            hop: None,
         }
+    }
+
+    /// Local bypass of this connection goes on while it is open.
+    pub(crate) fn keep(&mut self, hop: HopBypass) {
+        self.has_two_queues();
+        self.hop = Some(Box::new(hop));
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {

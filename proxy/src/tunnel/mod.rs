@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use crate::{
     config::SpliceMode,
     error::Side,
-    splice::{Endpoint, TcpEnd, kernel::Kernel, socket},
+    splice::{Endpoint, TcpEnd, hop_bypass::HopBypass, kernel::Kernel, socket},
     watchdog::Watched,
 };
 
@@ -57,8 +57,8 @@ pub const FORCED_LINGER: Duration = Duration::from_millis(500);
 /// The client's side of a tunnel.
 #[derive(Debug)]
 pub enum Downstream {
-    /// The connection itself.
-    Tcp(TcpStream),
+    /// The connection itself, and its local bypass where it had come to that.
+    Tcp(TcpStream, HopBypass),
     /// One stream of an HTTP/2 connection (RFC 9113 8.5). Bytes are copied.
     H2(h2::Stream),
 }
@@ -165,8 +165,16 @@ pub fn run(
     let early = relay::Early { to_upstream: downstream_early, to_downstream: upstream_early };
     let upstream = TcpEnd::new(upstream);
     match downstream {
-        Downstream::Tcp(downstream) => {
-            let downstream = TcpEnd::new(downstream);
+        Downstream::Tcp(downstream, hop) => {
+            let mut settings = settings;
+            let mut downstream = TcpEnd::new(downstream);
+            if hop.is_on() {
+                // What bypasses TCP on this one connection goes on doing so, and comes by a
+                // queue that splice(2) does not look into.
+                settings.mode = SpliceMode::Copy;
+                settings.kernel = None;
+                downstream.keep(hop);
+            }
             let relay = Relay::new(downstream, upstream, early, settings, ticket, watched);
             Either::Left(carry(relay))
         }

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use super::pool::{Lease, ServerPool};
 use crate::{
     body::BodyStream,
+    splice::hop_bypass::HopBypass,
     wire::{
         head::Bounds,
         upstream::{Shared, UpstreamIo},
@@ -82,6 +83,7 @@ impl Connection {
     /// Starts HTTP/1.1 on a fresh socket. `pool` is where it may go when it is done.
     pub async fn start(
         stream: TcpStream,
+        hop: HopBypass,
         address: SocketAddr,
         bounds: Bounds,
         preserve_header_case: bool,
@@ -99,7 +101,7 @@ impl Connection {
             user: RefCell::new(None),
             pool,
         });
-        let io = UpstreamIo::new(stream, bounds, wire);
+        let io = UpstreamIo::new(stream, hop, bounds, wire);
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(preserve_header_case)
             .max_headers(bounds.max_headers)
@@ -191,8 +193,8 @@ async fn drive(mut connection: Http1, link: Rc<Link>) {
     let ended = poll_fn(|cx| poll_drive(&mut connection, &link, cx)).await;
     if let Some(Ok(())) = ended {
         let parts = connection.into_parts();
-        let (stream, behind) = parts.io.into_tunnel();
-        *link.tunnel.borrow_mut() = Some((stream, join(parts.read_buf, behind)));
+        *link.tunnel.borrow_mut() =
+            parts.io.into_tunnel().map(|(stream, behind)| (stream, join(parts.read_buf, behind)));
     } else if let Some(Err(error)) = ended {
         tracing::debug!(server = %link.address, %error, "upstream connection ended");
     }

@@ -12,6 +12,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,6 +29,10 @@ use crate::{
     config::{ForwardPolicy, Server},
     error::{Error, Kind},
     metrics::UpstreamMetrics,
+    splice::{
+        hop_bypass::{HopBypass, Side},
+        kernel::Kernel,
+    },
     wire::head::Bounds,
 };
 
@@ -53,6 +58,8 @@ pub struct Making<'a> {
     pub preserve_header_case: bool,
     /// Addresses that may be connected to, for a forward proxy.
     pub policy: Option<&'a ForwardPolicy>,
+    /// For local bypass, where it is allowed.
+    pub kernel: Option<&'a Arc<Kernel>>,
 }
 
 struct Idle {
@@ -151,8 +158,9 @@ impl ServerPool {
         // Between messages of HTTP a connection ends cleanly.
         crate::splice::socket::reset_on_close(&stream, false);
         let pool = Rc::downgrade(self);
-        let started =
-            Connection::start(stream, address, making.bounds, making.preserve_header_case, pool);
+        let hop = HopBypass::new(making.kernel, Side::Upstream);
+        let keeps_case = making.preserve_header_case;
+        let started = Connection::start(stream, hop, address, making.bounds, keeps_case, pool);
         let connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
         place.keep();
         Ok(connection)

@@ -25,12 +25,13 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::{
     head::Bounds,
-    socket::{deliver, poll_read_in_place, poll_read_to_stash},
+    socket::{Socket, deliver, poll_read_in_place, poll_read_to_stash},
     track::{RequestStop, Requests},
     trailers::Tail,
 };
 use crate::{
     error::Kind,
+    splice::hop_bypass::HopBypass,
     watchdog::{Wait, Watched},
 };
 
@@ -173,7 +174,7 @@ impl Shared {
 /// The wrapped socket.
 #[derive(Debug)]
 pub struct DownstreamIo {
-    stream: TcpStream,
+    socket: Socket,
     requests: Requests,
     shared: Rc<Shared>,
     /// Read but not passed; the first `passable` bytes have been judged and may go on.
@@ -187,9 +188,15 @@ pub struct DownstreamIo {
 
 impl DownstreamIo {
     /// `early` has been read from the socket already.
-    pub fn new(stream: TcpStream, early: BytesMut, bounds: Bounds, shared: Rc<Shared>) -> Self {
+    pub fn new(
+        stream: TcpStream,
+        hop: HopBypass,
+        early: BytesMut,
+        bounds: Bounds,
+        shared: Rc<Shared>,
+    ) -> Self {
         let mut io = Self {
-            stream,
+            socket: Socket { stream, hop },
             requests: Requests::new(bounds),
             shared,
             stash: early,
@@ -204,9 +211,10 @@ impl DownstreamIo {
         io
     }
 
-    /// After the hand-over: the socket, and what the client sent behind the head.
-    pub fn into_tunnel(self) -> (TcpStream, Bytes) {
-        (self.stream, self.stash.freeze())
+    /// After the hand-over: the socket with its bypass, which outlives it, and what the client
+    /// sent behind the head.
+    pub fn into_tunnel(self) -> (TcpStream, HopBypass, Bytes) {
+        (self.socket.stream, self.socket.hop, self.stash.freeze())
     }
 
     fn judge_stash(&mut self) {
@@ -283,7 +291,7 @@ impl Read for DownstreamIo {
             if this.stash.is_empty() {
                 let (requests, stop) = (&mut this.requests, &mut this.stop);
                 let done = ready!(poll_read_in_place(
-                    &mut this.stream,
+                    &mut this.socket,
                     cx,
                     &mut buf,
                     &mut this.stash,
@@ -304,7 +312,7 @@ impl Read for DownstreamIo {
                 }
             } else {
                 this.shared.park(cx);
-                let read = ready!(poll_read_to_stash(&mut this.stream, cx, &mut this.stash))?;
+                let read = ready!(poll_read_to_stash(&mut this.socket, cx, &mut this.stash))?;
                 if read == 0 {
                     // The end of the stream within a head is an end, not a request. What is
                     // held for a tunnel goes on to it: the client only half-closed.
@@ -325,7 +333,7 @@ impl DownstreamIo {
         let mut inject = self.shared.inject.borrow_mut();
         while !inject.is_empty() {
             self.injecting = true;
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &inject))?;
+            let written = ready!(Pin::new(&mut self.socket.stream).poll_write(cx, &inject))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -338,8 +346,18 @@ impl DownstreamIo {
         Poll::Ready(Ok(()))
     }
 
-    fn progress(&self) {
+    /// Writes of an answer.
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.shared.writing.replace(true) {
+            self.socket.turn();
+        }
+        let written = ready!(self.shared.trailers.poll_write(&mut self.socket.stream, cx, bufs))?;
         self.shared.watched.progress(Wait::Response, self.shared.body_idle_timeout);
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -353,14 +371,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
-        this.shared.writing.set(true);
-        let written = ready!(this.shared.trailers.poll_write(
-            &mut this.stream,
-            cx,
-            &[io::IoSlice::new(buf)]
-        ))?;
-        this.progress();
-        Poll::Ready(Ok(written))
+        this.poll_message(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -372,10 +383,7 @@ impl Write for DownstreamIo {
         if this.injecting {
             ready!(this.poll_inject(cx))?;
         }
-        this.shared.writing.set(true);
-        let written = ready!(this.shared.trailers.poll_write(&mut this.stream, cx, bufs))?;
-        this.progress();
-        Poll::Ready(Ok(written))
+        this.poll_message(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -391,6 +399,6 @@ impl Write for DownstreamIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().socket.stream).poll_shutdown(cx)
     }
 }

@@ -1,4 +1,5 @@
-//! What both wrapped sockets share: reading in place, and memory held only while needed.
+//! What both wrapped sockets share: reading in place, memory held only while needed, and local
+//! bypass of the connection.
 
 use std::{
     io,
@@ -8,13 +9,63 @@ use std::{
 
 use bytes::BytesMut;
 use hyper::rt::ReadBufCursor;
+use rustix::{io::retry_on_intr, net::RecvFlags};
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, Interest, ReadBuf},
     net::TcpStream,
 };
 
+use crate::splice::hop_bypass::HopBypass;
+
 /// Read size while a head is incomplete or bytes are held.
 const STASH_READ_BYTES: usize = 8 * 1024;
+
+/// A connection, and its local bypass.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// First: it is closed before its bypass ends.
+    pub(super) stream: TcpStream,
+    pub(super) hop: HopBypass,
+}
+
+impl Socket {
+    /// To be called before a message of ours begins.
+    pub(super) fn turn(&mut self) {
+        self.hop.turn(&self.stream);
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.hop.is_on() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        // tokio takes a read that comes short for the last one until the next edge; with two
+        // queues only EAGAIN says that both are empty.
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let stream = &self.stream;
+            let read = stream.try_io(Interest::READABLE, || {
+                let room = buf.initialize_unfilled();
+                let (n, _) =
+                    retry_on_intr(|| rustix::net::recv(stream, &mut *room, RecvFlags::DONTWAIT))?;
+                Ok(n)
+            });
+            match read {
+                Ok(n) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
 
 /// What one read brought.
 pub(super) struct ReadInPlace {
@@ -27,7 +78,7 @@ pub(super) struct ReadInPlace {
 /// Reads into hyper's own buffer, shows the bytes to `judge`, lets those pass that it
 /// says, and keeps the others in `stash`. No byte of a body is copied.
 pub(super) fn poll_read_in_place(
-    stream: &mut TcpStream,
+    stream: &mut Socket,
     cx: &mut Context<'_>,
     buf: &mut ReadBufCursor<'_>,
     stash: &mut BytesMut,
@@ -47,7 +98,7 @@ pub(super) fn poll_read_in_place(
 
 /// Reads more behind what is in `stash`. Returns the number of bytes, 0 at the end.
 pub(super) fn poll_read_to_stash(
-    stream: &mut TcpStream,
+    stream: &mut Socket,
     cx: &mut Context<'_>,
     stash: &mut BytesMut,
 ) -> Poll<io::Result<usize>> {

@@ -21,10 +21,11 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::{
     head::Bounds,
-    socket::{deliver, poll_read_in_place, poll_read_to_stash},
+    socket::{Socket, deliver, poll_read_in_place, poll_read_to_stash},
     track::{ResponseStop, Responses},
     trailers::Tail,
 };
+use crate::splice::hop_bypass::HopBypass;
 
 /// Interim responses to one request; a server that sends more is broken.
 const MAX_INTERIM: u32 = 32;
@@ -44,6 +45,8 @@ pub struct Shared {
     /// A request goes out; `Some(true)`: HEAD.
     expected: Cell<Option<bool>>,
     fault: Cell<Option<&'static str>>,
+    /// Whether a byte of the request has been written.
+    begun: Cell<bool>,
     answered: Cell<bool>,
     interim: RefCell<VecDeque<Interim>>,
     interim_count: Cell<u32>,
@@ -56,6 +59,7 @@ impl Shared {
     /// Announces that a request goes out. To be called before hyper gets it.
     pub fn expect(&self, to_head: bool) {
         self.expected.set(Some(to_head));
+        self.begun.set(false);
         self.answered.set(false);
         self.interim_count.set(0);
         self.interim.borrow_mut().clear();
@@ -95,7 +99,7 @@ impl Shared {
 /// The wrapped socket.
 #[derive(Debug)]
 pub struct UpstreamIo {
-    stream: TcpStream,
+    socket: Socket,
     responses: Responses,
     shared: Rc<Shared>,
     stash: BytesMut,
@@ -105,9 +109,9 @@ pub struct UpstreamIo {
 
 impl UpstreamIo {
     /// A fresh connection.
-    pub fn new(stream: TcpStream, bounds: Bounds, shared: Rc<Shared>) -> Self {
+    pub fn new(stream: TcpStream, hop: HopBypass, bounds: Bounds, shared: Rc<Shared>) -> Self {
         Self {
-            stream,
+            socket: Socket { stream, hop },
             responses: Responses::new(bounds),
             shared,
             stash: BytesMut::new(),
@@ -116,9 +120,10 @@ impl UpstreamIo {
         }
     }
 
-    /// After the hand-over: the socket, and what the server sent behind its 101.
-    pub fn into_tunnel(self) -> (TcpStream, Bytes) {
-        (self.stream, self.stash.freeze())
+    /// After the hand-over: the socket, and what the server sent behind its 101. `None` where
+    /// bytes bypass TCP: a request that asks for a tunnel goes out on a connection of its own.
+    pub fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
+        (!self.socket.hop.is_on()).then(|| (self.socket.stream, self.stash.freeze()))
     }
 
     fn judge_stash(&mut self) {
@@ -168,8 +173,8 @@ impl Read for UpstreamIo {
                 Some(ResponseStop::PartialHead) | None => {}
             }
             if this.stash.is_empty() {
-                let UpstreamIo { stream, responses, shared, stash, stop, .. } = &mut *this;
-                let done = ready!(poll_read_in_place(stream, cx, &mut buf, stash, |bytes| {
+                let UpstreamIo { socket, responses, shared, stash, stop, .. } = &mut *this;
+                let done = ready!(poll_read_in_place(socket, cx, &mut buf, stash, |bytes| {
                     if let Some(to_head) = shared.expected.take() {
                         responses.expect(to_head);
                     }
@@ -184,7 +189,7 @@ impl Read for UpstreamIo {
                     return Poll::Ready(Ok(()));
                 }
             } else {
-                let read = ready!(poll_read_to_stash(&mut this.stream, cx, &mut this.stash))?;
+                let read = ready!(poll_read_to_stash(&mut this.socket, cx, &mut this.stash))?;
                 if read == 0 {
                     return Poll::Ready(Ok(()));
                 }
@@ -194,14 +199,27 @@ impl Read for UpstreamIo {
     }
 }
 
+impl UpstreamIo {
+    /// Writes of a request.
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.shared.begun.replace(true) {
+            self.socket.turn();
+        }
+        self.shared.trailers.poll_write(&mut self.socket.stream, cx, bufs)
+    }
+}
+
 impl Write for UpstreamIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.shared.trailers.poll_write(&mut this.stream, cx, &[io::IoSlice::new(buf)])
+        self.get_mut().poll_message(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -209,8 +227,7 @@ impl Write for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.shared.trailers.poll_write(&mut this.stream, cx, bufs)
+        self.get_mut().poll_message(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -218,10 +235,10 @@ impl Write for UpstreamIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        Pin::new(&mut self.get_mut().socket.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().socket.stream).poll_shutdown(cx)
     }
 }

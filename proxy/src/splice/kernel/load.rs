@@ -176,7 +176,17 @@ impl Kernel {
         if matches!(set, Set::Passed | Set::Sources) {
             self.expect_input(socket, key)?;
         }
-        self.set(set).insert(key, socket.as_raw_fd(), 0).map_err(into_io)?;
+        self.enroll_as(key, set, socket)
+    }
+
+    /// [`enroll`](Self::enroll) by another key than the socket's cookie.
+    pub(crate) fn enroll_as(
+        self: &Arc<Self>,
+        key: SocketKey,
+        set: Set,
+        socket: impl AsFd,
+    ) -> io::Result<Enrolled> {
+        self.set(set).insert(key, socket.as_fd().as_raw_fd(), 0).map_err(into_io)?;
         Ok(Enrolled { kernel: Arc::clone(self), set, key })
     }
 

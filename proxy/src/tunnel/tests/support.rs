@@ -106,7 +106,7 @@ impl Rig {
         let ticket = registry.open(info(client.local_addr().unwrap()));
         let id = ticket.id();
         let handover = Handover {
-            downstream: Downstream::Tcp(downstream),
+            downstream: Downstream::Tcp(downstream, Default::default()),
             downstream_early: setup.client_early,
             upstream,
             upstream_early: setup.server_early,
