@@ -57,11 +57,14 @@ pub enum Protection {
     Overlap,
     /// Userspace writes to an application only when it has room beside what has bypassed TCP.
     Room,
+    /// Local bypass of an inspected connection waits for its second message. No harm without
+    /// it: so tests bring it about on every connection.
+    Kept,
 }
 
 impl Protection {
     /// All of them, each at its own index.
-    pub const ALL: [Protection; 24] = {
+    pub const ALL: [Protection; 25] = {
         use Protection::*;
         [
             Probe,
@@ -88,6 +91,7 @@ impl Protection {
             Activity,
             Overlap,
             Room,
+            Kept,
         ]
     };
 
@@ -123,6 +127,7 @@ impl Protection {
             Protection::Activity => "activity",
             Protection::Overlap => "overlap",
             Protection::Room => "room",
+            Protection::Kept => "kept",
         }
     }
 }

@@ -115,6 +115,12 @@ pub struct Proxy {
     config: Option<PathBuf>,
 }
 
+/// Whether every proxy of a quick command allows local bypass, and begins it with the first
+/// message: `UNDERPASS_TEST_LOCAL_BYPASS=1` plays tests of inspected HTTP over it.
+fn local_bypass_everywhere() -> bool {
+    std::env::var_os("UNDERPASS_TEST_LOCAL_BYPASS").is_some_and(|value| value == "1")
+}
+
 impl ProxyBuilder {
     fn quick(command: &str, args: &[&str]) -> Self {
         let args = [&[command, "--listen", "127.0.0.1:0"], args].concat();
@@ -178,8 +184,16 @@ impl ProxyBuilder {
 
     /// Starts it and waits until it listens.
     pub fn start(self) -> Proxy {
-        let mut command = command_without(&self.unprotected);
+        let mut gone = self.unprotected.clone();
+        let bypasses = local_bypass_everywhere() && self.config.is_none();
+        if bypasses {
+            gone.push(Protection::Kept);
+        }
+        let mut command = command_without(&gone);
         command.args(&self.args);
+        if bypasses && !self.args.iter().any(|arg| arg == "--local-bypass") {
+            command.arg("--local-bypass");
+        }
         if let Some(filter) = &self.log {
             command.env("UNDERPASS_LOG", filter);
         }

@@ -144,14 +144,16 @@ async fn relay(
     if expects_continue {
         exchange.expect_continue();
     }
+    let kernel = client.worker().process.kernel.as_ref().filter(|_| upstream.local_bypass);
     let making = Making {
         timeout: limits.connect_timeout,
         bounds: connection::bounds(limits),
         preserve_header_case: client.listener().config.preserve_header_case,
         policy,
-        kernel: client.worker().process.kernel.as_ref().filter(|_| upstream.local_bypass),
+        kernel: kernel.filter(|_| !wants_tunnel),
     };
-    let how = send::How { expects_continue, wants_tunnel };
+    let fresh = wants_tunnel && kernel.is_some();
+    let how = send::How { expects_continue, fresh };
     let (answer, connection) = send::send(exchange, &upstream, making, request, how).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(offer) = offer.filter(|_| may_tunnel()) else {

@@ -35,8 +35,9 @@ const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct How {
     /// Its body waits for 100.
     pub(super) expects_continue: bool,
-    /// The connection may become a tunnel.
-    pub(super) wants_tunnel: bool,
+    /// It may not go out on a kept connection: that one may bypass TCP by now, and what
+    /// becomes a tunnel has to be found as it is.
+    pub(super) fresh: bool,
 }
 
 /// Sends a request until it is answered or may not be sent again.
@@ -49,8 +50,7 @@ pub(super) async fn send(
 ) -> Result<(Response<Incoming>, Connection), Error> {
     let (first, mut others) = upstream.turn();
     let mut pool = Rc::clone(first);
-    // A kept connection may bypass TCP by now; a tunnel wants one that it finds as it is.
-    let mut fresh = how.wants_tunnel && making.kernel.is_some();
+    let mut fresh = how.fresh;
     loop {
         // Finding a connection has a limit of its own.
         exchange.watched().done(Wait::Response);

@@ -26,12 +26,13 @@ use std::{
     },
 };
 
-use proxy_ebpf::{Form, Route, SocketKey};
+use proxy_ebpf::{Form, Protection, Route, SocketKey};
 use tokio::net::TcpStream;
 
 use super::{
     hop::{Hop, State, Step},
     kernel::{Enrolled, Kernel, LaneSlot, RouteGuard, Set},
+    without::without,
 };
 
 /// Our own messages before the one that enrolment is tried at first.
@@ -154,7 +155,8 @@ impl HopBypass {
             Stage::On(on) => on.turn(),
             Stage::Waiting { kernel, side, turns } => {
                 *turns += 1;
-                if *turns < FIRST_TURN || !turns.is_power_of_two() {
+                let is_due = *turns >= FIRST_TURN && turns.is_power_of_two();
+                if !is_due && !without(Protection::Kept) {
                     return;
                 }
                 match On::begin(kernel, *side, stream) {
