@@ -9,6 +9,7 @@
 mod applications;
 mod degrade;
 mod doctor;
+mod hop;
 mod leftovers;
 mod log;
 mod machine;

@@ -4,7 +4,10 @@
 //! Tests that need more than the machine has skip themselves; on a machine that has it
 //! all, a skip is a failure, which the tests themselves see to.
 
-use std::{env, fs, process::ExitCode};
+use std::{
+    env, fs,
+    process::{Command, ExitCode},
+};
 
 use anyhow::Result;
 
@@ -32,16 +35,37 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     for (what, reason) in skipped(bpf) {
         say(format_args!("test: skipped: {what}: {reason}"));
     }
-    let mut tests = cargo();
-    tests.args(["test", "--workspace", "--no-fail-fast"]).args(args);
-    tests.env("UNDERPASS_BIN", binary("debug", "underpass")?);
-    tests.env("UNDERPASS_WITHOUT_BIN", binary("debug", "underpass-without")?);
-    if !bpf {
-        // Justifies the skips of tests/kernel, which would fail on a capable machine.
-        tests.env("UNDERPASS_TEST_WITHOUT_BPF", "1");
+    let tests = |what: &[&str]| -> Result<Command> {
+        let mut tests = cargo();
+        tests.arg("test").args(what).arg("--no-fail-fast").args(args);
+        tests.env("UNDERPASS_BIN", binary("debug", "underpass")?);
+        tests.env("UNDERPASS_WITHOUT_BIN", binary("debug", "underpass-without")?);
+        if !bpf {
+            // Justifies the skips of tests/kernel, which would fail on a capable machine.
+            tests.env("UNDERPASS_TEST_WITHOUT_BPF", "1");
+        }
+        Ok(tests)
+    };
+    // All of it only: whoever names tests wants those, and once.
+    let mut passed = true;
+    if bpf && args.is_empty() && is_privileged() {
+        say("test: the behaviour suite over local bypass of every connection");
+        let mut over = tests(&["--package", "underpass-tests", "--test", "behaviour"])?;
+        over.env("UNDERPASS_TEST_LOCAL_BYPASS", "1").arg("--");
+        over.args(NOT_OVER_BYPASS.iter().flat_map(|test| ["--skip", test]));
+        passed = over.status()?.success();
     }
-    exit(&mut tests)
+    let code = exit(&mut tests(&["--workspace"])?)?;
+    Ok(if passed { code } else { ExitCode::FAILURE })
 }
+
+/// Tests that say what is only so without local bypass.
+const NOT_OVER_BYPASS: [&str; 2] = [
+    // Which engine a tunnel has.
+    "tunnel_table::an_open_tunnel_is_listed_with_its_bytes",
+    // That the request behind a refused upgrade takes the same connection.
+    "refused_upgrade::an_answer_without_101_is_plain_http",
+];
 
 fn skipped(bpf: bool) -> Vec<(&'static str, String)> {
     let mut skipped = Vec::new();

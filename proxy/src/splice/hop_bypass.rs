@@ -12,8 +12,10 @@
 //! of a message a peer that speaks HTTP in turns has read what came before.
 //!
 //! **Reading.** Our socket has two queues from then on, TCP's and the psock's, and a read takes
-//! from one of them only: one that comes short does not show that nothing is left
-//! ([`HopBypass::is_on`]).
+//! from one of them only, the psock's first: one that comes short does not show that nothing is
+//! left. That both hold something takes a message that was refused behind one that was not. The
+//! program counts those ([`HopBypass::one_queue_is_empty`]), which saves the reader the call
+//! that would only find EAGAIN.
 //!
 //! **The end.** The application's socket stays where it is until that closes it, as for
 //! tunnels; our end goes with our socket, which has to be closed first.
@@ -121,6 +123,8 @@ struct On {
     turns: u32,
     /// To us, from us.
     paths: [Path; 2],
+    /// Messages that came by TCP when both queues were found empty last.
+    by_tcp: Option<u64>,
     _own: Enrolled,
 }
 
@@ -146,6 +150,29 @@ impl HopBypass {
     /// Whether bytes may bypass TCP on it.
     pub fn is_on(&self) -> bool {
         matches!(self.0, Stage::On(_))
+    }
+
+    /// Messages to us that the program has sent by TCP.
+    pub fn received_by_tcp(&self) -> u64 {
+        match &self.0 {
+            Stage::On(on) => on.paths[0].slot.refused().iter().sum(),
+            _ => 0,
+        }
+    }
+
+    /// A read has found EAGAIN. `by_tcp`: [`Self::received_by_tcp`] before it.
+    pub fn both_queues_are_empty(&mut self, by_tcp: u64) {
+        if let Stage::On(on) = &mut self.0 {
+            on.by_tcp = Some(by_tcp);
+        }
+    }
+
+    /// Whether a read that came short has left nothing behind.
+    pub fn one_queue_is_empty(&self) -> bool {
+        match &self.0 {
+            Stage::On(on) => on.by_tcp == Some(self.received_by_tcp()),
+            _ => false,
+        }
     }
 
     /// To be called before a message of ours begins on `stream`.
@@ -217,7 +244,7 @@ impl On {
         let figures = Figures::of(side);
         figures.open.fetch_add(1, Relaxed);
         figures.opened.fetch_add(1, Relaxed);
-        Ok(Some(Self { side, turns: 0, paths, _own: enrolled }))
+        Ok(Some(Self { side, turns: 0, paths, by_tcp: None, _own: enrolled }))
     }
 
     fn turn(&mut self) {

@@ -44,24 +44,39 @@ impl AsyncRead for Socket {
         if !self.hop.is_on() {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
-        // tokio takes a read that comes short for the last one until the next edge; with two
-        // queues only EAGAIN says that both are empty.
+        // tokio takes a read that comes short for the last one until the next edge. With two
+        // queues that is so only where one of them is known to be empty.
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            let stream = &self.stream;
-            let read = stream.try_io(Interest::READABLE, || {
-                let room = buf.initialize_unfilled();
-                let (n, _) =
-                    retry_on_intr(|| rustix::net::recv(stream, &mut *room, RecvFlags::DONTWAIT))?;
-                Ok(n)
+            let Self { stream, hop } = &mut *self;
+            let sent_by_tcp = hop.received_by_tcp();
+            // SAFETY: only what recv(2) has filled is taken for initialised.
+            let room = unsafe { buf.unfilled_mut() };
+            let all = room.len();
+            let mut read = None;
+            let tried = stream.try_io(Interest::READABLE, || {
+                let flags = RecvFlags::DONTWAIT;
+                let n = retry_on_intr(|| {
+                    rustix::net::recv(&*stream, &mut *room, flags).map(|(_, n)| n)
+                })?;
+                read = Some(n);
+                match 0 < n && n < all && hop.one_queue_is_empty() {
+                    true => Err(io::ErrorKind::WouldBlock.into()),
+                    false => Ok(()),
+                }
             });
-            match read {
-                Ok(n) => {
+            match (read, tried) {
+                (Some(n), _) => {
+                    // SAFETY: recv(2) has filled so many.
+                    unsafe { buf.assume_init(n) };
                     buf.advance(n);
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    hop.both_queues_are_empty(sent_by_tcp);
+                }
+                (None, Err(error)) => return Poll::Ready(Err(error)),
+                (None, Ok(())) => {}
             }
         }
     }
