@@ -9,6 +9,7 @@ mod btf;
 mod lanes;
 mod load;
 mod log;
+mod question;
 mod reason;
 mod trim;
 
