@@ -204,7 +204,7 @@ impl On {
     /// `None`: not now.
     ///
     /// # Errors
-    /// Not ever.
+    /// Where it never will be: why the application stays out, or what the kernel said.
     fn begin(kernel: &Arc<Kernel>, side: Side, stream: &TcpStream) -> io::Result<Option<Self>> {
         let mut hop = Hop::new(stream, true)?;
         let step = hop.advance(kernel, kernel.needs_pass())?;
