@@ -22,7 +22,7 @@ use super::{
     picker::Picker,
     pipe, pipe_pool,
     redirect::Redirect,
-    room::Room,
+    room::{Room, What},
     without::without,
 };
 
@@ -146,7 +146,7 @@ impl Lane {
         self.picker.engine().0 == Engine::Copy
     }
 
-    /// Ready when nothing that the kernel moves is in the way of a write, or of the end.
+    /// Ready when the kernel has sent everything that it was given to redirect.
     pub(crate) fn poll_clear<T: Endpoint>(
         &mut self,
         cx: &mut Context<'_>,
@@ -154,8 +154,20 @@ impl Lane {
     ) -> Poll<io::Result<()>> {
         match (&mut self.beside, to.tcp()) {
             (Beside::Redirect(redirect), Some(to)) => redirect.poll_clear(cx, to.stream()),
-            (Beside::Bypass(room), Some(to)) => room.poll(cx, to.stream()),
             _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ready when nothing that the kernel moves is in the way of a write, or of the end.
+    fn poll_free<T: Endpoint>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &T,
+        what: What,
+    ) -> Poll<io::Result<()>> {
+        match (&mut self.beside, to.tcp()) {
+            (Beside::Bypass(room), Some(to)) => room.poll(cx, to.stream(), what),
+            _ => self.poll_clear(cx, to),
         }
     }
 
@@ -188,7 +200,7 @@ impl Lane {
                 Stage::Ending if without(Protection::Clear) => {
                     to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done)
                 }
-                Stage::Ending => match self.poll_clear(cx, to) {
+                Stage::Ending => match self.poll_free(cx, to, What::End) {
                     Poll::Ready(Ok(())) => {
                         to.poll_shutdown(cx).map_err(Fault::To).map_ok(|()| Stage::Done)
                     }
@@ -255,7 +267,7 @@ impl Lane {
         to: &T,
     ) -> Poll<io::Result<Option<(Engine, usize)>>> {
         if !self.is_empty() && !without(Protection::Overtaking) {
-            ready!(self.poll_clear(cx, to))?;
+            ready!(self.poll_free(cx, to, What::Bytes))?;
         }
         let sent = match &mut self.held {
             Held::Early(bytes) if !bytes.is_empty() => {

@@ -38,14 +38,27 @@ pub(crate) struct Room {
     again: LookAgain,
 }
 
+/// What is to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Bytes,
+    /// A segment without bytes is dropped like any other while the receiver is over its limit.
+    End,
+}
+
 impl Room {
     pub(super) fn new(kernel: Arc<Kernel>, slot: Arc<LaneSlot>) -> Self {
         let found_at = slot.moved_messages();
         Self { kernel, slot, found_at, again: LookAgain::new(LONGEST_WAIT) }
     }
 
-    /// Ready when bytes, or the end, may follow by TCP. `to` is our socket.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+    /// Ready when `what` may follow by TCP. `to` is our socket.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &TcpStream,
+        what: What,
+    ) -> Poll<io::Result<()>> {
         loop {
             let moved = self.slot.moved_messages();
             if self.found_at == moved || without(Protection::Room) {
@@ -57,9 +70,13 @@ impl Room {
             let has_room = match (to.local_addr(), to.peer_addr()) {
                 (Ok(own), Ok(peer)) => {
                     let report = self.kernel.look(own, peer, 0, 0)?;
-                    // Half: what TCP has announced is within the other one. An application
-                    // that is gone has 0 of 0.
-                    report.peer_receive_memory <= report.peer_receive_limit / 2
+                    let limit = match what {
+                        // What TCP has announced is within the other half.
+                        What::Bytes => report.peer_receive_limit / 2,
+                        What::End => report.peer_receive_limit,
+                    };
+                    // An application that is gone has 0 of 0.
+                    report.peer_receive_memory <= limit
                 }
                 // It is connected no longer.
                 _ => true,
