@@ -81,13 +81,22 @@ pub(super) fn into_io(error: MapError) -> io::Error {
 /// and CAP_NET_ADMIN are effective.
 pub(crate) fn has_capabilities() -> bool {
     const NET_ADMIN: u64 = 1 << 12;
+    effective_capabilities() & NET_ADMIN != 0 && may_load()
+}
+
+/// Whether this process may load programs that are no network administrator's: CAP_BPF (or,
+/// before 5.8, CAP_SYS_ADMIN) is effective.
+pub(super) fn may_load() -> bool {
     const SYS_ADMIN: u64 = 1 << 21;
     const BPF: u64 = 1 << 39;
+    effective_capabilities() & (BPF | SYS_ADMIN) != 0
+}
+
+fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    let effective = effective.unwrap_or_default();
-    effective & NET_ADMIN != 0 && effective & (BPF | SYS_ADMIN) != 0
+    effective.unwrap_or_default()
 }
 
 /// Whether capabilities are those of a user namespace, which BPF does not honour: only the
