@@ -1,7 +1,9 @@
 //! `up_steer`: which worker gets a new connection. The BPF object of one listener.
 //!
-//! An object of its own, loaded once for each listener, because it needs none of what the
-//! tunnels' programs need: no type information of the kernel, no sockhash, CAP_BPF alone.
+//! An object of its own, loaded once for each listener, because it needs little of what the
+//! tunnels' programs need: no type information of the kernel, no sockhash, no CAP_NET_ADMIN. It
+//! does need CAP_PERFMON beside CAP_BPF: without that the verifier also follows what a processor
+//! may guess, where a loop that is bounded by a loaded number has no end.
 //!
 //! **When.** TCP looks its listener up when a SYN comes, and this program runs then
 //! (`reuseport_select_sock` in net/core/sock_reuseport.c). The request that is made of the SYN

@@ -224,7 +224,8 @@ fn steer_all(
     places: &[Place],
 ) -> Vec<(String, kernel::Steering)> {
     let mut steerings = Vec::new();
-    let mut told: Vec<String> = Vec::new();
+    let mut without: Vec<&str> = Vec::new();
+    let (mut reason, mut asked_for) = (None, false);
     for bound in bound {
         let listener = &config.listeners[bound.index];
         match steer::steer(listener, bound.sockets.as_slice(), places) {
@@ -233,18 +234,19 @@ fn steer_all(
                 bound.seats = seats.into_iter();
                 steerings.push((listener.name.clone(), steering));
             }
-            Err(reason) if told.contains(&reason) => {}
-            Err(reason) => {
-                let name = &listener.name;
-                match listener.steering {
-                    // Asked for, not the default.
-                    Steering::Cpu => {
-                        tracing::warn!("{name}: the kernel's hash chooses the worker: {reason}");
-                    }
-                    _ => tracing::info!("{name}: the kernel's hash chooses the worker: {reason}"),
-                }
-                told.push(reason);
+            // What one of them lacks the others lack, if not always in the same words.
+            Err(first) => {
+                without.push(&listener.name);
+                reason.get_or_insert(first);
+                asked_for |= listener.steering == Steering::Cpu;
             }
+        }
+    }
+    if let Some(reason) = reason {
+        let names = without.join(", ");
+        match asked_for {
+            true => tracing::warn!("the kernel's hash chooses the worker ({names}): {reason}"),
+            false => tracing::info!("the kernel's hash chooses the worker ({names}): {reason}"),
         }
     }
     steerings

@@ -81,16 +81,20 @@ pub(super) fn into_io(error: MapError) -> io::Error {
 /// and CAP_NET_ADMIN are effective.
 pub(crate) fn has_capabilities() -> bool {
     const NET_ADMIN: u64 = 1 << 12;
-    effective_capabilities() & NET_ADMIN != 0 && may_load()
+    let effective = effective_capabilities();
+    effective & NET_ADMIN != 0 && effective & (BPF | SYS_ADMIN) != 0
 }
 
-/// Whether this process may load programs that are no network administrator's: CAP_BPF (or,
-/// before 5.8, CAP_SYS_ADMIN) is effective.
-pub(super) fn may_load() -> bool {
-    const SYS_ADMIN: u64 = 1 << 21;
-    const BPF: u64 = 1 << 39;
-    effective_capabilities() & (BPF | SYS_ADMIN) != 0
+/// Whether this process may load the program that steers: CAP_BPF and CAP_PERFMON (or, before
+/// 5.8, CAP_SYS_ADMIN, which still holds both) are effective.
+pub(super) fn may_steer() -> bool {
+    const PERFMON: u64 = 1 << 38;
+    let effective = effective_capabilities();
+    effective & SYS_ADMIN != 0 || effective & (BPF | PERFMON) == BPF | PERFMON
 }
+
+const SYS_ADMIN: u64 = 1 << 21;
+const BPF: u64 = 1 << 39;
 
 fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -23,7 +23,7 @@ use proxy_ebpf::{
 use super::{
     ids::{Ids, ids},
     load::{EMBEDDED_STEER, check_version, other_version, program_of},
-    reason::{Unavailable, may_load, unavailable},
+    reason::{Unavailable, may_steer, unavailable},
     seats::{self, Seat},
 };
 
@@ -62,8 +62,8 @@ impl Steering {
     ) -> Result<(Self, Vec<Seat>), Unavailable> {
         let object = object.map_err(|reason| Unavailable(reason.to_owned()))?;
         // Before anything is read or tried: who may not is served as soon as ever.
-        if !may_load() {
-            return Err(Unavailable("needs CAP_BPF".to_owned()));
+        if !may_steer() {
+            return Err(Unavailable("needs CAP_BPF and CAP_PERFMON".to_owned()));
         }
         let count = u32::try_from(sockets.len()).ok().filter(|count| *count <= MAX_SEATS);
         let workers = count.ok_or_else(|| Unavailable(format!("more than {MAX_SEATS} workers")))?;
