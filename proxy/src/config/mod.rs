@@ -24,6 +24,8 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 pub(crate) mod value;
+#[cfg(test)]
+mod workers_tests;
 
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
