@@ -168,7 +168,8 @@ mod tests {
         let two = [node(0, &[0, 1, 2, 3]), node(1, &[4, 5, 6, 7])];
         let uneven = [node(0, &[0, 1, 2, 3]), node(4, &[4, 5])];
         let all: Vec<usize> = (0..8).collect();
-        let table: [(usize, bool, &[usize], &[Node], &[&str]); 11] = [
+        type Case<'a> = (usize, bool, &'a [usize], &'a [Node], &'a [&'a str]);
+        let table: [Case<'_>; 11] = [
             // On one node, or without any, nothing is done that was not asked for.
             (2, false, &[0, 1, 2, 3], &one, &["any", "any"]),
             (2, false, &[0, 1], &[], &["any", "any"]),
