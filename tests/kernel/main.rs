@@ -15,6 +15,7 @@ mod leftovers;
 mod log;
 mod machine;
 mod overlap;
+mod placement;
 mod protections;
 mod random_traffic;
 mod sockets;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use mantra_macros::req_test;
+use socket2::{Domain, Socket, Type};
 use underpass_tests::{Metrics, Proxy, Served, Without, eventually, proxy::binary, without};
 
 use super::{cpus, on_cpu, ready};
@@ -50,6 +51,27 @@ fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).unwrap()
 }
 
+/// Opens connections that are all at the first worker: by the kernel's hash they come to either,
+/// and only those stay.
+async fn long_at_first_worker(proxy: &Proxy, count: usize) -> Vec<TcpStream> {
+    let mut long = Vec::new();
+    for _ in 0..1000 {
+        let client = connect(proxy.listener("hash"));
+        let [first, _] = settled(proxy, long.len() + 1).await;
+        if first > long.len() {
+            long.push(client);
+        } else {
+            drop(client);
+            settled(proxy, long.len()).await;
+        }
+        if long.len() == count {
+            break;
+        }
+    }
+    assert_eq!(settled(proxy, count).await, [count, 0]);
+    long
+}
+
 /// Long connections, all at one worker: those that come then go to the other one.
 #[req_test("REQ-EDGE-001")]
 #[tokio::test]
@@ -60,23 +82,7 @@ async fn new_connections_keep_away_from_a_worker_with_many_long_ones() {
     }
     let origin = Served::ok().await;
     let proxy = Proxy::config(config("splice = \"copy\"", &origin)).start();
-    // By the kernel's hash they come to either; the first worker's stay.
-    let mut long = Vec::new();
-    for _ in 0..1000 {
-        let client = connect(proxy.listener("hash"));
-        let [first, _] = settled(&proxy, long.len() + 1).await;
-        if first > long.len() {
-            long.push(client);
-        } else {
-            drop(client);
-            settled(&proxy, long.len()).await;
-        }
-        if long.len() == LONG {
-            break;
-        }
-    }
-    assert_eq!(settled(&proxy, LONG).await, [LONG, 0]);
-
+    let long = long_at_first_worker(&proxy, LONG).await;
     let mut more: Vec<TcpStream> = Vec::new();
     more.extend((0..LONG).map(|_| connect(proxy.listener("load"))));
     assert_eq!(settled(&proxy, 2 * LONG).await, [LONG, LONG], "all of them to the other one");
@@ -88,6 +94,51 @@ async fn new_connections_keep_away_from_a_worker_with_many_long_ones() {
     more.extend((0..LONG).map(|_| connect(proxy.listener("load"))));
     assert_eq!(settled(&proxy, 3 * LONG).await, [30, 30]);
     assert_eq!(choices(&proxy.metrics().await, "load", "load"), 3 * LONG);
+}
+
+/// A SYN from an address where nobody is: its answer cannot be sent. The socket is closed before
+/// it says it again.
+fn lost_syn(address: SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_ip_transparent_v4(true).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    // Of 198.51.100.0/24 (RFC 5737), which is nobody's.
+    socket.bind(&SocketAddr::from(([198, 51, 100, 7], 0)).into()).unwrap();
+    let error = socket.connect(&address.into()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS), "{error}");
+}
+
+/// Connections that are begun and never made weigh for a while, and not for ever.
+#[req_test("REQ-EDGE-001")]
+#[tokio::test]
+async fn what_never_arrives_is_forgotten() {
+    const LONG: usize = 10;
+    if !ready() {
+        return;
+    }
+    let origin = Served::ok().await;
+    let proxy = Proxy::config(config("splice = \"copy\"", &origin)).start();
+    let long = long_at_first_worker(&proxy, LONG).await;
+    // Each goes to the second worker until that has as many, and then to either.
+    let begun = choices(&proxy.metrics().await, "load", "load");
+    (0..10 * LONG).for_each(|_| lost_syn(proxy.listener("load")));
+    let seen = choices(&proxy.metrics().await, "load", "load") - begun;
+    assert_eq!(seen, 10 * LONG, "the program was asked about each");
+    // While they weigh, either worker may come next; without them the second does, each time.
+    eventually("the second worker to get twenty in a row", async || {
+        for _ in 0..20 {
+            let client = connect(proxy.listener("load"));
+            let [first, _] = settled(&proxy, LONG + 1).await;
+            drop(client);
+            settled(&proxy, LONG).await;
+            if first > LONG {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    drop(long);
 }
 
 #[req_test("REQ-EDGE-001")]
