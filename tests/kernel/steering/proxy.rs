@@ -11,9 +11,13 @@ use underpass_tests::{Metrics, Proxy, Served, Without, eventually, proxy::binary
 
 use super::{cpus, on_cpu, ready};
 
-/// Two workers behind a listener of each kind, with `more` at the top.
+/// Two workers behind a listener of each kind, with `more` at the top. Clients may say nothing
+/// for as long as a test takes.
 pub(super) fn config(more: &str, origin: &Served) -> String {
-    let mut text = format!("workers = 2\n{more}\n[admin]\naddress = \"127.0.0.1:0\"\n");
+    let mut text = format!(
+        "workers = 2\n{more}\n[admin]\naddress = \"127.0.0.1:0\"\n\
+         [limits]\nhead_timeout = \"1h\"\nidle_timeout = \"1h\"\n"
+    );
     for steering in ["load", "cpu", "hash"] {
         text += &format!(
             "[[listener]]\nname = \"{steering}\"\naddress = \"127.0.0.1:0\"\n\
