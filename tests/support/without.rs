@@ -23,6 +23,7 @@ const PROG_ATTACH: u32 = 8;
 const PROG_TEST_RUN: u32 = 10;
 
 /// Of <linux/capability.h>.
+const CAP_SYS_ADMIN: i32 = 21;
 const CAP_PERFMON: i32 = 38;
 const CAP_BPF: i32 = 39;
 
@@ -33,6 +34,8 @@ pub enum Without {
     Capabilities,
     /// Every capability but CAP_BPF and CAP_PERFMON.
     AllButBpf,
+    /// CAP_PERFMON, and CAP_SYS_ADMIN, which holds it.
+    Perfmon,
     /// bpf(2): EPERM, as under a container's seccomp filter.
     Bpf,
     /// Maps: EINVAL, as where the kernel does not know a kind of map.
@@ -61,8 +64,13 @@ impl Without {
 
     fn apply(self) -> io::Result<()> {
         match self {
-            Without::Capabilities => drop_capabilities(&[]),
-            Without::AllButBpf => drop_capabilities(&[CAP_PERFMON, CAP_BPF]),
+            Without::Capabilities => drop_capabilities(|_| true),
+            Without::AllButBpf => {
+                drop_capabilities(|capability| ![CAP_PERFMON, CAP_BPF].contains(&capability))
+            }
+            Without::Perfmon => {
+                drop_capabilities(|capability| [CAP_PERFMON, CAP_SYS_ADMIN].contains(&capability))
+            }
             Without::Bpf => refuse(libc::SYS_bpf, None, libc::EPERM),
             Without::Maps => refuse(libc::SYS_bpf, Some((0, MAP_CREATE)), libc::EINVAL),
             Without::Attach => refuse(libc::SYS_bpf, Some((0, PROG_ATTACH)), libc::EINVAL),
@@ -98,8 +106,8 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// Root has after exec(2) what is in the bounding set (capabilities(7)).
-fn drop_capabilities(but: &[i32]) -> io::Result<()> {
-    for capability in (0..64).filter(|capability| !but.contains(capability)) {
+fn drop_capabilities(which: impl Fn(i32) -> bool) -> io::Result<()> {
+    for capability in (0..64).filter(|capability| which(*capability)) {
         // SAFETY: numbers only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
             // Beyond the last one that this kernel has.

@@ -198,8 +198,9 @@ async fn a_storm_of_connections_is_spread() {
 }
 
 /// What can be taken away so that the kernel's own hash serves, and what the reason names.
-const MISSING: [(Without, &str); 5] = [
+const MISSING: [(Without, &str); 6] = [
     (Without::Capabilities, "needs CAP_BPF and CAP_PERFMON"),
+    (Without::Perfmon, "needs CAP_BPF and CAP_PERFMON"),
     (Without::Bpf, "seccomp"),
     (Without::Maps, "failed to create map"),
     (Without::Reuseport, "Invalid argument"),

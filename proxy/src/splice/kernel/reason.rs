@@ -23,6 +23,11 @@ pub(super) fn unavailable(error: impl Into<EbpfError>) -> Unavailable {
         Some(libc::EPERM | libc::EACCES) if !has_capabilities() => {
             "needs CAP_BPF and CAP_NET_ADMIN".to_owned()
         }
+        // A program that reads the kernel's memory, or has a loop that is bounded by what it has
+        // loaded, needs it since 5.8.
+        Some(libc::EPERM | libc::EACCES) if !may_steer() => {
+            "needs CAP_PERFMON beside CAP_BPF and CAP_NET_ADMIN".to_owned()
+        }
         Some(libc::EPERM | libc::EACCES) if in_user_namespace() => {
             "needs CAP_BPF and CAP_NET_ADMIN of the host, not of a user namespace (a container)"
                 .to_owned()
