@@ -340,6 +340,7 @@ pub fn spawn(
         // Before anything is touched: memory comes from where the thread runs.
         if let Err(error) = place.enter() {
             tracing::warn!("worker {index} cannot keep to CPU {place}: {error}");
+            process.admin.metrics.placed(index, &Place::default());
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

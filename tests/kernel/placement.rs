@@ -59,8 +59,10 @@ async fn workers_are_spread_over_nodes_and_their_memory_is_near() {
     }
     let origin = Served::ok().await;
     let workers = nodes.len().to_string();
-    let args = ["--workers", &workers, "--splice", "copy"];
-    let proxy = Proxy::reverse(origin.addr()).args(args).start();
+    let to = format!("http://{}", origin.addr());
+    let args = ["reverse", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--to", &to];
+    let more = ["--workers", &workers, "--splice", "copy"];
+    let proxy = Proxy::command(&[&args[..], &more[..]].concat(), 2).start();
     // One request for each worker: they have different loads after each.
     let mut clients = Vec::new();
     for _ in &nodes {

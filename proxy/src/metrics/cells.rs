@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -47,8 +47,8 @@ pub struct OpenTunnel {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct WorkerCells {
-    /// Where it runs; written once.
-    pub(super) place: OnceLock<Place>,
+    /// Where it runs; written at its start, read by a scrape.
+    pub(super) place: Mutex<Place>,
     pub(super) errors: [AtomicU64; KINDS.len()],
     pub(super) tunnels_opened: [AtomicU64; ENGINES],
     pub(super) tunnels_open: [AtomicI64; ENGINES],

@@ -89,12 +89,12 @@ impl Metrics {
         }
     }
 
-    /// Where a worker runs; the first call counts.
+    /// Where a worker runs.
     ///
     /// # Panics
     /// If there is no such worker.
     pub fn placed(&self, worker: usize, place: &Place) {
-        let _ = self.shared.workers[worker].place.set(place.clone());
+        *lock(&self.shared.workers[worker].place) = place.clone();
     }
 
     /// What chooses the worker for connections of a listener, and counts its choices.

@@ -23,7 +23,7 @@ pub(super) fn encode(out: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::R
         "1; the CPUs and the node of memory that a worker keeps to",
         |one| {
             shared.workers.iter().zip(&numbers).try_for_each(|(worker, number)| {
-                let Some(place) = worker.place.get() else { return Ok(()) };
+                let place = lock(&worker.place).clone();
                 let node = place.node.map_or("any".to_owned(), |node| node.to_string());
                 one(&[("worker", number), ("cpus", &place.to_string()), ("node", &node)], 1)
             })

@@ -95,7 +95,9 @@ impl Machine {
             // Without cmpxchg16b, whose emulation in qemu 7.2 leaves false flags behind: Linux
             // 6.12 dies of that in its memory allocator.
             .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"])
-            .args(["-smp", &PROCESSORS.to_string(), "-m", &MEBIBYTES.to_string()])
+            // In sockets of their own: what shares a cache is at one node.
+            .args(["-smp", &format!("{PROCESSORS},sockets={PROCESSORS},cores=1,threads=1")])
+            .args(["-m", &MEBIBYTES.to_string()])
             .args((0..PROCESSORS).flat_map(node))
             .arg("-kernel")
             .arg(&self.image)
