@@ -9,11 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where the object lies, below the workspace. A folder of its own, so that a build
-/// script can watch it before there is an object.
-pub(crate) const OBJECT: &str = "target/bpf-object/underpass.bpf.o";
+/// Where the objects lie, below the workspace: the tunnels' programs and the one that steers
+/// accepts. A folder of its own, so that a build script can watch it before there is an object.
+pub(crate) const OBJECTS: [&str; 2] =
+    ["target/bpf-object/underpass.bpf.o", "target/bpf-object/steer.bpf.o"];
 
-/// Where the fingerprint of the object's sources lies.
+/// Where the fingerprint of the objects' sources lies.
 pub(crate) const OBJECT_FINGERPRINT: &str = "target/bpf-object/underpass.bpf.sources";
 
 /// Fingerprint of the sources below `proxy-ebpf/`, in hexadecimal.

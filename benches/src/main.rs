@@ -56,6 +56,8 @@ enum Name {
     Allocs,
     /// Requests per second and CPU per request beside nginx
     Peers,
+    /// New connections beside long ones that are all at one worker
+    Steer,
     /// All of the above, in this order
     All,
     /// Tunnels by every engine beside HAProxy and nginx, between network namespaces too
@@ -79,10 +81,12 @@ fn main() -> anyhow::Result<()> {
         Name::Rss => run::rss::run(&settings),
         Name::Allocs => run::allocs::run(&settings),
         Name::Peers => run::peers::run(&settings),
+        Name::Steer => run::steer::run(&settings),
         Name::All => {
             run::ttfb::run(&settings)?;
             run::rss::run(&settings)?;
             run::peers::run(&settings)?;
+            run::steer::run(&settings)?;
             run::allocs::run(&settings)
         }
         Name::Tunnel => {

@@ -58,6 +58,25 @@ impl Server {
         Self::announced("underpass", command)
     }
 
+    /// The proxy with a configuration of its own; its address is that of the first listener.
+    ///
+    /// # Errors
+    /// If it is not built or does not start.
+    pub fn underpass_with(settings: &Settings, config: &str) -> anyhow::Result<Self> {
+        let name = format!("underpass-benches-{}-config", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory)?;
+        let file = directory.join("underpass.toml");
+        std::fs::write(&file, config)?;
+        let mut command = Command::new(underpass(settings)?);
+        command.args(["run", "--config"]).arg(&file).env("UNDERPASS_LOG", "warn");
+        command.stdin(Stdio::null());
+        let started = Self::announced("underpass", command);
+        // It has read the file by now, or will not.
+        let _ = std::fs::remove_dir_all(&directory);
+        started
+    }
+
     /// nginx doing the same; `None` where it is not installed.
     ///
     /// # Errors

@@ -6,7 +6,8 @@
 //! loaded instead of being misread.
 //!
 //! Words: an *own* socket is one of the proxy's, an *application's* socket is the other end
-//! of a connection of ours on this host. A *lane* is one direction of a tunnel.
+//! of a connection of ours on this host. A *lane* is one direction of a tunnel. A *seat* is one
+//! worker's place behind one listener.
 #![no_std]
 
 pub mod hop;
@@ -14,17 +15,19 @@ pub mod input;
 pub mod lane;
 pub mod names;
 pub mod offsets;
+pub mod seat;
 pub mod without;
 
 pub use hop::{HopReport, HopRequest};
 pub use input::{Input, MAX_INPUTS};
 pub use lane::{Form, Lane, Route};
 pub use offsets::Offsets;
+pub use seat::{MAX_SEATS, Seat};
 pub use without::Protection;
 
-/// Version of everything in this crate. The object carries it as the number of entries of
+/// Version of everything in this crate. Each object carries it as the number of entries of
 /// the map [`names::ABI`]: readable without running anything, whatever the object's layout.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Sockets that can be enrolled in one map at once. Allocated by entry, not in advance.
 pub const MAX_SOCKETS: u32 = 1 << 17;

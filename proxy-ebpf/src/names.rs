@@ -52,3 +52,24 @@ pub const OFFSETS: &str = "UP_OFFSETS";
 
 /// Global with the bits of each [`Protection`](crate::Protection) that is taken away: none.
 pub const WITHOUT: &str = "UP_WITHOUT";
+
+/// Array of [`Seat`](crate::Seat)s, one for each worker, mapped into the proxy's memory.
+pub const SEATS: &str = "UP_SEATS";
+
+/// The listening sockets of one address, at the index of their seat.
+pub const LISTENERS: &str = "UP_LISTENERS";
+
+/// By number of a CPU: the index of the seat pinned to it, plus one; 0 where there is none.
+pub const CPUS: &str = "UP_CPUS";
+
+/// Per CPU, by [`Choice`](crate::seat::Choice): how often that was the outcome.
+pub const CHOICES: &str = "UP_CHOICES";
+
+/// `sk_reuseport` program: chooses the listening socket of a connection.
+pub const STEER_PROGRAM: &str = "up_steer";
+
+/// Global with the number of seats.
+pub const WORKERS: &str = "UP_WORKERS";
+
+/// Global with [`BY_CPU`](crate::seat::BY_CPU) or 0.
+pub const STEER_MODE: &str = "UP_STEER_MODE";

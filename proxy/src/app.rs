@@ -17,12 +17,13 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     admin,
-    config::{Config, Protocol, SpliceMode},
+    config::{Config, Protocol, SpliceMode, Steering},
     drain,
-    listener::{bind, slots::Slots},
+    listener::{bind, slots::Slots, steer},
     metrics::Metrics,
+    placement::{self, Place},
     splice::{
-        kernel::{Kernel, give_back},
+        kernel::{self, Kernel, give_back},
         probe,
     },
     tunnel::{registry::Registry, watch},
@@ -94,14 +95,16 @@ async fn serve(
 ) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let kernel = splice_tier(&config)?;
-    give_back();
     if let Some(log) = kernel.as_ref().and_then(|kernel| kernel.take_log()) {
         tokio::spawn(log.drain());
     }
     let drain_timeout = config.drain_timeout;
     let workers = config.workers;
     let admin_address = config.admin;
+    let places = placement::of_workers(workers, config.pin_workers);
     let mut bound = bind_all(&config)?;
+    let steerings = steer_all(&config, &mut bound, &places);
+    give_back();
     let mut addresses: Vec<Address> = bound
         .iter()
         .map(|bound| {
@@ -128,6 +131,9 @@ async fn serve(
     let tunnels = Arc::new(Registry::default());
     let metrics = Metrics::new(workers, Registry::clone(&tunnels));
     tokio::spawn(watch::watch(Registry::clone(&tunnels)));
+    for (listener, steering) in steerings {
+        metrics.steering(&listener, steering);
+    }
     let log = AccessLog::open(&config.log, metrics.access_log_dropped())
         .context("opening the access log")?;
     let state = admin::State::new(metrics, Arc::clone(&tunnels), config.effective());
@@ -140,11 +146,17 @@ async fn serve(
     });
     let (mut drain, watch) = drain::channel();
     let mut threads = Vec::new();
-    for index in 0..workers {
+    for (index, place) in places.into_iter().enumerate() {
+        process.admin.metrics.placed(index, &place);
         let sockets = bound.iter_mut().filter_map(Bound::take).collect();
-        let thread =
-            worker::spawn(index, Arc::clone(&process), log.worker(), watch.clone(), sockets)
-                .context("starting a worker")?;
+        let thread = worker::spawn(
+            (index, place),
+            Arc::clone(&process),
+            log.worker(),
+            watch.clone(),
+            sockets,
+        )
+        .context("starting a worker")?;
         threads.push(thread);
     }
     drop(watch);
@@ -196,9 +208,48 @@ fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
             .with_context(|| format!("{}: cannot listen on {}", listener.name, listener.address))?;
         let address = sockets[0].local_addr()?;
         let slots = Slots::new(listener.limits.max_connections);
-        Ok(Bound { index, address, slots, sockets })
+        let (sockets, seats) = (sockets.into_iter(), Vec::new().into_iter());
+        Ok(Bound { index, address, slots, sockets, seats })
     };
     config.listeners.iter().enumerate().map(bind).collect()
+}
+
+/// Has the program choose the worker of a connection where it can, and returns what counts its
+/// choices. Where it cannot, the kernel's hash does, and the reason is told once.
+///
+/// Implements: REQ-EDGE-001
+fn steer_all(
+    config: &Config,
+    bound: &mut [Bound],
+    places: &[Place],
+) -> Vec<(String, kernel::Steering)> {
+    let mut steerings = Vec::new();
+    let mut without: Vec<&str> = Vec::new();
+    let (mut reason, mut asked_for) = (None, false);
+    for bound in bound {
+        let listener = &config.listeners[bound.index];
+        match steer::steer(listener, bound.sockets.as_slice(), places) {
+            Ok(None) => {}
+            Ok(Some((steering, seats))) => {
+                bound.seats = seats.into_iter();
+                steerings.push((listener.name.clone(), steering));
+            }
+            // What one of them lacks the others lack, if not always in the same words.
+            Err(first) => {
+                without.push(&listener.name);
+                reason.get_or_insert(first);
+                asked_for |= listener.steering == Steering::Cpu;
+            }
+        }
+    }
+    if let Some(reason) = reason {
+        let names = without.join(", ");
+        match asked_for {
+            true => tracing::warn!("the kernel's hash chooses the worker ({names}): {reason}"),
+            false => tracing::info!("the kernel's hash chooses the worker ({names}): {reason}"),
+        }
+    }
+    steerings
 }
 
 /// `--splice kernel` is a demand, `auto` a wish, and so is local bypass. What is not to be

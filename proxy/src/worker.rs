@@ -21,8 +21,9 @@ use crate::{
     config::{self, Config, Server, SpliceMode},
     drain,
     error::{Error, Kind},
-    listener::{Listener, accept, slots::Slots},
+    listener::{Listener, accept, slots::Slots, steer::Seat},
     metrics::{UpstreamMetrics, WorkerMetrics},
+    placement::Place,
     route,
     splice::{Engine, kernel::Kernel},
     tunnel,
@@ -30,7 +31,7 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// How often idle upstream connections are looked at.
+/// How often idle upstream connections are looked at, and connections that never came forgotten.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Pools of a forward listener kept at once per worker; the least useful go first.
@@ -80,8 +81,10 @@ pub struct Bound {
     pub address: std::net::SocketAddr,
     /// Open connections.
     pub slots: Arc<Slots>,
-    /// Not yet taken by a worker.
-    pub sockets: Vec<TcpListener>,
+    /// Not yet taken by a worker; in the order of the workers, as the seats are.
+    pub sockets: std::vec::IntoIter<TcpListener>,
+    /// Empty where the kernel's hash chooses the worker.
+    pub seats: std::vec::IntoIter<Seat>,
 }
 
 /// One worker's share of a listener.
@@ -90,14 +93,15 @@ pub struct Share {
     index: usize,
     slots: Arc<Slots>,
     socket: TcpListener,
+    seat: Option<Seat>,
 }
 
 impl Bound {
     /// The next worker's share; `None` when all have been taken.
     pub fn take(&mut self) -> Option<Share> {
-        let socket = self.sockets.pop()?;
+        let socket = self.sockets.next()?;
         let slots = Arc::clone(&self.slots);
-        Some(Share { index: self.index, slots, socket })
+        Some(Share { index: self.index, slots, socket, seat: self.seats.next() })
     }
 }
 
@@ -118,6 +122,8 @@ pub struct Worker {
     draining: Cell<bool>,
     forced: Cell<bool>,
     connections: Cell<usize>,
+    /// Where this worker says how many those are.
+    seats: RefCell<Vec<Rc<Seat>>>,
     last_gone: Notify,
     view: RefCell<View>,
     /// By listener: what one may reach, another may be forbidden.
@@ -161,6 +167,7 @@ impl Worker {
             draining: Cell::new(false),
             forced: Cell::new(false),
             connections: Cell::new(0),
+            seats: RefCell::default(),
             last_gone: Notify::new(),
             process,
             metrics,
@@ -183,8 +190,13 @@ impl Worker {
 
     /// Counts a connection until the guard is dropped.
     pub fn connection_opens(self: &Rc<Self>) -> ConnectionGuard {
-        self.connections.set(self.connections.get() + 1);
+        self.set_connections(self.connections.get() + 1);
         ConnectionGuard(Rc::clone(self))
+    }
+
+    fn set_connections(&self, open: usize) {
+        self.connections.set(open);
+        self.seats.borrow().iter().for_each(|seat| seat.set_load(open));
     }
 
     /// The upstream for a request.
@@ -263,6 +275,7 @@ impl Worker {
     async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
+            self.seats.borrow().iter().for_each(|seat| seat.tick());
             let now = Instant::now();
             let forward = self.forward.borrow();
             let upstreams = self.view.borrow().upstreams.clone();
@@ -292,7 +305,7 @@ pub struct ConnectionGuard(Rc<Worker>);
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let left = self.0.connections.get() - 1;
-        self.0.connections.set(left);
+        self.0.set_connections(left);
         if left == 0 {
             self.0.last_gone.notify_one();
         }
@@ -316,7 +329,7 @@ fn shortest(config: &Config) -> Duration {
 /// # Errors
 /// If there is no thread or no runtime to be had.
 pub fn spawn(
-    index: usize,
+    (index, place): (usize, Place),
     process: Arc<Process>,
     log: access_log::Writer,
     drain: drain::Watch,
@@ -324,6 +337,11 @@ pub fn spawn(
 ) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
     let process_workers = process.snapshot.load().config.workers;
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // Before anything is touched: memory comes from where the thread runs.
+        if let Err(error) = place.enter() {
+            tracing::warn!("worker {index} cannot keep to CPU {place}: {error}");
+            process.admin.metrics.placed(index, &Place::default());
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
@@ -346,14 +364,17 @@ fn pipe_budget(workers: usize) -> usize {
 async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
     let snapshot = worker.process.snapshot.load_full();
     let mut accepting = Vec::new();
-    for Share { index, slots, socket } in shares {
+    for Share { index, slots, socket, seat } in shares {
         let config = snapshot.config.listeners[index].clone();
+        let seat = seat.map(Rc::new);
+        worker.seats.borrow_mut().extend(seat.clone());
         let listener = Rc::new(Listener {
             index,
             name: config.name.as_str().into(),
             metrics: worker.metrics.listener(&config.name),
             config,
             slots,
+            seat,
         });
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let run = accept::run(Rc::clone(&worker), listener, socket);

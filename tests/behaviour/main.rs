@@ -43,3 +43,4 @@ mod tunnel_end;
 mod tunnel_table;
 mod upstream_errors;
 mod websocket;
+mod workers;

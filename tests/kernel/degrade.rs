@@ -17,8 +17,9 @@ use crate::machine::lacking;
 
 /// What can be taken away so that no tunnel is moved in the kernel, and what the reason
 /// has to name.
-const NO_TIER: [(Without, &str); 7] = [
+const NO_TIER: [(Without, &str); 8] = [
     (Without::Capabilities, "needs CAP_BPF and CAP_NET_ADMIN"),
+    (Without::Perfmon, "needs CAP_PERFMON"),
     (Without::Bpf, "seccomp"),
     (Without::Maps, "failed to create map"),
     (Without::Attach, "Invalid argument"),

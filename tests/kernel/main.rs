@@ -3,6 +3,8 @@
 //! They need CAP_BPF and CAP_NET_ADMIN, and an object to load. A skip has to justify
 //! itself (see `machine`): on a machine that has it all, there is none.
 //!
+//! `steering/` is about the worker that a connection comes to.
+//!
 //! `tunnel/` holds the law of tunnels over every engine, those of userspace included, with
 //! peers on this host and on others.
 
@@ -14,8 +16,10 @@ mod leftovers;
 mod log;
 mod machine;
 mod overlap;
+mod placement;
 mod protections;
 mod random_traffic;
 mod sockets;
+mod steering;
 mod tunnel;
 mod unavailable;

@@ -22,11 +22,20 @@ const MAP_CREATE: u32 = 0;
 const PROG_ATTACH: u32 = 8;
 const PROG_TEST_RUN: u32 = 10;
 
+/// Of <linux/capability.h>.
+const CAP_SYS_ADMIN: i32 = 21;
+const CAP_PERFMON: i32 = 38;
+const CAP_BPF: i32 = 39;
+
 /// What a process is to do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without {
     /// Every capability, though it runs as root.
     Capabilities,
+    /// Every capability but CAP_BPF and CAP_PERFMON.
+    AllButBpf,
+    /// CAP_PERFMON, and CAP_SYS_ADMIN, which holds it.
+    Perfmon,
     /// bpf(2): EPERM, as under a container's seccomp filter.
     Bpf,
     /// Maps: EINVAL, as where the kernel does not know a kind of map.
@@ -35,6 +44,8 @@ pub enum Without {
     Attach,
     /// Running a program on demand: EINVAL.
     TestRun,
+    /// Attaching a program to a group of listeners: EINVAL.
+    Reuseport,
     /// FIONREAD: ENOTTY.
     Fionread,
     /// /sys/kernel/btf, which is empty for it.
@@ -53,11 +64,21 @@ impl Without {
 
     fn apply(self) -> io::Result<()> {
         match self {
-            Without::Capabilities => drop_capabilities(),
+            Without::Capabilities => drop_capabilities(|_| true),
+            Without::AllButBpf => {
+                drop_capabilities(|capability| ![CAP_PERFMON, CAP_BPF].contains(&capability))
+            }
+            Without::Perfmon => {
+                drop_capabilities(|capability| [CAP_PERFMON, CAP_SYS_ADMIN].contains(&capability))
+            }
             Without::Bpf => refuse(libc::SYS_bpf, None, libc::EPERM),
             Without::Maps => refuse(libc::SYS_bpf, Some((0, MAP_CREATE)), libc::EINVAL),
             Without::Attach => refuse(libc::SYS_bpf, Some((0, PROG_ATTACH)), libc::EINVAL),
             Without::TestRun => refuse(libc::SYS_bpf, Some((0, PROG_TEST_RUN)), libc::EINVAL),
+            Without::Reuseport => {
+                let option = libc::SO_ATTACH_REUSEPORT_EBPF as u32;
+                refuse(libc::SYS_setsockopt, Some((2, option)), libc::EINVAL)
+            }
             Without::Fionread => {
                 refuse(libc::SYS_ioctl, Some((1, libc::FIONREAD as u32)), libc::ENOTTY)
             }
@@ -85,8 +106,8 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// Root has after exec(2) what is in the bounding set (capabilities(7)).
-fn drop_capabilities() -> io::Result<()> {
-    for capability in 0..64 {
+fn drop_capabilities(which: impl Fn(i32) -> bool) -> io::Result<()> {
+    for capability in (0..64).filter(|capability| which(*capability)) {
         // SAFETY: numbers only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
             // Beyond the last one that this kernel has.

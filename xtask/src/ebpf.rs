@@ -1,7 +1,7 @@
-//! `cargo xtask build-ebpf`: BPF programs from source to the object that the proxy embeds.
+//! `cargo xtask build-ebpf`: BPF programs from source to the objects that the proxy embeds.
 //!
-//! Invariant: the object and the fingerprint of its sources are written together, the
-//! fingerprint last, so that a build cut short leaves an object that counts as stale.
+//! Invariant: the objects and the fingerprint of their sources are written together, the
+//! fingerprint last, so that a build cut short leaves objects that count as stale.
 
 use std::fs;
 
@@ -14,6 +14,9 @@ use crate::{
 };
 
 const TARGET: &str = "bpfel-unknown-none";
+
+/// The binaries that become [`fingerprint::OBJECTS`], in their order.
+const BINARIES: [&str; 2] = ["underpass-bpf", "underpass-steer-bpf"];
 
 /// Sets up what is needed and builds the programs.
 pub(crate) fn build() -> Result<()> {
@@ -38,12 +41,13 @@ pub(crate) fn build_or_warn() -> bool {
     }
 }
 
-/// Whether an object lies there that the proxy's build will embed.
+/// Whether objects lie there that the proxy's build will embed.
 fn is_fresh() -> bool {
     let root = root();
     let sources = fingerprint::of_sources(&root.join("proxy-ebpf")).ok();
     let built_from = fs::read_to_string(root.join(fingerprint::OBJECT_FINGERPRINT)).ok();
-    sources.is_some() && sources == built_from && root.join(fingerprint::OBJECT).exists()
+    let exist = fingerprint::OBJECTS.iter().all(|object| root.join(object).exists());
+    sources.is_some() && sources == built_from && exist
 }
 
 fn compile(tools: &Tools) -> Result<()> {
@@ -52,7 +56,8 @@ fn compile(tools: &Tools) -> Result<()> {
     call(
         cargo()
             .args(["build", "--quiet", "--release", "-Zbuild-std=core", "--target", TARGET])
-            .args(["--package", "proxy-ebpf", "--features", "bpf", "--bin", "underpass-bpf"])
+            .args(["--package", "proxy-ebpf", "--features", "bpf"])
+            .args(BINARIES.iter().flat_map(|binary| ["--bin", binary]))
             .arg("--target-dir")
             .arg(bpf_dir("bpf"))
             // `build-std` is the one unstable feature in use; a stable compiler grants it so.
@@ -64,20 +69,21 @@ fn compile(tools: &Tools) -> Result<()> {
 
 fn install() -> Result<()> {
     let root = root();
-    let object = root.join(fingerprint::OBJECT);
     let sources = root.join(fingerprint::OBJECT_FINGERPRINT);
-    fs::create_dir_all(object.parent().context("the object lies in a folder")?)?;
-
-    let built = fs::read(bpf_dir("bpf").join(TARGET).join("release/underpass-bpf"))?;
+    fs::create_dir_all(sources.parent().context("the objects lie in a folder")?)?;
     let fingerprint = fingerprint::of_sources(&root.join("proxy-ebpf"))?;
-    // Unchanged files stay untouched, or cargo would build the proxy again each time.
-    if fs::read(&object).ok().as_deref() != Some(&built) {
-        let _ = fs::remove_file(&sources);
-        fs::write(&object, &built)?;
+    for (name, binary) in fingerprint::OBJECTS.iter().zip(BINARIES) {
+        let object = root.join(name);
+        let built = fs::read(bpf_dir("bpf").join(TARGET).join("release").join(binary))?;
+        // Unchanged files stay untouched, or cargo would build the proxy again each time.
+        if fs::read(&object).ok().as_deref() != Some(&built) {
+            let _ = fs::remove_file(&sources);
+            fs::write(&object, &built)?;
+        }
+        say(format_args!("BPF programs: {name} ({} bytes)", built.len()));
     }
     if fs::read_to_string(&sources).ok().as_deref() != Some(&fingerprint) {
         fs::write(&sources, &fingerprint)?;
     }
-    say(format_args!("BPF programs: {} ({} bytes)", fingerprint::OBJECT, built.len()));
     Ok(())
 }

@@ -106,6 +106,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         address: Placed::flag(address, "--listen"),
         ipv6_only: true,
         protocol: Some(protocol),
+        steering: None,
         limits: Vec::new(),
         preserve_header_case: false,
         forwarded: ForwardedPolicy::Replace,

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     AccessLog, Config, ForwardedPolicy, HostPattern, Limits, Listener, Log, LogFormat, Protocol,
-    Route, SpliceMode, Upstream,
+    Route, SpliceMode, Steering, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
 };
@@ -30,6 +30,7 @@ pub(crate) struct Draft {
     /// For problems of the whole.
     pub(crate) place: Place,
     pub(crate) workers: Option<usize>,
+    pub(crate) pin_workers: Option<bool>,
     pub(crate) splice: Option<SpliceMode>,
     /// On every listener and upstream, whatever they say.
     pub(crate) local_bypass: bool,
@@ -51,6 +52,7 @@ pub(crate) struct DraftListener {
     pub(crate) ipv6_only: bool,
     /// `None`: could not be read.
     pub(crate) protocol: Option<Protocol>,
+    pub(crate) steering: Option<Placed<Steering>>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) preserve_header_case: bool,
     pub(crate) forwarded: ForwardedPolicy,
@@ -86,6 +88,7 @@ impl Draft {
         Self {
             place,
             workers: None,
+            pin_workers: None,
             splice: None,
             local_bypass: false,
             drain_timeout: None,
@@ -113,6 +116,7 @@ impl Draft {
         }
         self.check_names(&mut errors);
         self.check_addresses(&mut errors);
+        let pin_workers = self.check_pinning(&mut errors);
         let routes = self.resolve_routes(&mut errors);
         self.check_shadowed(&routes, &mut errors);
         self.check_unrouted(&mut errors);
@@ -133,6 +137,7 @@ impl Draft {
                 address: draft.address.value,
                 ipv6_only: draft.ipv6_only,
                 protocol: draft.protocol.unwrap_or(Protocol::Http),
+                steering: draft.steering.map_or(Steering::Load, |steering| steering.value),
                 limits,
                 preserve_header_case: draft.preserve_header_case,
                 forwarded: draft.forwarded,
@@ -147,6 +152,7 @@ impl Draft {
         errors.into_result()?;
         Ok(Config {
             workers: self.workers.unwrap_or_else(available_workers),
+            pin_workers,
             admin: self.admin.map(|admin| admin.value),
             listeners,
             routes,
@@ -159,6 +165,23 @@ impl Draft {
             drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             warnings,
         })
+    }
+
+    /// Whether workers are to be pinned: if it is said, or if a listener goes by their CPUs.
+    fn check_pinning(&self, errors: &mut Errors) -> bool {
+        let by_cpu = |listener: &&DraftListener| {
+            listener.steering.as_ref().is_some_and(|steering| steering.value == Steering::Cpu)
+        };
+        let mut by_cpu = self.listeners.iter().filter(by_cpu).peekable();
+        let pinned = self.pin_workers.unwrap_or(by_cpu.peek().is_some());
+        for steering in by_cpu.filter(|_| !pinned).filter_map(|l| l.steering.as_ref()) {
+            let wrong = Wrong::new(
+                "`steering = \"cpu\"` with `pin_workers = false`",
+                "remove `pin_workers`, or write \"load\" or \"hash\"",
+            );
+            errors.add(&steering.place, wrong);
+        }
+        pinned
     }
 
     fn check_names(&self, errors: &mut Errors) {

@@ -16,6 +16,7 @@ impl Config {
     pub fn effective(&self) -> String {
         let mut out = String::new();
         key(&mut out, "workers", self.workers);
+        key(&mut out, "pin_workers", self.pin_workers);
         text(&mut out, "splice", value::word(&self.splice, value::SPLICE));
         text(&mut out, "drain_timeout", value::show_duration(self.drain_timeout));
         header(&mut out, "[admin]");
@@ -70,6 +71,7 @@ fn write_listener(out: &mut String, listener: &Listener) {
         Protocol::Tcp => "tcp",
     };
     text(out, "protocol", protocol);
+    text(out, "steering", value::word(&listener.steering, value::STEERING));
     if !matches!(listener.protocol, Protocol::Tcp) {
         key(out, "preserve_header_case", listener.preserve_header_case);
         text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));

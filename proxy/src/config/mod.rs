@@ -24,6 +24,8 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 pub(crate) mod value;
+#[cfg(test)]
+mod workers_tests;
 
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
@@ -60,6 +62,8 @@ pub(crate) fn load_draft(path: &Path) -> Result<(draft::Draft, Errors), Errors> 
 pub struct Config {
     /// Data-plane threads, at least 1.
     pub workers: usize,
+    /// Whether each has a CPU of its own.
+    pub pin_workers: bool,
     /// Admin endpoint, `None` where switched off.
     pub admin: Option<SocketAddr>,
     /// Where clients arrive.
@@ -89,6 +93,8 @@ pub struct Listener {
     pub ipv6_only: bool,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Which worker gets a new connection.
+    pub steering: Steering,
     /// Limits in force on this listener (defaults, `[limits]`, then its own).
     pub limits: Limits,
     /// Whether the case of header names is kept on the way to the upstream (HTTP/1 both sides).
@@ -98,6 +104,17 @@ pub struct Listener {
     /// Whether sockets of applications of this host that are clients of this listener may be
     /// enrolled for tunnels; on a forward proxy also those of their servers.
     pub local_bypass: bool,
+}
+
+/// Which worker gets a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// The one with the least to do (the default).
+    Load,
+    /// The one that is pinned to the CPU which received the connection.
+    Cpu,
+    /// By the kernel's hash of addresses and ports.
+    Hash,
 }
 
 /// What a listener speaks.

@@ -55,6 +55,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         root,
         &[
             "workers",
+            "pin_workers",
             "splice",
             "drain_timeout",
             "admin",
@@ -67,6 +68,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     );
     let mut draft = Draft::empty(start);
     draft.workers = file.number("workers", 1, MOST_WORKERS).map(|n| n.value);
+    draft.pin_workers = file.switch("pin_workers");
     draft.splice = file.parsed("splice", "\"auto\"", value::splice).map(|s| s.value);
     draft.drain_timeout = file.parsed("drain_timeout", "\"30s\"", value::duration).map(|t| t.value);
     if let Some(admin) = file.table("admin", "[admin]", &["address"]) {
@@ -86,6 +88,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "address",
         "ipv6_only",
         "protocol",
+        "steering",
         "limits",
         "preserve_header_case",
         "forwarded",
@@ -124,6 +127,9 @@ fn listener(section: &Section<'_>) -> DraftListener {
         address,
         ipv6_only: section.switch("ipv6_only").unwrap_or(true),
         protocol: protocol(section),
+        steering: section.parsed("steering", "\"load\", \"cpu\" or \"hash\"", |text| {
+            value::choice(text, value::STEERING)
+        }),
         limits: limits.unwrap_or_default(),
         preserve_header_case: section.switch("preserve_header_case").unwrap_or(false),
         forwarded: section

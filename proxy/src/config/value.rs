@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{
     AccessLog, Balance, ForwardedPolicy, HostPattern, HostPolicy, LogFormat, Server, SpliceMode,
-    errors::Wrong, forward::canonical, suggest,
+    Steering, errors::Wrong, forward::canonical, suggest,
 };
 
 /// The words of an enumeration and what they stand for.
@@ -32,6 +32,9 @@ pub(crate) const FORWARDED: Words<ForwardedPolicy> = &[
     ("append", ForwardedPolicy::Append),
     ("off", ForwardedPolicy::Off),
 ];
+
+pub(crate) const STEERING: Words<Steering> =
+    &[("load", Steering::Load), ("cpu", Steering::Cpu), ("hash", Steering::Hash)];
 
 /// A year; anything longer is a slip, and timers overflow far beyond it.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -25,6 +25,10 @@ pub async fn run(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpListener
         () = drain.draining() => {}
         () = accept(&worker, &listener, &socket) => {}
     }
+    // Before the socket: what comes now goes to others, if there are any.
+    if let Some(seat) = &listener.seat {
+        seat.close();
+    }
 }
 
 async fn accept(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &TcpListener) {
@@ -56,6 +60,7 @@ async fn accept(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &TcpListen
         if let Err(error) = stream.set_nodelay(true) {
             // The client has reset it meanwhile.
             tracing::debug!(%peer, %error, "TCP_NODELAY");
+            took_one(listener);
             continue;
         }
         spawn(worker, listener, stream, peer, slot);
@@ -71,6 +76,7 @@ fn spawn(
 ) {
     let open = listener.metrics.connection();
     let guard = worker.connection_opens();
+    took_one(listener);
     let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
     if let Protocol::Tcp = listener.config.protocol {
         tokio::task::spawn_local(tcp::serve(worker, listener, stream, peer, (slot, open, guard)));
@@ -81,6 +87,13 @@ fn spawn(
         connection::serve(worker, listener, stream, peer, open).await;
         drop((slot, guard));
     });
+}
+
+/// What was on its way has arrived; what it weighs from now on has been said before.
+fn took_one(listener: &Listener) {
+    if let Some(seat) = &listener.seat {
+        seat.took_one();
+    }
 }
 
 /// accept(2) hands down errors of the connection it would have returned; the next one may

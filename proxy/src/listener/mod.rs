@@ -1,15 +1,16 @@
-//! Where clients arrive: sockets shared by all workers through SO_REUSEPORT, and the
-//! loop that accepts on each.
+//! Where clients arrive: sockets of all workers on one address through SO_REUSEPORT, the
+//! choice between them, and the loop that accepts on each.
 //!
 //! Invariant: an error of accept(2) never ends the loop, and never makes it spin.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use crate::{config, metrics::ListenerMetrics};
 
 pub mod accept;
 pub mod bind;
 pub mod slots;
+pub mod steer;
 
 /// One listener as one worker sees it.
 #[derive(Debug)]
@@ -24,4 +25,6 @@ pub struct Listener {
     pub metrics: ListenerMetrics,
     /// Open connections over all workers.
     pub slots: Arc<slots::Slots>,
+    /// This worker's say in who gets a connection, where that is asked.
+    pub seat: Option<Rc<steer::Seat>>,
 }

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 use http::StatusCode;
 
 use super::{Shared, histogram::Histogram, resolve};
-use crate::{error::Kind, splice::Engine};
+use crate::{error::Kind, placement::Place, splice::Engine};
 
 /// Counters of one worker. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -47,6 +47,8 @@ pub struct OpenTunnel {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct WorkerCells {
+    /// Where it runs; written at its start, read by a scrape.
+    pub(super) place: Mutex<Place>,
     pub(super) errors: [AtomicU64; KINDS.len()],
     pub(super) tunnels_opened: [AtomicU64; ENGINES],
     pub(super) tunnels_open: [AtomicI64; ENGINES],

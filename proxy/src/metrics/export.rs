@@ -22,7 +22,7 @@ use super::{
     Named, Shared,
     cells::{KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
-    hops, lock, tunnels,
+    hops, lock, tunnels, workers,
 };
 use crate::splice::Engine;
 
@@ -36,8 +36,7 @@ impl Collector for Exporter {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let out = &mut encoder;
         build_info(out)?;
-        out.encode_descriptor("workers", "Data-plane threads", None, MetricType::Gauge)?
-            .encode_gauge(&(self.0.workers.len() as i64))?;
+        workers::encode(out, &self.0)?;
         listeners(out, &lock(&self.0.listeners))?;
         upstreams(out, &lock(&self.0.upstreams))?;
         errors_and_tunnels(out, &self.0.workers)?;
@@ -176,10 +175,10 @@ pub(super) fn gauge(
     series(&mut |labels, value| metric.encode_family(&labels)?.encode_gauge(&value))
 }
 
-fn sum<'a>(cells: impl Iterator<Item = &'a AtomicU64>) -> u64 {
+pub(super) fn sum<'a>(cells: impl Iterator<Item = &'a AtomicU64>) -> u64 {
     cells.map(|cell| cell.load(Relaxed)).sum()
 }
 
-fn level<'a>(cells: impl Iterator<Item = &'a AtomicI64>) -> i64 {
+pub(super) fn level<'a>(cells: impl Iterator<Item = &'a AtomicI64>) -> i64 {
     cells.map(|cell| cell.load(Relaxed)).sum()
 }

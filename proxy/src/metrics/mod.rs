@@ -16,7 +16,7 @@ use std::{
 
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
-use crate::tunnel::registry::Registry as Tunnels;
+use crate::{placement::Place, splice::kernel::Steering, tunnel::registry::Registry as Tunnels};
 
 mod cells;
 mod export;
@@ -26,6 +26,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod workers;
 
 use cells::{ListenerCells, UpstreamCells, WorkerCells};
 pub use cells::{ListenerMetrics, OpenConnection, OpenTunnel, UpstreamMetrics, WorkerMetrics};
@@ -47,6 +48,8 @@ struct Shared {
     listeners: Mutex<Named<ListenerCells>>,
     upstreams: Mutex<Named<UpstreamCells>>,
     tunnels: Tunnels,
+    /// By listener.
+    steerings: Mutex<Vec<(Box<str>, Steering)>>,
 }
 
 /// The cells of each name, by number of the worker.
@@ -60,6 +63,7 @@ impl Metrics {
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
             tunnels,
+            steerings: Mutex::default(),
         });
         let access_log_dropped = Counter::default();
         let mut registry = Registry::default();
@@ -84,6 +88,19 @@ impl Metrics {
             cells: self.shared.workers[index].clone(),
             shared: self.shared.clone(),
         }
+    }
+
+    /// Where a worker runs.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn placed(&self, worker: usize, place: &Place) {
+        *lock(&self.shared.workers[worker].place) = place.clone();
+    }
+
+    /// What chooses the worker for connections of a listener, and counts its choices.
+    pub fn steering(&self, listener: &str, steering: Steering) {
+        lock(&self.shared.steerings).push((listener.into(), steering));
     }
 
     /// What the access log counts its losses in.

@@ -45,6 +45,8 @@ fn a_scrape_adds_up_the_workers() {
         metrics.worker(worker).error(Kind::BadRequest("two lengths"));
     }
     metrics.worker(1).listener("web").accept_error();
+    metrics.placed(1, &Place { cpus: vec![2, 3], node: Some(1) });
+    let _open = metrics.worker(1).listener("web").connection();
     metrics.access_log_dropped().inc_by(7);
 
     let text = metrics.encode();
@@ -69,6 +71,9 @@ fn a_scrape_adds_up_the_workers() {
         (r#"underpass_errors_total{kind="connect"}"#, 0.0),
         ("underpass_access_log_lines_dropped_total", 7.0),
         ("underpass_workers", 2.0),
+        (r#"underpass_worker_place{worker="1",cpus="2-3",node="1"}"#, 1.0),
+        (r#"underpass_worker_connections_accepted_total{worker="0"}"#, 0.0),
+        (r#"underpass_worker_connections_open{worker="1"}"#, 1.0),
         (concat!(r#"underpass_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""}"#), 1.0),
     ];
     for (series, count) in expected {

@@ -20,9 +20,10 @@ use super::guest::which;
 /// What emulates.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
-const PROCESSORS: &str = "2";
+/// Each is a node of memory by itself.
+const PROCESSORS: usize = 2;
 
-const MEBIBYTES: &str = "1536";
+const MEBIBYTES: usize = 1536;
 
 /// What the kernel says of itself when something is wrong with it.
 const FAULTS: [&str; 8] = [
@@ -94,7 +95,10 @@ impl Machine {
             // Without cmpxchg16b, whose emulation in qemu 7.2 leaves false flags behind: Linux
             // 6.12 dies of that in its memory allocator.
             .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"])
-            .args(["-smp", PROCESSORS, "-m", MEBIBYTES])
+            // In sockets of their own: what shares a cache is at one node.
+            .args(["-smp", &format!("{PROCESSORS},sockets={PROCESSORS},cores=1,threads=1")])
+            .args(["-m", &MEBIBYTES.to_string()])
+            .args((0..PROCESSORS).flat_map(node))
             .arg("-kernel")
             .arg(&self.image)
             .arg("-initrd")
@@ -108,6 +112,17 @@ impl Machine {
             .stdout(Stdio::piped());
         command
     }
+}
+
+/// A processor and its part of the memory.
+fn node(number: usize) -> [String; 4] {
+    let bytes = MEBIBYTES / PROCESSORS;
+    [
+        "-object".to_owned(),
+        format!("memory-backend-ram,id=memory{number},size={bytes}M"),
+        "-numa".to_owned(),
+        format!("node,nodeid={number},cpus={number},memdev=memory{number}"),
+    ]
 }
 
 fn file(path: &Path) -> std::ffi::OsString {

@@ -32,13 +32,15 @@ use super::{
     super::without::{mask, without},
     abilities::{Abilities, UNTRIED},
     btf,
+    ids::{Ids, ids},
     lanes::{LaneSlot, Lanes},
     log::{self, KernelLog},
     question::request,
     reason::{Unavailable, into_io, unavailable},
 };
 
-// `static EMBEDDED: Result<&[u8], &str>`: the object, or why this build has none.
+// `static EMBEDDED: Result<&[u8], &str>`: the object, or why this build has none; and
+// `EMBEDDED_STEER`, that of `steering.rs`.
 include!(concat!(env!("OUT_DIR"), "/bpf_object.rs"));
 
 /// Type information of the running kernel (CONFIG_DEBUG_INFO_BTF).
@@ -79,15 +81,6 @@ pub enum Set {
     Targets = 2,
     /// Own sockets: `up_skb`.
     Sources = 3,
-}
-
-/// Kernel-wide numbers of what is loaded, as `bpftool` shows them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ids {
-    /// Programs.
-    pub programs: Vec<u32>,
-    /// Maps that the programs use.
-    pub maps: Vec<u32>,
 }
 
 impl Kernel {
@@ -295,13 +288,7 @@ impl Kernel {
 
     /// Numbers of what is loaded.
     pub fn ids(&self) -> io::Result<Ids> {
-        let mut ids = Ids::default();
-        for (_, program) in self.bpf.programs() {
-            let info = program.info().map_err(|error| io::Error::other(error.to_string()))?;
-            ids.programs.push(info.id());
-            ids.maps.extend(info.map_ids().ok().flatten().unwrap_or_default());
-        }
-        Ok(ids)
+        ids(&self.bpf)
     }
 
     fn set(&self, set: Set) -> MutexGuard<'_, SockHash<MapData, SocketKey>> {
@@ -384,7 +371,7 @@ fn attach_verdict(bpf: &mut Ebpf, name: &str, map: &SockMapFd) -> Result<(), Una
     Ok(())
 }
 
-fn program_of<'a, P>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Unavailable>
+pub(super) fn program_of<'a, P>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Unavailable>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
@@ -392,7 +379,7 @@ where
     program.try_into().map_err(unavailable)
 }
 
-fn check_version(bpf: &Ebpf) -> Result<(), Unavailable> {
+pub(super) fn check_version(bpf: &Ebpf) -> Result<(), Unavailable> {
     let map = bpf.map(names::ABI).ok_or_else(other_version)?;
     let version = Array::<_, u32>::try_from(map).map_err(unavailable)?.len();
     if version != ABI_VERSION {
@@ -403,7 +390,7 @@ fn check_version(bpf: &Ebpf) -> Result<(), Unavailable> {
     Ok(())
 }
 
-fn other_version() -> Unavailable {
+pub(super) fn other_version() -> Unavailable {
     Unavailable("the BPF object is of another version than the proxy".to_owned())
 }
 

@@ -23,6 +23,11 @@ pub(super) fn unavailable(error: impl Into<EbpfError>) -> Unavailable {
         Some(libc::EPERM | libc::EACCES) if !has_capabilities() => {
             "needs CAP_BPF and CAP_NET_ADMIN".to_owned()
         }
+        // A program that reads the kernel's memory, or has a loop that is bounded by what it has
+        // loaded, needs it since 5.8.
+        Some(libc::EPERM | libc::EACCES) if !may_steer() => {
+            "needs CAP_PERFMON beside CAP_BPF and CAP_NET_ADMIN".to_owned()
+        }
         Some(libc::EPERM | libc::EACCES) if in_user_namespace() => {
             "needs CAP_BPF and CAP_NET_ADMIN of the host, not of a user namespace (a container)"
                 .to_owned()
@@ -81,13 +86,26 @@ pub(super) fn into_io(error: MapError) -> io::Error {
 /// and CAP_NET_ADMIN are effective.
 pub(crate) fn has_capabilities() -> bool {
     const NET_ADMIN: u64 = 1 << 12;
-    const SYS_ADMIN: u64 = 1 << 21;
-    const BPF: u64 = 1 << 39;
+    let effective = effective_capabilities();
+    effective & NET_ADMIN != 0 && effective & (BPF | SYS_ADMIN) != 0
+}
+
+/// Whether this process may load the program that steers: CAP_BPF and CAP_PERFMON (or, before
+/// 5.8, CAP_SYS_ADMIN, which still holds both) are effective.
+pub(super) fn may_steer() -> bool {
+    const PERFMON: u64 = 1 << 38;
+    let effective = effective_capabilities();
+    effective & SYS_ADMIN != 0 || effective & (BPF | PERFMON) == BPF | PERFMON
+}
+
+const SYS_ADMIN: u64 = 1 << 21;
+const BPF: u64 = 1 << 39;
+
+fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    let effective = effective.unwrap_or_default();
-    effective & NET_ADMIN != 0 && effective & (BPF | SYS_ADMIN) != 0
+    effective.unwrap_or_default()
 }
 
 /// Whether capabilities are those of a user namespace, which BPF does not honour: only the

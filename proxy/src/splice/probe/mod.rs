@@ -19,6 +19,7 @@ mod mechanisms;
 mod redirect;
 mod rig;
 mod sockets;
+mod steering;
 
 use sockets::Pair;
 
@@ -99,6 +100,9 @@ pub fn report() -> Report {
     row("engine_pipe", "tunnels moved by splice(2)", splice());
     row("engine_copy", "tunnels copied in userspace", Ok(()));
     row("reuseport", "a listener per worker", sockets::reuseport());
+    let mut row = |name, purpose, result| mechanisms.push(Row::new(name, purpose, result));
+    row("accept_steering", "the worker of a connection, by BPF", steering::steering());
+    let mut row = |name, purpose, result| mechanisms.push(Row::new(name, purpose, text(result)));
     row("fastopen_connect", "TCP Fast Open to upstreams", sockets::fastopen());
     row("ktls", "TLS in the kernel", sockets::ktls());
 

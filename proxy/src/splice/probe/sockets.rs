@@ -75,15 +75,23 @@ fn expect(stream: &mut TcpStream, wanted: &[u8]) -> io::Result<()> {
 
 /// Two listeners on one port.
 pub(super) fn reuseport() -> io::Result<()> {
-    let bind = |address: &SockAddr| {
+    listeners(2).map(|_| ())
+}
+
+/// So many listeners on one port of loopback, which do not block.
+pub(super) fn listeners(count: usize) -> io::Result<Vec<TcpListener>> {
+    let mut address: SockAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_port(true)?;
-        socket.bind(address)?;
-        socket.listen(1)?;
-        Ok::<_, io::Error>(socket)
-    };
-    let first = bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    bind(&first.local_addr()?).map(|_| ())
+        socket.set_nonblocking(true)?;
+        socket.bind(&address)?;
+        socket.listen(16)?;
+        address = socket.local_addr()?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
 }
 
 /// A connection whose first bytes may go with its SYN. Whether they do is up to the peer's
