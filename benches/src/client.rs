@@ -24,6 +24,14 @@ pub fn get(target: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The same, after whose answer the connection ends.
+pub fn get_and_close(target: &str) -> Vec<u8> {
+    let mut request = get(target);
+    request.truncate(request.len() - 2);
+    request.extend_from_slice(b"Connection: close\r\n\r\n");
+    request
+}
+
 /// The head of a request with a body.
 pub fn post(target: &str, length: usize) -> Vec<u8> {
     format!(

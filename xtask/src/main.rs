@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod ci;
 mod ebpf;
 mod fuzz;
@@ -83,7 +84,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run { args } => return run::demo(&args),
         Command::Test { args } => return test::run(&args),
         Command::VmTest(args) => return vm::run(&args),
-        Command::Bench { args } => return run::bench(&args),
+        Command::Bench { args } => return bench::bench(&args),
         Command::Fuzz(args) => fuzz::run(&args)?,
         Command::Trace => trace::run()?,
         Command::Tidy => tidy::run()?,

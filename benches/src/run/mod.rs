@@ -24,3 +24,16 @@ impl Settings {
         if self.quick { quick } else { full }
     }
 }
+
+/// What the command line said about a measurement of many cells.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which cells, by the names of the bench.
+    pub only: Option<String>,
+    /// Measurements as lines of JSON.
+    pub json: Option<PathBuf>,
+    /// Rounds, if not the default.
+    pub rounds: Option<usize>,
+    /// Of one measurement, if not the default.
+    pub seconds: Option<f64>,
+}
