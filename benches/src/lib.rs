@@ -8,7 +8,7 @@
 //! - [`process`] reads what the kernel knows of a process, `meter` its CPU time and that of
 //!   the whole machine, [`counting`] what the heap does.
 //! - `peers` is what HTTP is measured with beside other proxies, [`tunnel`] tunnels are, between
-//!   network namespaces too.
+//!   network namespaces too; `soak` is the load of a long run and the judgement of it.
 //! - [`run`] holds one file per measurement, [`stats`] turns samples into tables.
 //!
 //! Implements: REQ-CTRL-003
@@ -28,5 +28,6 @@ pub mod process;
 pub mod run;
 mod schedule;
 pub mod server;
+mod soak;
 pub mod stats;
 pub mod tunnel;

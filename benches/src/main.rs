@@ -46,10 +46,22 @@ struct Args {
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
-    /// peers: worker threads of each proxy. With two cores the other one is for the
+    /// peers, soak: worker threads of each proxy. With two cores the other one is for the
     /// generator and the origin
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
+
+    /// soak: how long the load is
+    #[arg(long, value_name = "N", default_value_t = 10.0)]
+    minutes: f64,
+
+    /// soak: share of the usual rate
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    rate: f64,
+
+    /// soak: with the proxy's --local-bypass
+    #[arg(long)]
+    local_bypass: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -66,6 +78,8 @@ enum Name {
     Peers,
     /// Tunnels by every engine beside HAProxy and nginx, between network namespaces too
     Tunnel,
+    /// The proxy under steady load for long: what grows, and what is left afterwards
+    Soak,
     /// The origin alone, until standard input ends (what the others start)
     #[value(hide = true)]
     Origin,
@@ -81,6 +95,13 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let settings = run::Settings { quick: args.quick, proxy: args.proxy };
     let Args { only, json, rounds, seconds, .. } = args;
+    let soak = run::soak::Options {
+        minutes: args.minutes,
+        workers: args.workers.max(1),
+        rate: args.rate,
+        local_bypass: args.local_bypass,
+        json: json.clone(),
+    };
     let options = run::Options { only, json, rounds, seconds };
     match args.name {
         Name::Ttfb => run::ttfb::run(&settings),
@@ -93,6 +114,7 @@ fn main() -> anyhow::Result<()> {
         }
         Name::Peers => run::peers::run(&settings, &options, args.workers.max(1)),
         Name::Tunnel => run::tunnel::run(&settings, &options),
+        Name::Soak => run::soak::run(&settings, &soak),
         Name::Origin => serve_origin(),
         Name::TunnelServer => tunnel::serve(),
         Name::TunnelClient => tunnel::ask(),

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds in release, then hands over to the package `benches`.
+//! `cargo xtask bench` and `cargo xtask soak`: build in release, then hand over to the
+//! package `benches`.
 
 use std::{path::PathBuf, process::Command, process::ExitCode};
 
@@ -23,6 +24,11 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
         };
     }
     exit(harness.args(args))
+}
+
+/// Builds everything, then runs the soak: `underpass-benches soak ARGS`.
+pub(crate) fn soak(args: &[String]) -> Result<ExitCode> {
+    exit(harness()?.arg("soak").args(args))
 }
 
 /// The harness, which finds the proxy beside itself.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 pub mod allocs;
 pub mod peers;
 pub mod rss;
+pub mod soak;
 pub mod ttfb;
 pub mod tunnel;
 
