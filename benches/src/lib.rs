@@ -23,6 +23,7 @@ pub mod load;
 mod meter;
 mod only;
 pub mod origin;
+mod patient;
 mod peers;
 pub mod process;
 pub mod run;

@@ -26,6 +26,8 @@ pub(crate) struct Schedule {
     pub(crate) per_second: u32,
     /// How long the clock is watched before each; at high rates that is a CPU by itself.
     pub(crate) watch: Duration,
+    /// Whether the sockets are in blocking mode, which local bypass leaves alone.
+    pub(crate) blocking: bool,
 }
 
 impl Schedule {
@@ -34,7 +36,10 @@ impl Schedule {
     /// # Errors
     /// If a request is not answered.
     pub(crate) fn ask(self, address: SocketAddr, time: Duration) -> anyhow::Result<Vec<Duration>> {
-        let open = (0..self.senders).map(|_| warm(address));
+        let open = (0..self.senders).map(|_| match warm(address)? {
+            client if self.blocking => Ok(client),
+            client => client.nonblocking(),
+        });
         let clients: Vec<Client> = open.collect::<anyhow::Result<_>>()?;
         let start = Instant::now() + Duration::from_millis(20);
         std::thread::scope(|scope| {
@@ -118,7 +123,8 @@ mod tests {
                 }
             }
         });
-        let schedule = Schedule { senders: 1, per_second: 100, watch: Duration::ZERO };
+        let schedule =
+            Schedule { senders: 1, per_second: 100, watch: Duration::ZERO, blocking: false };
         let samples = schedule.ask(address, Duration::from_millis(400)).unwrap();
         server.join().unwrap();
         assert_eq!(samples.len(), 40);

@@ -196,11 +196,6 @@ impl Only {
     pub(crate) fn engine(&self, engine: Engine) -> bool {
         self.0.wants("engine", engine.name())
     }
-
-    /// Whether engines were named at all.
-    pub(crate) fn names_engines(&self) -> bool {
-        self.0.restricts("engine")
-    }
 }
 
 #[cfg(test)]
@@ -212,7 +207,7 @@ mod tests {
         let only = Only::parse("row=small|sse,engine=underpass|haproxy").unwrap();
         assert!(only.row(Row::Small(512)) && only.row(Row::Sse(1_000)) && !only.row(Row::New));
         assert!(only.engine(Engine::OURS) && !only.engine(Engine::BYPASS));
-        assert!(!only.engine(Engine::Direct) && only.names_engines());
+        assert!(!only.engine(Engine::Direct));
         assert!(Only::parse("row=big").is_err());
     }
 

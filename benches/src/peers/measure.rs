@@ -60,7 +60,7 @@ pub(crate) fn measure(row: Row, path: Path<'_>) -> anyhow::Result<Figures> {
             path.work(|time| Ok(load.run(time)?.requests as f64 * BODY_BYTES as f64 / MB))
         }
         Row::Stream => {
-            let mut client = Client::connect(address)?;
+            let mut client = Client::connect(address)?.nonblocking()?;
             let request = client::get(&format!("/stream/{STREAM_BYTES}"));
             path.work(|_| Ok(client.exchange(&request)?.bytes as f64 / MB))
         }
@@ -118,7 +118,7 @@ impl Path<'_> {
 
     fn on_schedule(self, per_second: u32) -> anyhow::Result<Figures> {
         let watch = if per_second <= WATCHED_PER_SECOND { WATCH } else { Duration::ZERO };
-        let schedule = Schedule { senders: SENDERS, per_second, watch };
+        let schedule = Schedule { senders: SENDERS, per_second, watch, blocking: false };
         let mut samples = Vec::new();
         let mut figures = self.work(|time| {
             samples = schedule.ask(self.address(), time)?;

@@ -25,10 +25,6 @@ use crate::{
 
 /// Measurements that are made again, in a whole run: bounds its time.
 const RETRIES: u32 = 30;
-/// Whether `--local-bypass` does something for inspected HTTP. As long as it does not, the
-/// engine is measured only when it is named.
-const BYPASS_TAKES_REQUESTS: bool = false;
-
 /// Measures and prints.
 ///
 /// # Errors
@@ -101,13 +97,6 @@ impl Bench<'_> {
         let wanted = Engine::ALL.into_iter().filter(|&engine| self.only.engine(engine));
         let start = |engine| match engine {
             Engine::Direct => Some((engine, None)),
-            Engine::BYPASS if !BYPASS_TAKES_REQUESTS && !self.only.names_engines() => {
-                println!(
-                    "{}: left out: --local-bypass is for tunnels only; --only engine=… has it all the same",
-                    engine.name()
-                );
-                None
-            }
             Engine::Proxy(kind) => match self.start(kind) {
                 Ok(server) => Some((engine, Some(server))),
                 Err(reason) => {

@@ -22,7 +22,8 @@ use crate::{
 
 const PER_SECOND: u32 = 1_000;
 /// Each of its connections owes a request every 8 ms.
-const SCHEDULE: Schedule = Schedule { senders: 8, per_second: PER_SECOND, watch: WATCH };
+const SCHEDULE: Schedule =
+    Schedule { senders: 8, per_second: PER_SECOND, watch: WATCH, blocking: true };
 
 /// Measures and prints.
 ///

@@ -21,7 +21,6 @@ pub(crate) mod figures;
 pub(crate) mod netns;
 pub(crate) mod network;
 pub(crate) mod opener;
-mod patient;
 pub(crate) mod peer;
 mod pingpong;
 pub(crate) mod protocol;
