@@ -2,7 +2,6 @@
 //! socket and the clock.
 
 use std::{
-    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -10,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use memchr::memmem;
 
-use crate::origin::content_length;
+use crate::{origin::content_length, patient};
 
 /// Longer than anything here takes; a measurement that hangs ends.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,6 +21,14 @@ pub fn get(target: &str) -> Vec<u8> {
         "GET {target} HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\r\n"
     )
     .into_bytes()
+}
+
+/// The same, after whose answer the connection ends.
+pub fn get_and_close(target: &str) -> Vec<u8> {
+    let mut request = get(target);
+    request.truncate(request.len() - 2);
+    request.extend_from_slice(b"Connection: close\r\n\r\n");
+    request
 }
 
 /// The head of a request with a body.
@@ -65,6 +72,15 @@ impl Client {
         Ok(Self { stream, buf: vec![0; BUFFER_BYTES], pause: Duration::ZERO })
     }
 
+    /// With O_NONBLOCK, as most applications have it. Whoever waits does so in poll(2).
+    ///
+    /// # Errors
+    /// If that cannot be set.
+    pub fn nonblocking(self) -> anyhow::Result<Self> {
+        self.stream.set_nonblocking(true)?;
+        Ok(self)
+    }
+
     /// Sends a request and reads its answer to the end.
     ///
     /// # Errors
@@ -79,7 +95,7 @@ impl Client {
     /// # Errors
     /// If the connection is gone.
     pub fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.stream.write_all(bytes).context("sending")
+        patient::send_all(&self.stream, bytes, TIMEOUT).context("sending")
     }
 
     /// Reads one answer to its end, by `Content-Length` or by the last chunk.
@@ -126,7 +142,8 @@ impl Client {
     }
 
     fn read(&mut self, at: usize) -> anyhow::Result<usize> {
-        let read = self.stream.read(&mut self.buf[at..]).context("receiving")?;
+        let read = patient::receive(&self.stream, &mut self.buf[at..], TIMEOUT);
+        let read = read.context("receiving")?;
         ensure!(read > 0, "the connection ended within an answer");
         if !self.pause.is_zero() {
             std::thread::sleep(self.pause);

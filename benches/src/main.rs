@@ -15,7 +15,7 @@ use underpass_benches::{counting, origin, run, tunnel};
 static ALLOCATOR: counting::Counting = counting::Counting;
 
 #[derive(Debug, Parser)]
-#[command(about = "Measurements of Underpass beside a direct connection and nginx")]
+#[command(about = "Measurements of Underpass beside a direct connection and other proxies")]
 struct Args {
     /// What to measure
     #[arg(value_enum)]
@@ -29,21 +29,39 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     proxy: Option<PathBuf>,
 
-    /// tunnel: only these cells, for example topology=remote,load=pingpong64,engine=auto|haproxy
+    /// peers, tunnel: only these cells, for example row=small64|sse,engine=underpass|nginx,
+    /// or topology=remote,load=pingpong64,engine=auto|haproxy
     #[arg(long, value_name = "KEY=NAME|NAME,…")]
     only: Option<String>,
 
-    /// tunnel: every measurement as a line of JSON
+    /// peers, tunnel: every measurement as a line of JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// tunnel: rounds [default: 3, quick 1]
+    /// peers, tunnel: rounds [default: 5 and 3, quick 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// tunnel: seconds of one measurement [default: 0.5, quick 0.15]
+    /// peers, tunnel: seconds of one measurement [default: 1.5 and 0.5, less with --quick]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
+
+    /// peers, soak: worker threads of each proxy. With two cores the other one is for the
+    /// generator and the origin
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    workers: usize,
+
+    /// soak: how long the load is
+    #[arg(long, value_name = "N", default_value_t = 10.0)]
+    minutes: f64,
+
+    /// soak: share of the usual rate
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    rate: f64,
+
+    /// soak: with the proxy's --local-bypass
+    #[arg(long)]
+    local_bypass: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -54,14 +72,16 @@ enum Name {
     Rss,
     /// Heap allocations per request; fails above the pinned bound
     Allocs,
-    /// Requests per second and CPU per request beside nginx
-    Peers,
     /// New connections beside long ones that are all at one worker
     Steer,
     /// All of the above, in this order
     All,
+    /// HTTP beside nginx, HAProxy and Pingora: throughput, cost, latency, memory
+    Peers,
     /// Tunnels by every engine beside HAProxy and nginx, between network namespaces too
     Tunnel,
+    /// The proxy under steady load for long: what grows, and what is left afterwards
+    Soak,
     /// The origin alone, until standard input ends (what the others start)
     #[value(hide = true)]
     Origin,
@@ -76,24 +96,29 @@ enum Name {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let settings = run::Settings { quick: args.quick, proxy: args.proxy };
+    let Args { only, json, rounds, seconds, .. } = args;
+    let soak = run::soak::Options {
+        minutes: args.minutes,
+        workers: args.workers.max(1),
+        rate: args.rate,
+        local_bypass: args.local_bypass,
+        json: json.clone(),
+    };
+    let options = run::Options { only, json, rounds, seconds };
     match args.name {
         Name::Ttfb => run::ttfb::run(&settings),
         Name::Rss => run::rss::run(&settings),
         Name::Allocs => run::allocs::run(&settings),
-        Name::Peers => run::peers::run(&settings),
         Name::Steer => run::steer::run(&settings),
         Name::All => {
             run::ttfb::run(&settings)?;
             run::rss::run(&settings)?;
-            run::peers::run(&settings)?;
             run::steer::run(&settings)?;
             run::allocs::run(&settings)
         }
-        Name::Tunnel => {
-            let Args { only, json, rounds, seconds, .. } = args;
-            let options = run::tunnel::Options { only, json, rounds, seconds };
-            run::tunnel::run(&settings, &options)
-        }
+        Name::Peers => run::peers::run(&settings, &options, args.workers.max(1)),
+        Name::Tunnel => run::tunnel::run(&settings, &options),
+        Name::Soak => run::soak::run(&settings, &soak),
         Name::Origin => serve_origin(),
         Name::TunnelServer => tunnel::serve(),
         Name::TunnelClient => tunnel::ask(),

@@ -1,6 +1,6 @@
 //! What the kernel knows of a process: CPU time and resident memory, from `/proc`.
 
-use std::{fs, ops::Sub, time::Duration};
+use std::{collections::BTreeMap, fs, ops::Sub, time::Duration};
 
 use anyhow::Context as _;
 
@@ -73,15 +73,15 @@ pub fn reset_peak(pid: u32) -> anyhow::Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").context("resetting the peak of memory")
 }
 
-/// The first child of a process: nginx's worker, of its master.
-pub fn child_of(pid: u32) -> Option<u32> {
-    let children = read(pid, &format!("task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
+/// The children of a process: nginx's workers, of its master.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let children = read(pid, &format!("task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
-/// CPU time of the kernel's own threads that there are now: those that kthreadd (process
-/// 2) has made. The first figure of `schedstat` is the time on a CPU in nanoseconds.
-pub fn kernel_threads() -> Duration {
+/// CPU time of each of the kernel's own threads that there are now: those that kthreadd
+/// (process 2) has made. The first figure of `schedstat` is the time on a CPU in nanoseconds.
+pub fn kernel_threads() -> BTreeMap<u32, Duration> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let time = |pid: u32| {
@@ -91,9 +91,9 @@ pub fn kernel_threads() -> Duration {
             return None;
         }
         let times = read(pid, "schedstat").ok()?;
-        Some(Duration::from_nanos(times.split_whitespace().next()?.parse().ok()?))
+        Some((pid, Duration::from_nanos(times.split_whitespace().next()?.parse().ok()?)))
     };
-    pids.filter_map(time).sum()
+    pids.filter_map(time).collect()
 }
 
 fn read(pid: u32, file: &str) -> anyhow::Result<String> {

@@ -11,6 +11,8 @@ pub struct Percentiles {
     pub p95: f64,
     /// 99 of 100 are faster.
     pub p99: f64,
+    /// 999 of 1,000 are faster.
+    pub p999: f64,
 }
 
 impl Percentiles {
@@ -21,10 +23,10 @@ impl Percentiles {
             let rank = (samples.len() as f64 * share).ceil() as usize;
             samples[rank.clamp(1, samples.len()) - 1].as_secs_f64() * 1e6
         };
-        Self { p50: at(0.50), p95: at(0.95), p99: at(0.99) }
+        Self { p50: at(0.50), p95: at(0.95), p99: at(0.99), p999: at(0.999) }
     }
 
-    /// In the order of a table's columns.
+    /// The first three, in the order of a table's columns.
     pub fn columns(self) -> [f64; 3] {
         [self.p50, self.p95, self.p99]
     }
@@ -39,6 +41,23 @@ pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
         n if n % 2 == 1 => figures[n / 2],
         n => (figures[n / 2 - 1] + figures[n / 2]) / 2.0,
     }
+}
+
+/// Two digits behind the point; nothing where there is none.
+pub(crate) fn ratio(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.2}"))
+}
+
+/// Three digits, more where they stand before the point; nothing where there is none.
+pub(crate) fn figure(value: Option<f64>) -> String {
+    let Some(value) = value else { return String::new() };
+    let digits = match value.abs() {
+        v if v < 1.0 => 3,
+        v if v < 10.0 => 2,
+        v if v < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}")
 }
 
 /// Lines for people, which are Markdown as well.

@@ -1,27 +1,14 @@
 //! The bench `tunnel` by itself: every load runs through its peers without a proxy, and
 //! what it says is what it was asked for. Counts and shapes, never times.
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    process::{Command, Output},
-};
+use std::{collections::BTreeSet, process::Output};
 
 use serde_json::Value;
 
-fn bench(name: &str, only: &str) -> (Output, Vec<Value>) {
-    // Asked only whether it takes `--to tcp://…`; no cell of these tests starts it.
-    let no_proxy = std::env::current_exe().unwrap();
-    let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
-    let output = Command::new(env!("CARGO_BIN_EXE_underpass-benches"))
-        .args(["tunnel", "--quick", "--seconds", "0.1", "--only", only, "--json"])
-        .arg(&json)
-        .arg("--proxy")
-        .arg(no_proxy)
-        .output()
-        .unwrap();
-    let lines = std::fs::read_to_string(&json).unwrap_or_default();
-    (output, lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+mod harness;
+
+fn bench(case: &str, only: &str) -> (Output, Vec<Value>) {
+    harness::bench("tunnel", case, "0.1", only)
 }
 
 fn root() -> bool {

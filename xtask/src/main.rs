@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod ci;
 mod ebpf;
 mod fuzz;
@@ -56,6 +57,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run the proxy under steady load and watch what it holds: memory, descriptors, tunnels
+    Soak {
+        /// Passed on: `--minutes N` and others, see `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Fuzz what reads bytes from peers
     Fuzz(fuzz::Args),
     /// Check that every requirement has a test, and every mention a requirement
@@ -83,7 +90,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run { args } => return run::demo(&args),
         Command::Test { args } => return test::run(&args),
         Command::VmTest(args) => return vm::run(&args),
-        Command::Bench { args } => return run::bench(&args),
+        Command::Bench { args } => return bench::bench(&args),
+        Command::Soak { args } => return bench::soak(&args),
         Command::Fuzz(args) => fuzz::run(&args)?,
         Command::Trace => trace::run()?,
         Command::Tidy => tidy::run()?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 pub mod allocs;
 pub mod peers;
 pub mod rss;
+pub mod soak;
 pub mod steer;
 pub mod ttfb;
 pub mod tunnel;
@@ -24,4 +25,17 @@ impl Settings {
     pub fn size<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
+}
+
+/// What the command line said about a measurement of many cells.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which cells, by the names of the bench.
+    pub only: Option<String>,
+    /// Measurements as lines of JSON.
+    pub json: Option<PathBuf>,
+    /// Rounds, if not the default.
+    pub rounds: Option<usize>,
+    /// Of one measurement, if not the default.
+    pub seconds: Option<f64>,
 }

@@ -1,108 +1,170 @@
-//! Requests per second and CPU per request, beside nginx doing the same in the same run.
+//! Underpass beside nginx, HAProxy and Pingora, doing the same job in the same run.
 //!
-//! CPU per request is the figure to trust on a small machine: generator, proxy and
-//! origin share its cores, and requests per second tell as much of them as of the proxy.
+//! In each round every engine has its turn, under the same load, another one beginning each
+//! time. All proxies run all the time: an idle one costs nothing. CPU per request is the
+//! figure to trust on a small machine: generator, proxy and origin share its cores, and a
+//! rate tells as much of them as of the proxy. Nothing here fails by a figure; what is not
+//! to be had or breaks is told.
 
 use std::time::Duration;
 
-use super::Settings;
+use anyhow::Context as _;
+
+use super::{Options, Settings};
 use crate::{
-    load::Load,
-    process,
-    server::Server,
-    stats::{Table, median},
+    calm::{Calm, other_work},
+    lines::Lines,
+    peers::{
+        cells::{Engine, Figures, Only, Row},
+        measure::{Path, measure},
+        report::{self, Cells},
+    },
+    server::{Kind, Server},
+    tunnel::{netns::Namespace, spawn},
 };
 
-const CONNECTIONS: [usize; 2] = [1, 64];
-
-/// What one round of one target came to.
-#[derive(Debug, Clone, Copy)]
-struct Round {
-    per_second: f64,
-    /// Of the proxy, µs per request.
-    user: f64,
-    system: f64,
-    /// Of this process, µs per request.
-    generator: f64,
-}
-
+/// Measurements that are made again, in a whole run: bounds its time.
+const RETRIES: u32 = 30;
 /// Measures and prints.
 ///
 /// # Errors
-/// If a target does not start or answer.
-pub fn run(settings: &Settings) -> anyhow::Result<()> {
-    let origin = Server::origin()?;
-    let proxies: Vec<Server> =
-        [Some(Server::underpass(settings, origin.address)?), Server::nginx(origin.address)?]
-            .into_iter()
-            .flatten()
-            .collect();
-    let targets: Vec<&Server> = proxies.iter().chain([&origin]).collect();
-    let rounds = settings.size(7, 2);
-    let time = settings.size(Duration::from_secs(2), Duration::from_millis(500));
+/// If the filter is none, or the origin does not start.
+pub fn run(settings: &Settings, options: &Options, workers: usize) -> anyhow::Result<()> {
+    let only = Only::parse(options.only.as_deref().unwrap_or_default())?;
+    let seconds = options.seconds.unwrap_or(settings.size(1.5, 0.4));
+    let rounds = options.rounds.unwrap_or(settings.size(5, 1)).max(1);
+    // Descriptors for all connections, ports of our own, none held by TIME_WAIT.
+    spawn::descriptors();
+    let own = Namespace::enter_new();
+    let mut bench = Bench {
+        settings,
+        workers,
+        only,
+        rounds,
+        time: Duration::try_from_secs_f64(seconds).context("--seconds")?,
+        warm_up: Duration::from_millis(settings.size(700, 250)),
+        calm: Calm::new(settings.size(RETRIES, 0)),
+        json: Lines::new(options.json.as_deref())?,
+        origin: Server::origin()?,
+        others: Vec::new(),
+    };
     println!(
-        "peers, 100-byte answers, one worker each, {rounds} rounds of {time:?} in turns, medians\n"
+        "peers: {workers} worker(s) each, kept connections to the origin, no access log; \
+         {rounds} round(s) of {:?} in turns, medians",
+        bench.time
     );
-    let mut table = Table::new([
-        "target",
-        "connections",
-        "requests/s",
-        "CPU µs/request",
-        "user",
-        "system",
-        "generator µs",
-        "CPU / nginx",
-    ]);
-    for connections in CONNECTIONS {
-        let mut figures = vec![Vec::new(); targets.len()];
-        for round in 0..rounds {
-            for turn in 0..targets.len() {
-                let target = (round + turn) % targets.len();
-                figures[target].push(measure(targets[target], connections, time)?);
-            }
-        }
-        let nginx = targets.iter().position(|target| target.name == "nginx");
-        for (target, rounds) in targets.iter().zip(&figures) {
-            let value = |of: fn(&Round) -> f64| median(rounds.iter().map(of));
-            // Round by round: both sides of the ratio had the same neighbours.
-            let ratio = nginx.filter(|_| target.name == "underpass").map(|nginx| {
-                let pairs = rounds.iter().zip(&figures[nginx]);
-                median(pairs.map(|(ours, theirs)| ours.cpu() / theirs.cpu()))
-            });
-            table.row([
-                if target.name == "origin" { "direct" } else { target.name }.to_owned(),
-                connections.to_string(),
-                format!("{:.0}", value(|round| round.per_second)),
-                format!("{:.1}", value(Round::cpu)),
-                format!("{:.1}", value(|round| round.user)),
-                format!("{:.1}", value(|round| round.system)),
-                format!("{:.1}", value(|round| round.generator)),
-                ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
-            ]);
-        }
+    println!(
+        "CPU of all: generator, origin, proxy and the kernel's threads; of the machine: busy time of all CPUs"
+    );
+    if let Err(reason) = own {
+        println!("on the host's own loopback interface: {reason:#}");
     }
-    table.print();
-    println!("`direct` is the origin itself: its CPU, and the ceiling of requests/s.");
+    println!();
+    let entries = bench.enter();
+    let mut all = Vec::new();
+    for row in Row::ALL {
+        if !bench.only.row(row) {
+            continue;
+        }
+        all.push(bench.row(settings.quick, row, &entries)?);
+    }
+    println!();
+    report::table(&all);
+    println!(
+        "Ratios are underpass beside the other, round by round, and above 1 where underpass is \
+         better (a higher rate; less CPU, time or memory). `added` is the difference to `direct`."
+    );
+    println!("{}", other_work(&bench.others));
     Ok(())
 }
 
-impl Round {
-    fn cpu(&self) -> f64 {
-        self.user + self.system
-    }
+struct Bench<'a> {
+    settings: &'a Settings,
+    workers: usize,
+    only: Only,
+    rounds: usize,
+    time: Duration,
+    warm_up: Duration,
+    calm: Calm,
+    json: Lines,
+    origin: Server,
+    others: Vec<f64>,
 }
 
-fn measure(target: &Server, connections: usize, time: Duration) -> anyhow::Result<Round> {
-    let mut load = Load::open(target.address, connections)?;
-    let ours = std::process::id();
-    let (before, own_before) = (process::cpu(target.pid)?, process::cpu(ours)?);
-    let done = load.run(time)?;
-    let (used, own) = (process::cpu(target.pid)? - before, process::cpu(ours)? - own_before);
-    let each = |time: Duration| time.as_secs_f64() * 1e6 / done.requests as f64;
-    Ok(Round {
-        per_second: done.requests as f64 / done.elapsed.as_secs_f64(),
-        user: each(used.user),
-        system: each(used.system),
-        generator: each(own.total()),
-    })
+impl Bench<'_> {
+    /// Starts what was asked for; what is not to be had is told and left out.
+    fn enter(&self) -> Vec<(Engine, Option<Server>)> {
+        let wanted = Engine::ALL.into_iter().filter(|&engine| self.only.engine(engine));
+        let start = |engine| match engine {
+            Engine::Direct => Some((engine, None)),
+            Engine::Proxy(kind) => match self.start(kind) {
+                Ok(server) => Some((engine, Some(server))),
+                Err(reason) => {
+                    println!("{}: not available: {reason:#}", engine.name());
+                    None
+                }
+            },
+        };
+        wanted.filter_map(start).collect()
+    }
+
+    fn start(&self, kind: Kind) -> anyhow::Result<Server> {
+        Server::start(kind, self.settings, self.origin.address, self.workers)
+    }
+
+    fn row(
+        &mut self,
+        quick: bool,
+        row: Row,
+        entries: &[(Engine, Option<Server>)],
+    ) -> anyhow::Result<Cells> {
+        let wanted = |engine: Engine| engine != Engine::Direct || !matches!(row, Row::Memory(_));
+        let entries: Vec<_> = entries.iter().filter(|entry| wanted(entry.0)).collect();
+        let mut cells =
+            Cells { row, engines: entries.iter().map(|entry| (entry.0, Vec::new())).collect() };
+        for round in 0..self.rounds {
+            for turn in 0..entries.len() {
+                let index = (round + turn) % entries.len();
+                let (engine, server) = entries[index];
+                let figures = match self.measure(quick, row, *engine, server.as_ref()) {
+                    Ok(figures) => Some(figures),
+                    Err(error) => {
+                        println!("{row}, {}: failed: {error:#}", engine.name());
+                        None
+                    }
+                };
+                if let Some(figures) = &figures {
+                    // Nobody's CPU time is read beside memory.
+                    if !matches!(row, Row::Memory(_)) {
+                        self.others.push(figures.others_cpus);
+                    }
+                    self.json.write(&serde_json::json!({
+                        "row": row.to_string(),
+                        "engine": engine.name(),
+                        "round": round,
+                        "figures": figures,
+                    }))?;
+                }
+                cells.engines[index].1.push(figures);
+            }
+        }
+        Ok(cells)
+    }
+
+    fn measure(
+        &mut self,
+        quick: bool,
+        row: Row,
+        engine: Engine,
+        proxy: Option<&Server>,
+    ) -> anyhow::Result<Figures> {
+        let path = Path { origin: &self.origin, proxy, warm_up: self.warm_up, time: self.time };
+        if let (Row::Memory(connections), Engine::Proxy(kind)) = (row, engine) {
+            // A process of its own: what earlier rows have left behind is not its memory.
+            let fresh = self.start(kind)?;
+            let row = Row::Memory(if quick { connections / 4 } else { connections });
+            return measure(row, Path { proxy: Some(&fresh), ..path });
+        }
+        self.calm.measure(|figures: &Figures| figures.others_cpus, || measure(row, path))
+    }
 }

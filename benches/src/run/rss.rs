@@ -13,6 +13,7 @@ use anyhow::{Context as _, ensure};
 use super::Settings;
 use crate::{
     client::{self, Client},
+    idle::Idle,
     process,
     server::Server,
     stats::Table,
@@ -23,9 +24,6 @@ const STREAM_BYTES: usize = 100_000_000;
 const MAX_DELTA_BYTES: i64 = 5_000_000;
 /// After each read of up to 64 KiB: about 30 MB/s.
 const SLOW: Duration = Duration::from_millis(2);
-/// What the proxy still does after our last byte.
-const SETTLE: Duration = Duration::from_millis(300);
-
 /// Measures and prints.
 ///
 /// # Errors
@@ -73,10 +71,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     for (open, used) in
         proxies(settings, origin.address)?.iter().zip(&proxies(settings, origin.address)?)
     {
-        let open = idle(open, connections, false)?;
-        let (before, after) = idle(used, connections, true)?;
+        let open = Idle::open(open, connections, false)?;
+        let Idle { before, after, .. } = Idle::open(used, connections, true)?;
         let each = |bytes: i64| format!("{:.2}", bytes as f64 / 1024.0 / connections as f64);
-        let open = each(open.1 - open.0);
+        let open = each(open.after - open.before);
         table.row([used.name.into(), kb(before), kb(after), each(after - before), open]);
     }
     table.print();
@@ -88,7 +86,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn proxies(settings: &Settings, origin: SocketAddr) -> anyhow::Result<Vec<Server>> {
-    let proxies = [Some(Server::underpass(settings, origin)?), Server::nginx(origin)?];
+    let proxies = [Some(Server::underpass(settings, origin)?), Server::nginx(settings, origin)];
     Ok(proxies.into_iter().flatten().collect())
 }
 
@@ -145,25 +143,6 @@ impl Case {
         }
         client.receive().map(drop)
     }
-}
-
-/// Memory before and after.
-fn idle(proxy: &Server, connections: usize, used: bool) -> anyhow::Result<(i64, i64)> {
-    Client::connect(proxy.address)?.exchange(&client::get("/"))?;
-    std::thread::sleep(SETTLE);
-    let before = process::rss(proxy.pid)?;
-    let mut open = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        let mut client = Client::connect(proxy.address)?;
-        if used {
-            client.exchange(&client::get("/"))?;
-        }
-        client.forget_buffer();
-        open.push(client);
-    }
-    std::thread::sleep(SETTLE);
-    let after = process::rss(proxy.pid)?;
-    Ok((before, after))
 }
 
 fn kb(bytes: i64) -> String {

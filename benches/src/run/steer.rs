@@ -78,7 +78,8 @@ fn measure(
         *address = held?.local_addr()?;
     }
     let [by_hash, measured, admin] = addresses;
-    let _proxy = Server::underpass_with(settings, &config(addresses, origin.address, choice))?;
+    let _proxy =
+        Server::underpass_with(settings, by_hash, &config(addresses, origin.address, choice))?;
 
     let mut long = Vec::new();
     for _ in 0..TRIES {

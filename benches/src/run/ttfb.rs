@@ -12,21 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
-
 use super::Settings;
 use crate::{
-    client::{self, Client},
+    client,
+    schedule::{self, Schedule, WATCH},
     server::Server,
     stats::{Percentiles, Table, median},
 };
 
-/// Connections that share the schedule; each owes a request every 8 ms.
-const SENDERS: u32 = 8;
 const PER_SECOND: u32 = 1_000;
-/// The clock is watched for so long before a request is due: a sleep alone ends late by
-/// the timer slack of 50 µs.
-const WATCH: Duration = Duration::from_micros(80);
+/// Each of its connections owes a request every 8 ms.
+const SCHEDULE: Schedule =
+    Schedule { senders: 8, per_second: PER_SECOND, watch: WATCH, blocking: true };
 
 /// Measures and prints.
 ///
@@ -34,11 +31,13 @@ const WATCH: Duration = Duration::from_micros(80);
 /// If a target does not start or answer.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let origin = Server::origin()?;
-    let proxies: Vec<Server> =
-        [Some(Server::underpass(settings, origin.address)?), Server::nginx(origin.address)?]
-            .into_iter()
-            .flatten()
-            .collect();
+    let proxies: Vec<Server> = [
+        Some(Server::underpass(settings, origin.address)?),
+        Server::nginx(settings, origin.address),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let mut targets = vec![("direct", origin.address)];
     targets.extend(proxies.iter().map(|proxy| (proxy.name, proxy.address)));
     let rounds = settings.size(7, 2);
@@ -51,7 +50,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     println!(
         "ttfb, {PER_SECOND} requests/s on schedule, {time:?} a round, {rounds} rounds, medians (µs)\n"
     );
-    table(&targets, rounds, |address| scheduled(address, time))
+    table(&targets, rounds, |address| SCHEDULE.ask(address, time))
 }
 
 fn table(
@@ -93,7 +92,7 @@ fn table(
 }
 
 fn sequential(address: SocketAddr, requests: usize) -> anyhow::Result<Vec<Duration>> {
-    let mut client = warm(address)?;
+    let mut client = schedule::warm(address)?;
     let request = client::get("/");
     let mut samples = Vec::with_capacity(requests);
     for _ in 0..requests {
@@ -101,44 +100,4 @@ fn sequential(address: SocketAddr, requests: usize) -> anyhow::Result<Vec<Durati
         samples.push(client.exchange(&request)?.first_byte - sent);
     }
     Ok(samples)
-}
-
-fn scheduled(address: SocketAddr, time: Duration) -> anyhow::Result<Vec<Duration>> {
-    let step = Duration::from_secs(1) / PER_SECOND;
-    let start = Instant::now() + Duration::from_millis(50);
-    let sender = |index: u32| -> anyhow::Result<Vec<Duration>> {
-        let mut client = warm(address)?;
-        let request = client::get("/");
-        let mut samples = Vec::new();
-        let mut due = start + step * index;
-        while due < start + time {
-            if let Some(ahead) = due.checked_duration_since(Instant::now() + WATCH) {
-                std::thread::sleep(ahead);
-            }
-            while Instant::now() < due {
-                std::hint::spin_loop();
-            }
-            // Late or not, it counts from when it was due.
-            samples.push(client.exchange(&request)?.first_byte - due);
-            due += step * SENDERS;
-        }
-        Ok(samples)
-    };
-    std::thread::scope(|scope| {
-        let senders: Vec<_> =
-            (0..SENDERS).map(|index| scope.spawn(move || sender(index))).collect();
-        let mut samples = Vec::new();
-        for sender in senders {
-            samples.extend(sender.join().ok().context("a sender panicked")??);
-        }
-        Ok(samples)
-    })
-}
-
-fn warm(address: SocketAddr) -> anyhow::Result<Client> {
-    let mut client = Client::connect(address)?;
-    for _ in 0..20 {
-        client.exchange(&client::get("/"))?;
-    }
-    Ok(client)
 }

@@ -13,14 +13,15 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::Settings;
+use super::{Options, Settings};
 use crate::{
+    calm::Calm,
+    meter::Reading,
     process,
     server::underpass,
     tunnel::{
         cells::{Load, Only, Target, Topology},
         figures::{Figures, Row},
-        meter::Reading,
         network::Network,
         opener::Opener,
         peer::Peer,
@@ -36,24 +37,8 @@ const SETTLE: Duration = Duration::from_millis(40);
 const SETTLE_IDLE: Duration = Duration::from_millis(300);
 /// What a proxy has open besides connections, at most.
 const OTHER_DESCRIPTORS: u64 = 400;
-/// A measurement during which others kept more CPUs busy than this is made again.
-const DISTURBED_CPUS: f64 = 0.15;
-const ATTEMPTS: u32 = 3;
 /// Measurements that are made again, in a whole run: bounds its time.
 const RETRIES: u32 = 40;
-
-/// What the command line said about this measurement.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// See `Only`.
-    pub only: Option<String>,
-    /// Measurements as lines of JSON.
-    pub json: Option<PathBuf>,
-    /// Rounds, if not the default.
-    pub rounds: Option<usize>,
-    /// Of one measurement, if not the default.
-    pub seconds: Option<f64>,
-}
 
 /// Measures and prints.
 ///
@@ -68,7 +53,7 @@ pub fn run(settings: &Settings, options: &Options) -> anyhow::Result<()> {
         rounds: options.rounds.unwrap_or(settings.size(3, 1)).max(1),
         time: Duration::try_from_secs_f64(seconds).context("--seconds")?,
         warm_up: Duration::from_millis(settings.size(200, 50)),
-        retries: settings.size(RETRIES, 0),
+        calm: Calm::new(settings.size(RETRIES, 0)),
         program,
         way,
         only,
@@ -113,7 +98,7 @@ struct Bench {
     rounds: usize,
     time: Duration,
     warm_up: Duration,
-    retries: u32,
+    calm: Calm,
     program: PathBuf,
     way: Way,
     only: Only,
@@ -199,7 +184,10 @@ impl Bench {
                 let entry = &entries[index];
                 let figures = match &entry.proxy {
                     Ok(_) if rows[index].reason.is_some() => None,
-                    Ok(proxy) => match self.undisturbed(load, proxy.as_ref(), stage) {
+                    Ok(proxy) => match self.calm.measure(
+                        |figures: &Figures| figures.others_cpus,
+                        || measure(self.warm_up, self.time, load, proxy.as_ref(), stage),
+                    ) {
                         Ok(figures) => Some(figures),
                         Err(error) => {
                             rows[index].reason = Some(format!("failed: {error:#}"));
@@ -221,77 +209,6 @@ impl Bench {
         }
         self.report.load(topology, load, rows);
         Ok(())
-    }
-
-    /// Again if others worked too much meanwhile; the calmest attempt counts.
-    fn undisturbed(
-        &mut self,
-        load: Load,
-        proxy: Option<&Proxy>,
-        stage: &mut Stage,
-    ) -> anyhow::Result<Figures> {
-        let mut best: Option<Figures> = None;
-        for _ in 0..ATTEMPTS {
-            let figures = self.measure(load, proxy, stage)?;
-            if best.is_none_or(|best| figures.others_cpus < best.others_cpus) {
-                best = Some(figures);
-            }
-            if figures.others_cpus < DISTURBED_CPUS || self.retries == 0 {
-                break;
-            }
-            self.retries -= 1;
-        }
-        best.context("not measured")
-    }
-
-    fn measure(
-        &self,
-        load: Load,
-        proxy: Option<&Proxy>,
-        stage: &mut Stage,
-    ) -> anyhow::Result<Figures> {
-        let direct = SocketAddr::new(stage.network.direct_ip, stage.server_port);
-        let opener = proxy.map_or(Opener::Raw { to: direct }, |proxy| proxy.opener);
-        let peers = [stage.server.pid(), stage.client.pid()];
-        let pid = proxy.map(|proxy| proxy.pid);
-        stage.client.begin(opener, load)?;
-        thread::sleep(self.warm_up);
-        let (here, there) = (stage.client.count()?, stage.server.count()?);
-        let (started, before) = (Instant::now(), Reading::now(&peers, pid)?);
-        thread::sleep(self.time);
-        let used = Reading::now(&peers, pid)? - before;
-        let elapsed = started.elapsed().as_secs_f64();
-        let (here_after, there_after) = (stage.client.count()?, stage.server.count()?);
-        let outcome = stage.client.finish()?;
-        thread::sleep(SETTLE);
-
-        // Counts and CPU are each per second of their own span.
-        let span = |from: u64, to: u64| (to - from) as f64 / 1e9;
-        let received = (here_after.bytes - here.bytes) as f64 / span(here.at_ns, here_after.at_ns);
-        let sunk = (there_after.bytes - there.bytes) as f64 / span(there.at_ns, there_after.at_ns);
-        let operations =
-            (here_after.operations - here.operations) as f64 / span(here.at_ns, here_after.at_ns);
-        // Bytes of the direction that the load goes; none came the other way.
-        let bytes = received + sunk;
-        let (rate, unit) = if load.is_bulk() {
-            (bytes * 8.0 / 1e9, bytes / 1e9)
-        } else {
-            (operations, operations / 1e6)
-        };
-        ensure!(rate > 0.0, "nothing came through");
-        let cpu = |time: Duration| time.as_secs_f64() / elapsed / unit;
-        Ok(Figures {
-            rate,
-            beside_gbit_s: matches!(load, Load::Mixed(_)).then_some(bytes * 8.0 / 1e9),
-            cpu: cpu(used.counted),
-            cpu_machine: cpu(used.machine),
-            cpu_proxy: cpu(used.proxy),
-            p50_us: outcome.p50_us,
-            p99_us: outcome.p99_us,
-            bytes_per_tunnel: None,
-            answered: None,
-            others_cpus: used.machine.saturating_sub(used.counted).as_secs_f64() / elapsed,
-        })
     }
 
     /// A process for each: memory that was freed is not given back.
@@ -339,6 +256,57 @@ impl Bench {
         self.report.load(topology, load, rows);
         Ok(())
     }
+}
+
+fn measure(
+    warm_up: Duration,
+    time: Duration,
+    load: Load,
+    proxy: Option<&Proxy>,
+    stage: &mut Stage,
+) -> anyhow::Result<Figures> {
+    let direct = SocketAddr::new(stage.network.direct_ip, stage.server_port);
+    let opener = proxy.map_or(Opener::Raw { to: direct }, |proxy| proxy.opener);
+    let peers = [stage.server.pid(), stage.client.pid()];
+    let pid: Vec<u32> = proxy.iter().map(|proxy| proxy.pid).collect();
+    stage.client.begin(opener, load)?;
+    thread::sleep(warm_up);
+    let (here, there) = (stage.client.count()?, stage.server.count()?);
+    let (started, before) = (Instant::now(), Reading::now(&peers, &pid)?);
+    thread::sleep(time);
+    let used = Reading::now(&peers, &pid)?.since(&before);
+    let elapsed = started.elapsed().as_secs_f64();
+    let (here_after, there_after) = (stage.client.count()?, stage.server.count()?);
+    let outcome = stage.client.finish()?;
+    thread::sleep(SETTLE);
+
+    // Counts and CPU are each per second of their own span.
+    let span = |from: u64, to: u64| (to - from) as f64 / 1e9;
+    let received = (here_after.bytes - here.bytes) as f64 / span(here.at_ns, here_after.at_ns);
+    let sunk = (there_after.bytes - there.bytes) as f64 / span(there.at_ns, there_after.at_ns);
+    let operations =
+        (here_after.operations - here.operations) as f64 / span(here.at_ns, here_after.at_ns);
+    // Bytes of the direction that the load goes; none came the other way.
+    let bytes = received + sunk;
+    let (rate, unit) = if load.is_bulk() {
+        (bytes * 8.0 / 1e9, bytes / 1e9)
+    } else {
+        (operations, operations / 1e6)
+    };
+    ensure!(rate > 0.0, "nothing came through");
+    let cpu = |used: Duration| used.as_secs_f64() / elapsed / unit;
+    Ok(Figures {
+        rate,
+        beside_gbit_s: matches!(load, Load::Mixed(_)).then_some(bytes * 8.0 / 1e9),
+        cpu: cpu(used.counted),
+        cpu_machine: cpu(used.machine),
+        cpu_proxy: cpu(used.proxy),
+        p50_us: outcome.p50_us,
+        p99_us: outcome.p99_us,
+        bytes_per_tunnel: None,
+        answered: None,
+        others_cpus: used.machine.saturating_sub(used.counted).as_secs_f64() / elapsed,
+    })
 }
 
 fn memory(load: Load, proxy: &Proxy, stage: &mut Stage) -> anyhow::Result<Figures> {

@@ -5,7 +5,9 @@ use std::{net::TcpStream, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use anyhow::ensure;
 
-use super::{ask::Shared, opener::abort, patient, protocol::CHUNK_BYTES};
+use crate::patient;
+
+use super::{ask::Shared, opener::abort, protocol::CHUNK_BYTES};
 
 /// A tunnel that moves nothing for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);

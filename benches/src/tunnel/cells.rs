@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
+
+use crate::only;
 
 /// Who is on which host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,71 +172,39 @@ impl fmt::Display for Load {
     }
 }
 
-/// `--only topology=remote,load=pingpong64|tokens,engine=auto|haproxy`; what it does not
-/// name is not restricted.
+/// `--only topology=remote,load=pingpong64|tokens,engine=auto|haproxy`.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Only {
-    topologies: Option<Vec<String>>,
-    loads: Option<Vec<String>>,
-    engines: Option<Vec<String>>,
-}
+pub(crate) struct Only(only::Only);
 
 impl Only {
-    /// Reads it. A load without its number stands for all that differ by it only.
+    /// Reads it.
     ///
     /// # Errors
     /// If a key or a name is none.
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
-        let mut only = Self::default();
-        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
-            let (key, names) = part.split_once('=').with_context(|| {
-                format!("`{part}`: write topology=NAME|NAME, load=… or engine=…")
-            })?;
-            let names: Vec<String> = names.split('|').map(|name| name.trim().to_owned()).collect();
-            let (slot, known) = match key.trim() {
-                "topology" => {
-                    (&mut only.topologies, Topology::ALL.map(|t| t.name().to_owned()).to_vec())
-                }
-                "load" => (&mut only.loads, Load::ALL.map(|load| load.to_string()).to_vec()),
-                "engine" => (&mut only.engines, Target::ALL.map(|t| t.name().to_owned()).to_vec()),
-                _ => bail!("`{key}`: the keys are topology, load and engine"),
-            };
-            for name in &names {
-                ensure!(
-                    known.iter().any(|known| stands_for(name, known)),
-                    "`{name}` is no {}: {}",
-                    key.trim(),
-                    known.join(", ")
-                );
-            }
-            *slot = Some(names);
-        }
-        Ok(only)
+        let keys = [
+            ("topology", Topology::ALL.map(|topology| topology.name().to_owned()).to_vec()),
+            ("load", Load::ALL.map(|load| load.to_string()).to_vec()),
+            ("engine", Target::ALL.map(|target| target.name().to_owned()).to_vec()),
+        ];
+        only::Only::parse(text, &keys).map(Self)
     }
 
     pub(crate) fn topology(&self, topology: Topology) -> bool {
-        wanted(self.topologies.as_deref(), topology.name())
+        self.0.wants("topology", topology.name())
     }
 
     pub(crate) fn load(&self, load: Load) -> bool {
-        wanted(self.loads.as_deref(), &load.to_string())
+        self.0.wants("load", &load.to_string())
     }
 
     pub(crate) fn names_load(&self) -> bool {
-        self.loads.is_some()
+        self.0.restricts("load")
     }
 
     pub(crate) fn target(&self, target: Target) -> bool {
-        wanted(self.engines.as_deref(), target.name())
+        self.0.wants("engine", target.name())
     }
-}
-
-fn wanted(names: Option<&[String]>, known: &str) -> bool {
-    names.is_none_or(|names| names.iter().any(|name| stands_for(name, known)))
-}
-
-fn stands_for(name: &str, known: &str) -> bool {
-    name == known || name == known.trim_end_matches(|last: char| last.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -8,8 +8,7 @@
 //! - the proxies between them (`proxies`), one worker each.
 //!
 //! `cells` names what is measured, `netns` and `network` make the topologies,
-//! `opener` opens a tunnel, `meter` reads CPU time, `figures` and `report` turn
-//! measurements into tables.
+//! `opener` opens a tunnel, `figures` and `report` turn measurements into tables.
 //!
 //! Invariant: whatever is made here ends with this process, however that ends. Namespaces
 //! have no name and live by a descriptor, interfaces live in namespaces, children are
@@ -19,11 +18,9 @@ pub(crate) mod ask;
 mod bulk;
 pub(crate) mod cells;
 pub(crate) mod figures;
-pub(crate) mod meter;
 pub(crate) mod netns;
 pub(crate) mod network;
 pub(crate) mod opener;
-mod patient;
 pub(crate) mod peer;
 mod pingpong;
 pub(crate) mod protocol;
@@ -34,4 +31,5 @@ pub(crate) mod spawn;
 mod tokens;
 
 pub use ask::run as ask;
+pub(crate) use protocol::now_ns;
 pub use serve::run as serve;

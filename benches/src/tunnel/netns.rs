@@ -8,7 +8,7 @@
 use std::{
     fs::File,
     net::Ipv4Addr,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     os::unix::process::CommandExt as _,
     process::Command,
     thread,
@@ -51,6 +51,17 @@ impl Namespace {
         let this = Self { handle };
         this.ip("link set lo up")?;
         Ok(this)
+    }
+
+    /// Moves the calling thread, what it starts and its later threads into a new one.
+    ///
+    /// # Errors
+    /// As [`Namespace::new`], and then nothing has changed.
+    pub(crate) fn enter_new() -> anyhow::Result<()> {
+        require_root()?;
+        let handle = Self::new()?.handle;
+        move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(())
     }
 
     /// Lays a cable to `other` and gives both ends an address of a /24.

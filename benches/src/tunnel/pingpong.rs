@@ -16,10 +16,11 @@ use rustix::{
     net::{RecvFlags, SendFlags},
 };
 
+use crate::patient;
+
 use super::{
     ask::{Samples, Shared},
     opener::abort,
-    patient,
     protocol::PING_BYTES,
 };
 

@@ -2,20 +2,14 @@
 //! each, all told to do the same and to limit nothing.
 
 use std::{
-    fs,
-    io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::Context as _;
 
-use crate::process;
+use crate::launch;
 
 use super::{
     cells::{Engine, Target},
@@ -24,16 +18,11 @@ use super::{
     spawn::{self, Host},
 };
 
-/// Loading programs and probing takes a while on a busy machine.
-const START: Duration = Duration::from_secs(15);
-const END: Duration = Duration::from_secs(3);
-const HAPROXY: &str = "/usr/sbin/haproxy";
 /// Descriptors that HAProxy wants besides those of its connections and pipes.
 const HAPROXY_OTHERS: u64 = 64;
 /// Pipes of HAProxy. It reserves descriptors for all: a quarter of the connections unless
 /// told, of which there are never so many in bulk here.
 const HAPROXY_PIPES: u64 = 100;
-const NGINX: &str = "/usr/sbin/nginx";
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// How tunnels through Underpass are opened.
@@ -59,10 +48,10 @@ impl Way {
     pub(crate) fn of(program: &Path) -> Self {
         let mut command = Command::new(program);
         command.args(["reverse", "--listen", "127.0.0.1:0", "--to", "tcp://127.0.0.1:1"]);
-        command.args(["--admin", "off", "--splice", "copy", "--workers", "1"]);
-        match announced(command, &None) {
-            Ok((child, _)) => {
-                end(child);
+        command.args(["--admin", "off", "--splice", "copy", "--workers", "1"]).stdin(Stdio::null());
+        match launch::announced(command, "underpass", &None) {
+            Ok((mut child, _)) => {
+                launch::terminate(&mut child);
                 Self::Listener
             }
             Err(_) => Self::Connect,
@@ -122,11 +111,11 @@ impl Proxy {
             Way::Connect => command.args(["forward", "--listen", &listen, "--user", opener::USER]),
         };
         command.args(["--splice", engine.name(), "--workers", "1", "--admin", "off"]);
-        command.args(["--access-log", "off", "--drain-timeout", "1s"]);
+        command.args(["--access-log", "off", "--drain-timeout", "1s"]).stdin(Stdio::null());
         if bypass {
             command.arg("--local-bypass");
         }
-        let (child, address) = announced(command, host)?;
+        let (child, address) = launch::announced(command, "underpass", host)?;
         let opener = match way {
             Way::Listener => Opener::Raw { to: address },
             Way::Connect => Opener::Connect { proxy: address, to: server },
@@ -140,172 +129,28 @@ impl Proxy {
         listen: SocketAddr,
         server: SocketAddr,
     ) -> anyhow::Result<Self> {
-        let scratch = Scratch::new(listen, &haproxy_conf(options, listen, server))?;
-        let mut command = Command::new(HAPROXY);
-        command.args(["-q", "-db", "-f"]).arg(&scratch.file);
-        let child = listening(command, HAPROXY, "haproxy", host, listen, Signal::KILL)?;
+        let child = launch::haproxy(&haproxy_conf(options, listen, server), host, listen)?;
         Ok(Self { pid: child.id(), child, opener: Opener::Raw { to: listen } })
     }
 
     fn nginx(host: &Host, listen: SocketAddr, server: SocketAddr) -> anyhow::Result<Self> {
         // Where it is compiled in there is no module, and none is needed.
         let module = Path::new(NGINX_STREAM).exists().then_some(NGINX_STREAM);
-        let scratch = Scratch::new(listen, "")?;
-        let pid_file = scratch.directory.join("pid");
-        fs::write(&scratch.file, nginx_conf(module, &pid_file, listen, server))?;
-        let mut command = Command::new(NGINX);
-        command.args(["-e", "stderr", "-c"]).arg(&scratch.file);
-        // Its master takes the worker along only if it may.
-        let started = listening(command, NGINX, "nginx-light", host, listen, Signal::TERM);
-        let child = match module {
+        let text = |folder: &Path| nginx_conf(module, &folder.join("pid"), listen, server);
+        // Its folder is gone after the start: it has read its file then.
+        let started = launch::nginx(text, host, listen, 1);
+        let (child, _, pids) = match module {
             Some(_) => started?,
             None => started
                 .context("nginx's stream module is not installed (Debian: libnginx-mod-stream)")?,
         };
-        let mut this = Self { pid: child.id(), child, opener: Opener::Raw { to: listen } };
-        let deadline = Instant::now() + START;
-        while Instant::now() < deadline {
-            if let Some(worker) = process::child_of(this.child.id()) {
-                this.pid = worker;
-                return Ok(this);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        bail!("nginx has no worker");
+        Ok(Self { pid: pids[0], child, opener: Opener::Raw { to: listen } })
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        terminate(&mut self.child);
-    }
-}
-
-fn end(mut child: Child) {
-    terminate(&mut child);
-}
-
-fn terminate(child: &mut Child) {
-    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    let deadline = Instant::now() + END;
-    while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// Starts what prints `listening NAME SCHEME://ADDRESS` when it is ready.
-fn announced(mut command: Command, host: &Host) -> anyhow::Result<(Child, SocketAddr)> {
-    command.env("UNDERPASS_LOG", "warn");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    spawn::prepare(&mut command, host, Signal::KILL);
-    let mut child = command.spawn().context("starting underpass")?;
-    let output = lines(child.stdout.take());
-    let errors = lines(child.stderr.take());
-    let address = output.recv_timeout(START).ok().and_then(|line| {
-        line.rsplit_once("://").and_then(|(_, address)| address.trim().parse().ok())
-    });
-    match address {
-        Some(address) => {
-            relay("underpass", errors);
-            Ok((child, address))
-        }
-        None => {
-            terminate(&mut child);
-            bail!(reason(&errors).unwrap_or_else(|| "it did not say where it listens".into()))
-        }
-    }
-}
-
-/// Starts what listens at `address` when it is ready, without saying so.
-fn listening(
-    mut command: Command,
-    program: &str,
-    package: &str,
-    host: &Host,
-    address: SocketAddr,
-    signal: Signal,
-) -> anyhow::Result<Child> {
-    if !Path::new(program).exists() {
-        bail!("{program} is not installed (Debian: {package})");
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    spawn::prepare(&mut command, host, signal);
-    let mut child = command.spawn().with_context(|| format!("starting {program}"))?;
-    let errors = lines(child.stderr.take());
-    let deadline = Instant::now() + START;
-    while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
-        if is_listening(child.id(), address.port()) {
-            return Ok(child);
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    terminate(&mut child);
-    bail!(reason(&errors).unwrap_or_else(|| format!("{program} does not listen")))
-}
-
-/// Looks from inside the process's namespace: state 0A is LISTEN (proc_pid_net(5)).
-fn is_listening(pid: u32, port: u16) -> bool {
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    let end = format!(":{port:04X}");
-    table.lines().any(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next().is_some_and(|local| local.ends_with(&end)) && fields.nth(1) == Some("0A")
-    })
-}
-
-fn lines(output: Option<impl Read + Send + 'static>) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    if let Some(output) = output {
-        thread::spawn(move || {
-            let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.try_for_each(|line| sender.send(line))
-        });
-    }
-    receiver
-}
-
-/// What it logs while it runs is of interest.
-fn relay(name: &'static str, errors: Receiver<String>) {
-    thread::spawn(move || errors.into_iter().for_each(|line| eprintln!("{name}: {line}")));
-}
-
-/// The first line that an ended process has said.
-fn reason(errors: &Receiver<String>) -> Option<String> {
-    let lines = std::iter::from_fn(|| errors.recv_timeout(Duration::from_secs(1)).ok());
-    let mut lines = lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
-    let first = lines.next()?;
-    // clap and the configuration's errors come with a heading.
-    if first.ends_with(':') {
-        lines.next().map(|next| format!("{first} {next}"))
-    } else {
-        Some(first)
-    }
-}
-
-/// A folder that is there while a proxy starts; it has read its file then.
-struct Scratch {
-    directory: PathBuf,
-    file: PathBuf,
-}
-
-impl Scratch {
-    fn new(listen: SocketAddr, text: &str) -> anyhow::Result<Self> {
-        let name = format!("underpass-benches-{}-{}", std::process::id(), listen.port());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory)?;
-        let file = directory.join("conf");
-        fs::write(&file, text)?;
-        Ok(Self { directory, file })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
+        launch::terminate(&mut self.child);
     }
 }
 

@@ -1,10 +1,12 @@
 //! Tables for people and lines of JSON for others.
 
-use std::{fs::File, io::Write as _, path::Path};
+use std::path::Path;
 
-use anyhow::Context as _;
-
-use crate::stats::Table;
+use crate::{
+    calm,
+    lines::Lines,
+    stats::{Table, figure, ratio},
+};
 
 use super::{
     cells::{Load, Target, Topology},
@@ -14,7 +16,7 @@ use super::{
 /// What is written while it runs, and what is told at its end.
 #[derive(Debug)]
 pub(crate) struct Report {
-    json: Option<File>,
+    json: Lines,
     cells: Vec<(Topology, Load, Vec<Row>)>,
 }
 
@@ -24,9 +26,7 @@ impl Report {
     /// # Errors
     /// If the file cannot be written.
     pub(crate) fn new(json: Option<&Path>) -> anyhow::Result<Self> {
-        let create =
-            |path: &Path| File::create(path).with_context(|| format!("writing {}", path.display()));
-        Ok(Self { json: json.map(create).transpose()?, cells: Vec::new() })
+        Ok(Self { json: Lines::new(json)?, cells: Vec::new() })
     }
 
     /// One measurement, as a line of JSON. The units are those of [`Figures`].
@@ -38,17 +38,13 @@ impl Report {
         round: usize,
         figures: &Figures,
     ) -> anyhow::Result<()> {
-        if let Some(file) = &mut self.json {
-            let line = serde_json::json!({
-                "topology": topology.name(),
-                "load": load.to_string(),
-                "engine": target.name(),
-                "round": round,
-                "figures": figures,
-            });
-            writeln!(file, "{line}").context("writing measurements")?;
-        }
-        Ok(())
+        self.json.write(&serde_json::json!({
+            "topology": topology.name(),
+            "load": load.to_string(),
+            "engine": target.name(),
+            "round": round,
+            "figures": figures,
+        }))
     }
 
     /// All rows of a load: prints its table.
@@ -114,12 +110,7 @@ impl Report {
         let all = self.cells.iter().flat_map(|(_, _, rows)| rows);
         let others: Vec<f64> =
             all.flat_map(|row| &row.rounds).flatten().map(|figures| figures.others_cpus).collect();
-        let most = others.iter().copied().fold(0.0, f64::max);
-        println!(
-            "Other work on this machine meanwhile: {:.2} CPUs (median of {} measurements), {most:.2} at most.\n",
-            crate::stats::median(others.iter().copied()),
-            others.len(),
-        );
+        println!("{}\n", calm::other_work(&others));
         println!(
             "auto beside its best engine (to reach: {BESIDE_ENGINES}) and its peers (to reach: \
              {BESIDE_PEERS:.1}); above 1 is better, `<` marks what is below\n"
@@ -255,20 +246,4 @@ fn print(rows: &[Row], columns: &[Column<'_>]) {
 fn beside(row: &Row, rows: &[Row], target: Target, metric: Metric) -> Option<f64> {
     let other = rows.iter().find(|other| other.target == target)?;
     if other.target == row.target { None } else { row.better_than(other, metric) }
-}
-
-fn ratio(value: Option<f64>) -> String {
-    value.map_or_else(String::new, |value| format!("{value:.2}"))
-}
-
-/// Three digits, more where they stand before the point.
-fn figure(value: Option<f64>) -> String {
-    let Some(value) = value else { return String::new() };
-    let digits = match value.abs() {
-        v if v < 1.0 => 3,
-        v if v < 10.0 => 2,
-        v if v < 100.0 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$}")
 }

@@ -25,12 +25,11 @@ use rustix::{
     net::{RecvFlags, SendFlags},
 };
 
-use super::{
-    patient,
-    protocol::{
-        CHUNK_BYTES, Count, Order, PREAMBLE_BYTES, Reply, Service, TOKEN_BYTES, TOKEN_PERIOD,
-        now_ns, obey, say,
-    },
+use crate::patient;
+
+use super::protocol::{
+    CHUNK_BYTES, Count, Order, PREAMBLE_BYTES, Reply, Service, TOKEN_BYTES, TOKEN_PERIOD, now_ns,
+    obey, say,
 };
 
 /// 10,000 tunnels are opened as fast as they are accepted.

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 /// Sends all of it. Waits for room for so long at most each time.
-pub(super) fn send_all(stream: &TcpStream, bytes: &[u8], patience: Duration) -> io::Result<()> {
+pub(crate) fn send_all(stream: &TcpStream, bytes: &[u8], patience: Duration) -> io::Result<()> {
     let mut sent = 0;
     while sent < bytes.len() {
         match rustix::net::send(stream, &bytes[sent..], SendFlags::NOSIGNAL) {
@@ -28,7 +28,7 @@ pub(super) fn send_all(stream: &TcpStream, bytes: &[u8], patience: Duration) -> 
 }
 
 /// Receives what is there; 0 is the end. Waits for so long at most.
-pub(super) fn receive(
+pub(crate) fn receive(
     stream: &TcpStream,
     room: &mut [u8],
     patience: Duration,

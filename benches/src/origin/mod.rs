@@ -4,6 +4,10 @@
 //! |---|---|
 //! | `/stream/N` | N bytes with `Content-Length` |
 //! | `/sse/N` | N events, chunked, each sent a millisecond after the one before |
+//! | `/tokens/N` | endless events, 20 a second, the first after N µs, with the time they were sent |
+//! | `/status/N` | 100 bytes with status N |
+//! | `/cut` | a body that ends before its length |
+//! | `/echo` | 101 where an upgrade is asked for, then what comes is sent back |
 //! | anything else | 100 bytes |
 //!
 //! It reads a request's head and as much body as `Content-Length` says, nothing else:
@@ -23,10 +27,14 @@ const SMALL_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nServer: origin\r\nContent-Length: 100\r\n\r\n";
 const SSE_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+const ECHO_HEAD: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
 /// About what a model's API sends for one token.
 const EVENT: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"}}]}\n\n";
 const EVENT_GAP: Duration = Duration::from_millis(1);
 const PIECE_BYTES: usize = 64 * 1024;
+
+pub(crate) mod tokens;
 
 /// Serves on a thread of its own until the process ends.
 ///
@@ -68,6 +76,8 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         };
         let length = content_length(&buf[..end]).unwrap_or(0);
         let kind = Kind::of(&buf[..end]);
+        let last =
+            field(&buf[..end], b"connection").is_some_and(|value| value.trim_ascii() == b"close");
         let mut left = length.saturating_sub(buf.len() - end);
         if left == 0 {
             buf.drain(..end + length);
@@ -87,6 +97,16 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
             Kind::Small => stream.write_all(&small).await?,
             Kind::Stream(bytes) => stream_bytes(&mut stream, bytes).await?,
             Kind::Events(events) => stream_events(&mut stream, events).await?,
+            Kind::Tokens(after) => tokens::send(&mut stream, after).await?,
+            Kind::Status(status) => {
+                let head = SMALL_HEAD.replacen("200 OK", &format!("{status} Told to"), 1);
+                stream.write_all(&[head.as_bytes(), SMALL].concat()).await?;
+            }
+            Kind::Cut => return stream.write_all(&small[..small.len() - 10]).await,
+            Kind::Echo => return echo(stream, buf).await,
+        }
+        if last {
+            return Ok(());
         }
     }
 }
@@ -95,6 +115,10 @@ enum Kind {
     Small,
     Stream(usize),
     Events(usize),
+    Tokens(Duration),
+    Status(usize),
+    Cut,
+    Echo,
 }
 
 impl Kind {
@@ -103,22 +127,30 @@ impl Kind {
         let number = |prefix: &str| -> Option<usize> {
             std::str::from_utf8(target.strip_prefix(prefix.as_bytes())?).ok()?.parse().ok()
         };
+        match target {
+            b"/cut" => return Self::Cut,
+            b"/echo" => return Self::Echo,
+            _ => {}
+        }
         number("/stream/")
             .map(Self::Stream)
             .or_else(|| number("/sse/").map(Self::Events))
+            .or_else(|| Some(Self::Tokens(Duration::from_micros(number("/tokens/")? as u64))))
+            .or_else(|| number("/status/").map(Self::Status))
             .unwrap_or(Self::Small)
     }
 }
 
 /// The number in `Content-Length`, whatever the case of its name.
 pub(crate) fn content_length(head: &[u8]) -> Option<usize> {
+    std::str::from_utf8(field(head, b"content-length")?).ok()?.trim().parse().ok()
+}
+
+/// The value of the first field of this name, white space around it included.
+fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     head.split(|&byte| byte == b'\n').find_map(|line| {
-        let colon = memchr::memchr(b':', line)?;
-        let (name, value) = line.split_at(colon);
-        if !name.eq_ignore_ascii_case(b"content-length") {
-            return None;
-        }
-        std::str::from_utf8(&value[1..]).ok()?.trim().parse().ok()
+        let (one, value) = line.split_at(memchr::memchr(b':', line)?);
+        one.eq_ignore_ascii_case(name).then(|| &value[1..])
     })
 }
 
@@ -145,4 +177,16 @@ async fn stream_events(stream: &mut TcpStream, events: usize) -> std::io::Result
         stream.write_all(&chunk).await?;
     }
     stream.write_all(b"0\r\n\r\n").await
+}
+
+/// What came behind the head is sent back first.
+async fn echo(mut stream: TcpStream, mut buf: Vec<u8>) -> std::io::Result<()> {
+    stream.write_all(ECHO_HEAD.as_bytes()).await?;
+    loop {
+        stream.write_all(&buf).await?;
+        buf.clear();
+        if stream.read_buf(&mut buf).await? == 0 {
+            return Ok(());
+        }
+    }
 }

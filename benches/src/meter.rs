@@ -7,15 +7,26 @@
 //! one of them. What the machine's time is more is others' and says how far to trust a
 //! figure.
 
-use std::{fs, ops::Sub, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
 use crate::process::kernel_threads;
 
 /// Times so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Reading {
+    machine: Duration,
+    /// Processes that take part, proxy included.
+    processes: Duration,
+    proxy: Duration,
+    /// One by one: what a thread that ends meanwhile had used before is not of this time.
+    kernel: BTreeMap<u32, Duration>,
+}
+
+/// Between two readings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
     /// All CPUs, but not idle.
     pub(crate) machine: Duration,
     /// The processes that take part, proxy included, and the kernel's threads.
@@ -24,27 +35,26 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Reads them. `peers` are processes other than the proxy.
+    /// Reads them: of the proxy's processes, if there is one, and of the other `peers`.
     ///
     /// # Errors
     /// If a process is gone.
-    pub(crate) fn now(peers: &[u32], proxy: Option<u32>) -> anyhow::Result<Self> {
-        let proxy = proxy.map_or(Ok(Duration::ZERO), process)?;
-        let mut counted = proxy + kernel_threads();
-        for &peer in peers {
-            counted += process(peer)?;
-        }
-        Ok(Self { machine: machine()?, counted, proxy })
+    pub(crate) fn now(peers: &[u32], proxy: &[u32]) -> anyhow::Result<Self> {
+        let sum = |pids: &[u32]| pids.iter().map(|&pid| process(pid)).sum::<Result<Duration, _>>();
+        let proxy = sum(proxy)?;
+        let processes = proxy + sum(peers)?;
+        Ok(Self { machine: machine()?, processes, proxy, kernel: kernel_threads() })
     }
-}
 
-impl Sub for Reading {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
+    /// What has been used since an earlier one.
+    pub(crate) fn since(&self, earlier: &Self) -> Used {
+        let threads = self.kernel.iter().map(|(pid, now)| {
+            now.saturating_sub(earlier.kernel.get(pid).copied().unwrap_or_default())
+        });
+        let processes = self.processes.saturating_sub(earlier.processes);
+        Used {
             machine: self.machine.saturating_sub(earlier.machine),
-            counted: self.counted.saturating_sub(earlier.counted),
+            counted: processes + threads.sum::<Duration>(),
             proxy: self.proxy.saturating_sub(earlier.proxy),
         }
     }
@@ -94,17 +104,30 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_of_the_kernel_that_ends_takes_nothing_away() {
+        let reading = |processes, kernel: &[(u32, u64)]| Reading {
+            machine: Duration::ZERO,
+            processes: Duration::from_millis(processes),
+            proxy: Duration::ZERO,
+            kernel: kernel.iter().map(|&(pid, ms)| (pid, Duration::from_millis(ms))).collect(),
+        };
+        let before = reading(100, &[(3, 5_000), (4, 70)]);
+        let after = reading(110, &[(4, 72), (5, 1)]);
+        assert_eq!(after.since(&before).counted, Duration::from_millis(10 + 2 + 1));
+    }
+
+    #[test]
     fn a_process_that_works_uses_time() {
         let ours = std::process::id();
-        let before = Reading::now(&[], Some(ours)).unwrap();
+        let before = Reading::now(&[], &[ours]).unwrap();
         // Bounded by the work, not by a clock.
         let mut x = 1_u64;
         for _ in 0..20_000_000 {
             x = std::hint::black_box(x.wrapping_mul(6_364_136_223_846_793_005));
         }
-        let used = Reading::now(&[], Some(ours)).unwrap() - before;
+        let used = Reading::now(&[], &[ours]).unwrap().since(&before);
         assert!(used.proxy > Duration::ZERO && used.counted >= used.proxy, "{used:?}");
         // Beyond the highest process there can be (PID_MAX_LIMIT).
-        assert!(Reading::now(&[1 << 22], None).is_err());
+        assert!(Reading::now(&[1 << 22], &[]).is_err());
     }
 }
