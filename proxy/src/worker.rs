@@ -19,10 +19,12 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     access_log, admin,
     config::{self, Config, Server, SpliceMode},
+    connection::parked::{self, Parking},
     drain,
     error::{Error, Kind},
     listener::{Listener, accept, slots::Slots},
     metrics::{UpstreamMetrics, WorkerMetrics},
+    reclaim::Reclaim,
     route,
     splice::{Engine, kernel::Kernel},
     tunnel,
@@ -30,7 +32,7 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// How often idle upstream connections are looked at.
+/// How often idle upstream connections are looked at, and memory that is free.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Pools of a forward listener kept at once per worker; the least useful go first.
@@ -112,6 +114,8 @@ pub struct Worker {
     pub log: access_log::Writer,
     /// Deadlines.
     pub watchdog: Watchdog,
+    /// Idle connections of clients.
+    pub parking: Parking,
     /// For those who wait for the end by themselves.
     pub drain: drain::Watch,
     index: usize,
@@ -150,11 +154,11 @@ impl Worker {
         log: access_log::Writer,
         drain: drain::Watch,
         index: usize,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let metrics = process.admin.metrics.worker(index);
         let snapshot = process.snapshot.load_full();
         let watchdog = Watchdog::new(shortest(&snapshot.config));
-        Self {
+        Ok(Self {
             view: RefCell::new(View::new(snapshot, &metrics, index)),
             forward: RefCell::default(),
             forward_metrics: metrics.upstream("forward"),
@@ -166,9 +170,10 @@ impl Worker {
             metrics,
             log,
             watchdog,
+            parking: Parking::new()?,
             drain,
             index,
-        }
+        })
     }
 
     /// Whether connections are to end after what they are doing.
@@ -261,8 +266,10 @@ impl Worker {
     }
 
     async fn sweep(&self) {
+        let reclaim = Reclaim::default();
         loop {
             tokio::time::sleep(SWEEP).await;
+            reclaim.look(self.parking.parked());
             let now = Instant::now();
             let forward = self.forward.borrow();
             let upstreams = self.view.borrow().upstreams.clone();
@@ -278,6 +285,7 @@ impl Worker {
         drain.draining().await;
         self.draining.set(true);
         self.watchdog.wake_all();
+        self.parking.close();
         drain.forced().await;
         self.forced.set(true);
         self.watchdog.force();
@@ -329,7 +337,7 @@ pub fn spawn(
             .build_local(tokio::runtime::LocalOptions::default())?;
         crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
-            let worker = Rc::new(Worker::new(process, log, drain, index));
+            let worker = Rc::new(Worker::new(process, log, drain, index)?);
             serve(worker, shares).await
         })
     })
@@ -369,6 +377,8 @@ async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
             }
         });
     }
+    tokio::task::spawn_local(parked::watch(Rc::clone(&worker)));
+    tokio::task::spawn_local(parked::expire(Rc::clone(&worker)));
     for run in accepting {
         // The loop ends with the drain, and its socket is closed then.
         let _ = run.await;

@@ -27,7 +27,10 @@ mod tests;
 mod tunnels;
 
 use cells::{ListenerCells, UpstreamCells, WorkerCells};
-pub use cells::{ListenerMetrics, OpenConnection, OpenTunnel, UpstreamMetrics, WorkerMetrics};
+pub use cells::{
+    ListenerMetrics, OpenConnection, OpenTunnel, ParkedConnection, ParkedUpstream, UpstreamMetrics,
+    WorkerMetrics,
+};
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
