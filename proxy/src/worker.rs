@@ -28,7 +28,7 @@ use crate::{
     route,
     splice::{Engine, kernel::Kernel},
     tunnel,
-    upstream::balance::Upstream,
+    upstream::{self, balance::Upstream},
     watchdog::Watchdog,
 };
 
@@ -116,6 +116,8 @@ pub struct Worker {
     pub watchdog: Watchdog,
     /// Idle connections of clients.
     pub parking: Parking,
+    /// Idle connections to servers.
+    upstream_parking: Rc<upstream::parked::Parking>,
     /// For those who wait for the end by themselves.
     pub drain: drain::Watch,
     index: usize,
@@ -137,11 +139,17 @@ struct View {
 }
 
 impl View {
-    fn new(snapshot: Arc<Snapshot>, metrics: &WorkerMetrics, index: usize) -> Self {
+    fn new(
+        snapshot: Arc<Snapshot>,
+        metrics: &WorkerMetrics,
+        parking: &Rc<upstream::parked::Parking>,
+        index: usize,
+    ) -> Self {
         let upstreams = snapshot.config.upstreams.iter();
         let upstreams = upstreams
             .map(|upstream| {
-                Rc::new(Upstream::new(upstream, &metrics.upstream(&upstream.name), index))
+                let metrics = metrics.upstream(&upstream.name);
+                Rc::new(Upstream::new(upstream, &metrics, parking, index))
             })
             .collect();
         Self { snapshot, upstreams }
@@ -158,8 +166,9 @@ impl Worker {
         let metrics = process.admin.metrics.worker(index);
         let snapshot = process.snapshot.load_full();
         let watchdog = Watchdog::new(shortest(&snapshot.config));
+        let upstream_parking = upstream::parked::Parking::new()?;
         Ok(Self {
-            view: RefCell::new(View::new(snapshot, &metrics, index)),
+            view: RefCell::new(View::new(snapshot, &metrics, &upstream_parking, index)),
             forward: RefCell::default(),
             forward_metrics: metrics.upstream("forward"),
             draining: Cell::new(false),
@@ -171,6 +180,7 @@ impl Worker {
             log,
             watchdog,
             parking: Parking::new()?,
+            upstream_parking,
             drain,
             index,
         })
@@ -222,7 +232,8 @@ impl Worker {
         let snapshot = self.process.snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&view.snapshot, &snapshot) {
-            *view = View::new(Arc::clone(&snapshot), &self.metrics, self.index);
+            let snapshot = Arc::clone(&snapshot);
+            *view = View::new(snapshot, &self.metrics, &self.upstream_parking, self.index);
         }
         let found = find(&view.snapshot.routes);
         found.map(|index| Rc::clone(&view.upstreams[index])).ok_or(Error::new(Kind::NoRoute))
@@ -248,7 +259,8 @@ impl Worker {
             max_connections: None,
             local_bypass: false,
         };
-        let upstream = Rc::new(Upstream::new(&named, &self.forward_metrics, 0));
+        let upstream =
+            Rc::new(Upstream::new(&named, &self.forward_metrics, &self.upstream_parking, 0));
         if pools.len() < MAX_FORWARD_POOLS {
             pools.insert(server.clone(), Rc::clone(&upstream));
         }
@@ -269,7 +281,7 @@ impl Worker {
         let reclaim = Reclaim::default();
         loop {
             tokio::time::sleep(SWEEP).await;
-            reclaim.look(self.parking.parked());
+            reclaim.look(self.parking.parked() + self.upstream_parking.parked());
             let now = Instant::now();
             let forward = self.forward.borrow();
             let upstreams = self.view.borrow().upstreams.clone();
@@ -377,6 +389,7 @@ async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
             }
         });
     }
+    tokio::task::spawn_local(Rc::clone(&worker.upstream_parking).watch());
     tokio::task::spawn_local(parked::watch(Rc::clone(&worker)));
     tokio::task::spawn_local(parked::expire(Rc::clone(&worker)));
     for run in accepting {

@@ -45,6 +45,7 @@ pub struct Shared {
     expected: Cell<Option<bool>>,
     fault: Cell<Option<&'static str>>,
     answered: Cell<bool>,
+    writing: Cell<bool>,
     interim: RefCell<VecDeque<Interim>>,
     interim_count: Cell<u32>,
     /// Trailers of the request that goes out.
@@ -69,6 +70,11 @@ impl Shared {
     /// Whether a byte of the current answer has come.
     pub fn answered(&self) -> bool {
         self.answered.get()
+    }
+
+    /// Whether there are bytes that the server has yet to take.
+    pub fn is_writing(&self) -> bool {
+        self.writing.get()
     }
 
     /// The next interim head.
@@ -116,7 +122,8 @@ impl UpstreamIo {
         }
     }
 
-    /// After the hand-over: the socket, and what the server sent behind its 101.
+    /// After the hand-over, or of an idle connection: the socket, and what the server sent
+    /// behind its 101.
     pub fn into_tunnel(self) -> (TcpStream, Bytes) {
         (self.stream, self.stash.freeze())
     }
@@ -201,6 +208,7 @@ impl Write for UpstreamIo {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.shared.writing.set(true);
         this.shared.trailers.poll_write(&mut this.stream, cx, &[io::IoSlice::new(buf)])
     }
 
@@ -210,6 +218,7 @@ impl Write for UpstreamIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.shared.writing.set(true);
         this.shared.trailers.poll_write(&mut this.stream, cx, bufs)
     }
 
@@ -218,7 +227,11 @@ impl Write for UpstreamIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        // hyper calls this once its own buffer is empty.
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.shared.writing.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
