@@ -19,6 +19,8 @@ use crate::{process, run::Settings};
 const START: Duration = Duration::from_secs(5);
 const END: Duration = Duration::from_secs(3);
 const NGINX: &str = "/usr/sbin/nginx";
+/// Idle connections to the origin that a proxy keeps at most.
+pub const POOLED: usize = 1024;
 
 /// A running process that listens.
 #[derive(Debug)]
@@ -58,6 +60,29 @@ impl Server {
         Self::announced("underpass", command)
     }
 
+    /// The same with a pool of [`POOLED`] idle connections, which takes a configuration.
+    ///
+    /// # Errors
+    /// If it is not built or does not start.
+    pub fn underpass_pooling(settings: &Settings, origin: SocketAddr) -> anyhow::Result<Self> {
+        let directory = directory(origin.port())?;
+        let file = directory.join("underpass.toml");
+        let config = format!(
+            "workers = 1\n[log]\naccess = \"off\"\n\
+             [[listener]]\nname = \"bench\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nupstream = \"origin\"\n\
+             [[upstream]]\nname = \"origin\"\nservers = [\"{origin}\"]\n\
+             max_idle_connections = {POOLED}\n"
+        );
+        std::fs::write(&file, config)?;
+        let mut command = Command::new(underpass(settings)?);
+        command.args(["run", "--drain-timeout", "1s", "--config"]).arg(&file);
+        command.env("UNDERPASS_LOG", "warn").stdin(Stdio::null());
+        let mut server = Self::announced("underpass", command)?;
+        server.directory = Some(directory);
+        Ok(server)
+    }
+
     /// nginx doing the same; `None` where it is not installed.
     ///
     /// # Errors
@@ -69,9 +94,7 @@ impl Server {
         }
         // Free a moment ago; nginx cannot be given port 0.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let name = format!("underpass-benches-{}-{}", std::process::id(), address.port());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&directory)?;
+        let directory = directory(address.port())?;
         let file = directory.join("nginx.conf");
         std::fs::write(&file, nginx_conf(&directory.display().to_string(), address, origin))?;
         let child = Command::new(NGINX)
@@ -109,6 +132,14 @@ impl Server {
         server.address = address.1.parse()?;
         Ok(server)
     }
+}
+
+/// A directory for one process that listens on this port.
+fn directory(port: u16) -> anyhow::Result<PathBuf> {
+    let name = format!("underpass-benches-{}-{port}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
 }
 
 /// The proxy's binary.
@@ -164,7 +195,7 @@ http {{
   proxy_max_temp_file_size 0;
   upstream origin {{
     server {origin};
-    keepalive 64;
+    keepalive {POOLED};
     keepalive_requests 1000000000;
     keepalive_time 1d;
   }}

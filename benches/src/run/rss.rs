@@ -25,6 +25,10 @@ const MAX_DELTA_BYTES: i64 = 5_000_000;
 const SLOW: Duration = Duration::from_millis(2);
 /// What the proxy still does after our last byte.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Until a connection counts as idle: by then what a proxy gives up has been given up.
+const IDLE: Duration = Duration::from_secs(5);
+/// An answer that takes as many milliseconds, so that requests need connections of their own.
+const LONG: &str = "/sse/2000";
 
 /// Measures and prints.
 ///
@@ -66,18 +70,21 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     table.print();
 
     let connections = settings.size(1_000, 200);
-    println!("rss of {connections} idle kept connections, each after one request\n");
-    let mut table =
-        Table::new(["proxy", "before KB", "after KB", "KB each", "without a request, KB each"]);
-    // Again a process for each: memory that was freed is not given back.
-    for (open, used) in
-        proxies(settings, origin.address)?.iter().zip(&proxies(settings, origin.address)?)
-    {
-        let open = idle(open, connections, false)?;
-        let (before, after) = idle(used, connections, true)?;
-        let each = |bytes: i64| format!("{:.2}", bytes as f64 / 1024.0 / connections as f64);
-        let open = each(open.1 - open.0);
-        table.row([used.name.into(), kb(before), kb(after), each(after - before), open]);
+    println!("rss of {connections} connections that have idled for {IDLE:?}\n");
+    let mut table = Table::new(["proxy", "connections", "before KB", "after KB", "KB each"]);
+    for kind in [Idle::Unused, Idle::Used, Idle::Pooled] {
+        // Again a process for each: not all memory that was freed is given back.
+        for proxy in pooling(settings, origin.address)? {
+            let (before, after) = idle(&proxy, connections, kind)?;
+            let each = (after - before) as f64 / 1024.0 / connections as f64;
+            table.row([
+                proxy.name.into(),
+                kind.label().into(),
+                kb(before),
+                kb(after),
+                format!("{each:.2}"),
+            ]);
+        }
     }
     table.print();
     ensure!(
@@ -90,6 +97,32 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 fn proxies(settings: &Settings, origin: SocketAddr) -> anyhow::Result<Vec<Server>> {
     let proxies = [Some(Server::underpass(settings, origin)?), Server::nginx(origin)?];
     Ok(proxies.into_iter().flatten().collect())
+}
+
+fn pooling(settings: &Settings, origin: SocketAddr) -> anyhow::Result<Vec<Server>> {
+    let proxies = [Some(Server::underpass_pooling(settings, origin)?), Server::nginx(origin)?];
+    Ok(proxies.into_iter().flatten().collect())
+}
+
+/// Which connections idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Idle {
+    /// A client's, without a request.
+    Unused,
+    /// A client's, after one request.
+    Used,
+    /// To the origin, after one request each, all at once; their clients have left.
+    Pooled,
+}
+
+impl Idle {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Unused => "of clients, unused",
+            Self::Used => "of clients, after a request",
+            Self::Pooled => "to the origin, pooled",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -148,20 +181,27 @@ impl Case {
 }
 
 /// Memory before and after.
-fn idle(proxy: &Server, connections: usize, used: bool) -> anyhow::Result<(i64, i64)> {
+fn idle(proxy: &Server, connections: usize, kind: Idle) -> anyhow::Result<(i64, i64)> {
     Client::connect(proxy.address)?.exchange(&client::get("/"))?;
     std::thread::sleep(SETTLE);
     let before = process::rss(proxy.pid)?;
     let mut open = Vec::with_capacity(connections);
     for _ in 0..connections {
         let mut client = Client::connect(proxy.address)?;
-        if used {
-            client.exchange(&client::get("/"))?;
+        match kind {
+            Idle::Unused => {}
+            Idle::Used => _ = client.exchange(&client::get("/"))?,
+            Idle::Pooled => client.send(&client::get(LONG))?,
         }
         client.forget_buffer();
         open.push(client);
     }
-    std::thread::sleep(SETTLE);
+    if kind == Idle::Pooled {
+        for mut client in open.drain(..) {
+            client.receive()?;
+        }
+    }
+    std::thread::sleep(IDLE);
     let after = process::rss(proxy.pid)?;
     Ok((before, after))
 }

@@ -6,6 +6,8 @@
 //!
 //! Invariant: nothing of an exchange is left when a connection is parked, in neither
 //! direction (`http1.rs` says how that is known), so that a new state is as good as the old.
+//!
+//! Implements: REQ-CTRL-003
 
 use std::{
     cell::Cell,
