@@ -6,7 +6,7 @@
 //! a socket, bytes, an end or an error, takes it out.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -14,7 +14,7 @@ use std::{
 use rustix::event::epoll;
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Sockets reported at once; with more the kernel is asked again.
+/// Sockets reported at once.
 const EVENTS: usize = 64;
 
 /// Where something rests. Worth nothing once it has been taken out, also when its place is
@@ -41,7 +41,6 @@ impl Key {
 pub struct Lot<T> {
     epoll: AsyncFd<OwnedFd>,
     places: RefCell<Places<T>>,
-    parked: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -98,11 +97,7 @@ impl<T: AsFd> Lot<T> {
         // SAFETY: the descriptor is owned, always the same, and goes nowhere else, so that it
         // is open for as long as it is registered.
         let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }?;
-        Ok(Self {
-            epoll,
-            places: RefCell::new(Places { all: Vec::new(), free: Vec::new() }),
-            parked: Cell::new(0),
-        })
+        Ok(Self { epoll, places: RefCell::new(Places { all: Vec::new(), free: Vec::new() }) })
     }
 
     /// Takes a socket in. It must not be watched by anybody else.
@@ -120,16 +115,8 @@ impl<T: AsFd> Lot<T> {
         };
         match (added, added.is_err().then(|| places.take(key)).flatten()) {
             (Err(_), Some(resting)) => Err(resting),
-            _ => {
-                self.parked.set(self.parked.get() + 1);
-                Ok(key)
-            }
+            _ => Ok(key),
         }
-    }
-
-    /// How many it has ever taken in.
-    pub fn parked(&self) -> u64 {
-        self.parked.get()
     }
 
     /// Takes one out, if it is still there.
@@ -145,10 +132,15 @@ impl<T: AsFd> Lot<T> {
         self.places.borrow().get(key).is_some()
     }
 
+    /// How many rest here.
+    pub fn len(&self) -> usize {
+        let places = self.places.borrow();
+        places.all.len() - places.free.len()
+    }
+
     /// Whether nothing rests here.
     pub fn is_empty(&self) -> bool {
-        let places = self.places.borrow();
-        places.all.len() == places.free.len()
+        self.len() == 0
     }
 
     /// Takes out all for which `wanted` is true.
@@ -160,25 +152,23 @@ impl<T: AsFd> Lot<T> {
         keys.into_iter().filter_map(|key| self.take(key)).collect()
     }
 
-    /// Waits until something has come for some, and takes these out, to the end of `taken`.
+    /// Waits until something has come for some, and takes these out, to the end of `taken`:
+    /// so many at most that the caller should let others run before it asks again.
     ///
     /// # Errors
     /// As epoll_wait(2), and at the end of the runtime.
     pub async fn ready(&self, taken: &mut Vec<T>) -> io::Result<()> {
         let mut guard = self.epoll.readable().await?;
         let mut events = Vec::with_capacity(EVENTS);
-        loop {
-            events.clear();
-            let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-            let buffer = rustix::buffer::spare_capacity(&mut events);
-            let found = epoll::wait(self.epoll.get_ref(), buffer, Some(&now))?;
-            taken.extend(events.iter().filter_map(|event| self.take(Key::of(event.data))));
-            if found < EVENTS {
-                // Only now: the runtime is told of changes, not of what is there still.
-                guard.clear_ready();
-                return Ok(());
-            }
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let buffer = rustix::buffer::spare_capacity(&mut events);
+        let found = epoll::wait(self.epoll.get_ref(), buffer, Some(&now))?;
+        taken.extend(events.iter().filter_map(|event| self.take(Key::of(event.data))));
+        if found < EVENTS {
+            // Only then: the runtime is told of changes, not of what is there still.
+            guard.clear_ready();
         }
+        Ok(())
     }
 }
 

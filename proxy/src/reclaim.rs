@@ -1,48 +1,44 @@
 //! Memory that idle connections have given up, given back to the kernel.
 //!
 //! The allocator keeps what is freed, to use it again, which is right while connections come
-//! and go. When a wave of them has come to rest it would keep the memory of the highest wave
-//! for ever: free, in pieces between others, and so never returned by itself. So a worker
-//! looks once a second how many have been parked, and when the wave is over has the allocator
-//! return whole free pages. While as many go on being parked nothing is returned, for the
-//! memory is in use.
+//! and go. When many have come to rest it would keep what they needed before for ever: free,
+//! in pieces between others, and so never returned by itself. So a worker looks once a second
+//! how many are parked, and each time that so many more are, has the allocator return whole
+//! free pages. While as many return as are parked nothing is given back, for the memory is in
+//! use.
 
 use std::cell::Cell;
 
-/// A wave of fewer connections is not worth it: it costs some milliseconds of all threads
-/// that allocate, and brings about 20 KB for each.
-const WAVE: u64 = 128;
+/// So many more, that is some megabytes. Fewer are not worth it: all threads that allocate
+/// wait meanwhile, for about a millisecond, and longer for more; so the watchdog does not let
+/// more than some hundreds come to rest in a second.
+const MORE: usize = 128;
 
-/// A wave is over when this part of its highest second is not reached.
-const EBB: u64 = 8;
+/// So many more are enough when nothing has changed for a second: the end of a larger number.
+const LAST: usize = 32;
 
-/// What one worker knows of its waves.
+/// What one worker knows of its parked connections.
 #[derive(Debug, Default)]
 pub struct Reclaim {
-    seen: Cell<u64>,
-    /// Parked since memory was last returned: in all, and in the highest second.
-    wave: Cell<u64>,
-    peak: Cell<u64>,
+    /// The fewest that were parked since memory was last returned.
+    fewest: Cell<usize>,
+    before: Cell<usize>,
 }
 
 impl Reclaim {
-    /// To be called once a second with the number of connections ever `parked`.
-    pub fn look(&self, parked: u64) {
-        if self.is_over(parked) {
+    /// To be called once a second with the number of connections that are `parked`.
+    pub fn look(&self, parked: usize) {
+        if self.is_worth_it(parked) {
             trim();
         }
     }
 
-    fn is_over(&self, parked: u64) -> bool {
-        let now = parked.saturating_sub(self.seen.replace(parked));
-        self.wave.set(self.wave.get() + now);
-        self.peak.set(self.peak.get().max(now));
-        let over = self.wave.get() >= WAVE && now <= self.peak.get() / EBB;
-        if over {
-            self.wave.set(0);
-            self.peak.set(0);
-        }
-        over
+    fn is_worth_it(&self, parked: usize) -> bool {
+        let fewest = self.fewest.get().min(parked);
+        let calm = self.before.replace(parked) == parked;
+        let worth_it = parked - fewest >= if calm { LAST } else { MORE };
+        self.fewest.set(if worth_it { parked } else { fewest });
+        worth_it
     }
 }
 
@@ -60,20 +56,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_returned_once_behind_each_wave() {
+    fn memory_is_returned_for_each_so_many_that_stay_parked() {
         for (parked, expected) in [
-            // Too small to matter, and then small ones that add up.
-            (&[100, 100, 100][..], &[false, false, false][..]),
-            (&[100, 100, 200, 200, 200], &[false, false, false, true, false]),
-            // One big wave, in one second or in three.
-            (&[1000, 1000, 1000], &[false, true, false]),
-            (&[500, 900, 1000, 1010, 1010], &[false, false, false, true, false]),
-            // As many each second: in use.
-            (&[200, 400, 600, 800, 1000], &[false, false, false, false, false]),
+            // Few, and few that add up.
+            (&[31, 31, 127, 128, 128][..], &[false, false, false, true, false][..]),
+            (&[100, 127, 127, 127], &[false, false, true, false]),
+            // Many, all at once or second by second.
+            (&[1000, 1000, 1000], &[true, false, false]),
+            (&[500, 900, 1000, 1010, 1010], &[true, true, false, false, true]),
+            // As many return as are parked.
+            (&[300, 250, 300, 350, 299], &[true, false, false, false, false]),
+            // They leave, and others come.
+            (&[300, 0, 100, 200], &[true, false, false, true]),
         ] {
             let reclaim = Reclaim::default();
-            let over: Vec<_> = parked.iter().map(|parked| reclaim.is_over(*parked)).collect();
-            assert_eq!(over, expected, "{parked:?}");
+            let seen: Vec<_> = parked.iter().map(|parked| reclaim.is_worth_it(*parked)).collect();
+            assert_eq!(seen, expected, "{parked:?}");
         }
     }
 }

@@ -189,11 +189,13 @@ fn idle(proxy: &Server, connections: usize, kind: Idle) -> anyhow::Result<(i64, 
     for _ in 0..connections {
         let mut client = Client::connect(proxy.address)?;
         match kind {
-            Idle::Unused => {}
-            Idle::Used => _ = client.exchange(&client::get("/"))?,
+            Idle::Unused => client.forget_buffer(),
+            Idle::Used => {
+                client.exchange(&client::get("/"))?;
+                client.forget_buffer();
+            }
             Idle::Pooled => client.send(&client::get(LONG))?,
         }
-        client.forget_buffer();
         open.push(client);
     }
     if kind == Idle::Pooled {

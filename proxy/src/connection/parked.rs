@@ -69,9 +69,9 @@ impl Parking {
         Ok(Self { lot: Lot::new()?, earliest: Cell::new(None), first: Notify::new() })
     }
 
-    /// How many have ever been parked.
-    pub fn parked(&self) -> u64 {
-        self.lot.parked()
+    /// How many are parked.
+    pub fn parked(&self) -> usize {
+        self.lot.len()
     }
 
     /// Ends all of them: nothing is expected of them, and no more will be.
@@ -161,6 +161,7 @@ pub async fn watch(worker: Rc<Worker>) {
         for parked in woken.drain(..) {
             wake(&worker, parked, &mut buffer);
         }
+        tokio::task::yield_now().await;
     }
 }
 

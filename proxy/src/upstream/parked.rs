@@ -78,9 +78,9 @@ impl Parking {
         Ok(Rc::new(Self(Lot::new()?)))
     }
 
-    /// How many have ever been parked.
-    pub fn parked(&self) -> u64 {
-        self.0.parked()
+    /// How many are parked.
+    pub fn parked(&self) -> usize {
+        self.0.len()
     }
 
     /// Takes in a connection that counts as open for `pool`. `None`: it is closed, and

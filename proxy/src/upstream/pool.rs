@@ -61,6 +61,9 @@ pub struct Making<'a> {
 /// it into use again.
 const PARK_AFTER: Duration = Duration::from_millis(500);
 
+/// Connections of one pool that are parked in one sweep (`watchdog.rs` says why).
+const PARK_AT_ONCE: usize = 256;
+
 struct Idle {
     kept: Kept,
     since: Instant,
@@ -258,13 +261,12 @@ impl ServerPool {
         self.idle
             .borrow_mut()
             .retain(|idle| idle.kept.is_open() && now.duration_since(idle.since) < limit);
-        for idle in &*self.idle.borrow() {
-            if let Kept::Ready { link, .. } = &idle.kept
-                && now.duration_since(idle.since) >= PARK_AFTER
-            {
-                link.rest();
-            }
-        }
+        let idle = self.idle.borrow();
+        let ready = idle.iter().filter_map(|idle| match &idle.kept {
+            Kept::Ready { link, .. } if now.duration_since(idle.since) >= PARK_AFTER => Some(link),
+            _ => None,
+        });
+        ready.take(PARK_AT_ONCE).for_each(|link| link.rest());
     }
 
     /// Whether the connection is idle here, and ready for a request.
