@@ -27,8 +27,9 @@ const SLOW: Duration = Duration::from_millis(2);
 const SETTLE: Duration = Duration::from_millis(300);
 /// Until a connection counts as idle: by then what a proxy gives up has been given up.
 const IDLE: Duration = Duration::from_secs(5);
-/// An answer that takes as many milliseconds, so that requests need connections of their own.
-const LONG: &str = "/sse/2000";
+/// Connections of clients that have idled before: what there is once, and what the allocator
+/// has left over from the start, is not theirs.
+const WARM: usize = 200;
 
 /// Measures and prints.
 ///
@@ -182,8 +183,13 @@ impl Case {
 
 /// Memory before and after.
 fn idle(proxy: &Server, connections: usize, kind: Idle) -> anyhow::Result<(i64, i64)> {
-    Client::connect(proxy.address)?.exchange(&client::get("/"))?;
-    std::thread::sleep(SETTLE);
+    let mut warm = Vec::with_capacity(WARM);
+    for _ in 0..WARM {
+        let mut client = Client::connect(proxy.address)?;
+        client.exchange(&client::get("/"))?;
+        warm.push(client);
+    }
+    std::thread::sleep(IDLE);
     let before = process::rss(proxy.pid)?;
     let mut open = Vec::with_capacity(connections);
     for _ in 0..connections {
@@ -194,17 +200,21 @@ fn idle(proxy: &Server, connections: usize, kind: Idle) -> anyhow::Result<(i64, 
                 client.exchange(&client::get("/"))?;
                 client.forget_buffer();
             }
-            Idle::Pooled => client.send(&client::get(LONG))?,
+            // Its body is held back, so that the next one needs another connection.
+            Idle::Pooled => client.send(&client::post("/", 1))?,
         }
         open.push(client);
     }
     if kind == Idle::Pooled {
+        std::thread::sleep(SETTLE);
         for mut client in open.drain(..) {
+            client.send(b"x")?;
             client.receive()?;
         }
     }
     std::thread::sleep(IDLE);
     let after = process::rss(proxy.pid)?;
+    drop(warm);
     Ok((before, after))
 }
 
