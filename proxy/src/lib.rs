@@ -15,7 +15,8 @@
 //! 5. After a 101, or a 2xx to CONNECT, [`tunnel`] owns both sockets and [`splice`] moves
 //!    the bytes. A connection of a tcp listener is handed to them from the start.
 //!
-//! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines), [`drain`] (orderly end), [`access_log`],
+//! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines),
+//! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`access_log`],
 //! [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
 //! told), [`app`] (puts it together), [`demo`] (an origin to try it with).
 //!
@@ -39,8 +40,10 @@ pub mod error;
 pub mod exchange;
 pub mod headers;
 pub mod listener;
+pub mod lot;
 pub mod metrics;
 pub mod placement;
+pub mod reclaim;
 pub mod relay;
 pub mod request;
 pub mod response;

@@ -25,11 +25,31 @@ pub enum Wait {
     Response = 2,
 }
 
+/// How far an idle connection is on its way to a rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Rest {
+    /// Not idle.
+    #[default]
+    No,
+    /// Idle since after the last tick.
+    Asked,
+    /// Idle for a tick and less than two.
+    Ticked,
+    /// Idle for longer.
+    Due,
+}
+
+/// Connections that come to rest at one tick, of those that could. What they give up takes
+/// time to be freed, and each time that it is given back to the kernel all wait
+/// (`reclaim.rs`); the others have theirs at the next.
+const RESTS: usize = 256;
+
 /// One connection or one HTTP/2 stream.
 #[derive(Debug, Default)]
 pub struct Watched {
     deadlines: [Cell<Option<Instant>>; 3],
     expired: Cell<Option<Wait>>,
+    rest: Cell<Rest>,
     forced: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -39,6 +59,31 @@ impl Watched {
     pub fn wait(&self, what: Wait, limit: Duration) {
         // A limit too far away to be a time is none.
         self.deadlines[what as usize].set(Instant::now().checked_add(limit));
+    }
+
+    /// Starts (or restarts) a wait that began elsewhere. `None`: for ever.
+    pub fn wait_until(&self, what: Wait, deadline: Option<Instant>) {
+        self.deadlines[what as usize].set(deadline);
+    }
+
+    /// When a wait that is under way ends.
+    pub fn deadline(&self, what: Wait) -> Option<Instant> {
+        self.deadlines[what as usize].get()
+    }
+
+    /// It is idle from now on: the task is woken after one to two ticks (later if many
+    /// are), and may give back what it does not need meanwhile. Costs no look at the clock.
+    pub fn rest(&self) {
+        self.rest.set(Rest::Asked);
+    }
+
+    /// Whether it has been idle for that long; true once, until [`Self::rest`] again.
+    pub fn take_rest(&self) -> bool {
+        let due = self.rest.get() == Rest::Due;
+        if due {
+            self.rest.set(Rest::No);
+        }
+        due
     }
 
     /// Starts a wait unless one of that kind is under way.
@@ -60,10 +105,11 @@ impl Watched {
         self.deadlines[what as usize].set(None);
     }
 
-    /// Ends every wait and forgets an expiry: the next exchange starts anew.
+    /// Ends every wait and rest and forgets an expiry: the next exchange starts anew.
     pub fn clear(&self) {
         self.deadlines.iter().for_each(|deadline| deadline.set(None));
         self.expired.set(None);
+        self.rest.set(Rest::No);
     }
 
     /// Which wait has passed its deadline, if one has; stays until [`Self::clear`].
@@ -100,17 +146,32 @@ impl Watched {
         }
     }
 
-    fn check(&self, now: Instant) {
+    /// `rests`: so many may come to rest yet.
+    fn check(&self, now: Instant, rests: &mut usize) {
         const WAITS: [Wait; 3] = [Wait::Head, Wait::Request, Wait::Response];
+        match self.rest.get() {
+            Rest::No | Rest::Due => {}
+            Rest::Asked => self.rest.set(Rest::Ticked),
+            Rest::Ticked if *rests == 0 => {}
+            Rest::Ticked => {
+                *rests -= 1;
+                self.rest.set(Rest::Due);
+                self.wake();
+            }
+        }
         for what in WAITS {
             let deadline = &self.deadlines[what as usize];
             if deadline.get().is_some_and(|deadline| deadline <= now) {
                 deadline.set(None);
                 self.expired.set(Some(what));
-                if let Some(waker) = &*self.waker.borrow() {
-                    waker.wake_by_ref();
-                }
+                self.wake();
             }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 }
@@ -131,6 +192,11 @@ impl Watchdog {
         Self { watched: RefCell::default(), tick, first: Notify::new(), forced: Cell::new(false) }
     }
 
+    /// How often it looks.
+    pub fn tick(&self) -> Duration {
+        self.tick
+    }
+
     /// Watches until the returned handle is dropped.
     pub fn watch(&self) -> Rc<Watched> {
         let watched = Rc::new(Watched::default());
@@ -145,11 +211,7 @@ impl Watchdog {
 
     /// Wakes everybody: something that all have to look at has changed.
     pub fn wake_all(&self) {
-        for watched in self.watched.borrow().iter().filter_map(Weak::upgrade) {
-            if let Some(waker) = &*watched.waker.borrow() {
-                waker.wake_by_ref();
-            }
-        }
+        self.watched.borrow().iter().filter_map(Weak::upgrade).for_each(|watched| watched.wake());
     }
 
     /// Tells everybody, and whoever comes, to end now.
@@ -169,9 +231,10 @@ impl Watchdog {
             }
             tokio::time::sleep(self.tick).await;
             let now = Instant::now();
+            let mut rests = RESTS;
             self.watched.borrow_mut().retain(|watched| match watched.upgrade() {
                 Some(watched) => {
-                    watched.check(now);
+                    watched.check(now, &mut rests);
                     true
                 }
                 None => false,
@@ -185,6 +248,30 @@ mod tests {
     use std::{future::poll_fn, task::Poll};
 
     use super::*;
+
+    #[test]
+    fn a_rest_is_due_after_one_tick_to_two_and_only_while_nothing_happens() {
+        let watched = Watched::default();
+        let now = Instant::now();
+        let tick = |mut rests| watched.check(now, &mut rests);
+        watched.rest();
+        tick(1);
+        assert!(!watched.take_rest());
+        // Not at a tick that has had enough of them.
+        tick(0);
+        assert!(!watched.take_rest());
+        tick(1);
+        assert!(watched.take_rest() && !watched.take_rest());
+        tick(1);
+        assert!(!watched.take_rest());
+        for _ in 0..3 {
+            watched.rest();
+            tick(1);
+            watched.clear();
+            tick(1);
+            assert!(!watched.take_rest());
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_passed_deadline_wakes_its_task_and_progress_moves_it() {

@@ -19,19 +19,22 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     access_log, admin,
     config::{self, Config, Server, SpliceMode},
+    connection::parked::{self, Parking},
     drain,
     error::{Error, Kind},
     listener::{Listener, accept, slots::Slots, steer::Seat},
     metrics::{UpstreamMetrics, WorkerMetrics},
     placement::Place,
+    reclaim::Reclaim,
     route,
     splice::{Engine, kernel::Kernel},
     tunnel,
-    upstream::balance::Upstream,
+    upstream::{self, balance::Upstream},
     watchdog::Watchdog,
 };
 
-/// How often idle upstream connections are looked at, and connections that never came forgotten.
+/// How often idle upstream connections are looked at, connections that never came forgotten, and
+/// memory that is free.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Pools of a forward listener kept at once per worker; the least useful go first.
@@ -116,6 +119,10 @@ pub struct Worker {
     pub log: access_log::Writer,
     /// Deadlines.
     pub watchdog: Watchdog,
+    /// Idle connections of clients.
+    pub parking: Parking,
+    /// Idle connections to servers.
+    upstream_parking: Rc<upstream::parked::Parking>,
     /// For those who wait for the end by themselves.
     pub drain: drain::Watch,
     index: usize,
@@ -139,11 +146,17 @@ struct View {
 }
 
 impl View {
-    fn new(snapshot: Arc<Snapshot>, metrics: &WorkerMetrics, index: usize) -> Self {
+    fn new(
+        snapshot: Arc<Snapshot>,
+        metrics: &WorkerMetrics,
+        parking: &Rc<upstream::parked::Parking>,
+        index: usize,
+    ) -> Self {
         let upstreams = snapshot.config.upstreams.iter();
         let upstreams = upstreams
             .map(|upstream| {
-                Rc::new(Upstream::new(upstream, &metrics.upstream(&upstream.name), index))
+                let metrics = metrics.upstream(&upstream.name);
+                Rc::new(Upstream::new(upstream, &metrics, parking, index))
             })
             .collect();
         Self { snapshot, upstreams }
@@ -156,12 +169,13 @@ impl Worker {
         log: access_log::Writer,
         drain: drain::Watch,
         index: usize,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let metrics = process.admin.metrics.worker(index);
         let snapshot = process.snapshot.load_full();
         let watchdog = Watchdog::new(shortest(&snapshot.config));
-        Self {
-            view: RefCell::new(View::new(snapshot, &metrics, index)),
+        let upstream_parking = upstream::parked::Parking::new()?;
+        Ok(Self {
+            view: RefCell::new(View::new(snapshot, &metrics, &upstream_parking, index)),
             forward: RefCell::default(),
             forward_metrics: metrics.upstream("forward"),
             draining: Cell::new(false),
@@ -173,9 +187,11 @@ impl Worker {
             metrics,
             log,
             watchdog,
+            parking: Parking::new()?,
+            upstream_parking,
             drain,
             index,
-        }
+        })
     }
 
     /// Whether connections are to end after what they are doing.
@@ -229,7 +245,8 @@ impl Worker {
         let snapshot = self.process.snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&view.snapshot, &snapshot) {
-            *view = View::new(Arc::clone(&snapshot), &self.metrics, self.index);
+            let snapshot = Arc::clone(&snapshot);
+            *view = View::new(snapshot, &self.metrics, &self.upstream_parking, self.index);
         }
         let found = find(&view.snapshot.routes);
         found.map(|index| Rc::clone(&view.upstreams[index])).ok_or(Error::new(Kind::NoRoute))
@@ -255,7 +272,8 @@ impl Worker {
             max_connections: None,
             local_bypass: false,
         };
-        let upstream = Rc::new(Upstream::new(&named, &self.forward_metrics, 0));
+        let upstream =
+            Rc::new(Upstream::new(&named, &self.forward_metrics, &self.upstream_parking, 0));
         if pools.len() < MAX_FORWARD_POOLS {
             pools.insert(server.clone(), Rc::clone(&upstream));
         }
@@ -273,9 +291,11 @@ impl Worker {
     }
 
     async fn sweep(&self) {
+        let reclaim = Reclaim::default();
         loop {
             tokio::time::sleep(SWEEP).await;
             self.seats.borrow().iter().for_each(|seat| seat.tick());
+            reclaim.look(self.parking.parked() + self.upstream_parking.parked());
             let now = Instant::now();
             let forward = self.forward.borrow();
             let upstreams = self.view.borrow().upstreams.clone();
@@ -291,6 +311,7 @@ impl Worker {
         drain.draining().await;
         self.draining.set(true);
         self.watchdog.wake_all();
+        self.parking.close();
         drain.forced().await;
         self.forced.set(true);
         self.watchdog.force();
@@ -347,7 +368,7 @@ pub fn spawn(
             .build_local(tokio::runtime::LocalOptions::default())?;
         crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
-            let worker = Rc::new(Worker::new(process, log, drain, index));
+            let worker = Rc::new(Worker::new(process, log, drain, index)?);
             serve(worker, shares).await
         })
     })
@@ -390,6 +411,9 @@ async fn serve(worker: Rc<Worker>, shares: Vec<Share>) -> io::Result<()> {
             }
         });
     }
+    tokio::task::spawn_local(Rc::clone(&worker.upstream_parking).watch());
+    tokio::task::spawn_local(parked::watch(Rc::clone(&worker)));
+    tokio::task::spawn_local(parked::expire(Rc::clone(&worker)));
     for run in accepting {
         // The loop ends with the drain, and its socket is closed then.
         let _ = run.await;

@@ -26,6 +26,8 @@ mod keep_alive;
 mod message_limits;
 mod nginx_origin;
 mod no_delay;
+mod parked_upstream;
+mod parking;
 mod refused_upgrade;
 mod retry;
 mod routes;

@@ -96,6 +96,21 @@ impl Growth {
         }
     }
 
+    /// Waits until it is less than `most` bytes over the start.
+    pub async fn settles_below(&self, most: u64) {
+        let begin = std::time::Instant::now();
+        loop {
+            let grown = resident_bytes(self.pid).saturating_sub(self.base);
+            if grown < most {
+                println!("memory settled at {grown} bytes over {}, allowed {most}", self.base);
+                return;
+            }
+            let late = begin.elapsed() > crate::clock::BOUND;
+            assert!(!late, "memory is {grown} bytes over {}, allowed {most}", self.base);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Fails if it ever was more than `most` bytes over the start.
     pub fn assert_below(&self, most: u64) {
         let grown = self.peak - self.base;

@@ -20,7 +20,9 @@ const UNSAFE_FOLDERS: [&str; 5] =
     ["proxy/src/splice/", "proxy/src/listener/", "proxy-ebpf/", "tests/support/", "benches/"];
 
 /// Other files that may hold `unsafe`, with the reason.
-const UNSAFE_FILES: [(&str, &str); 2] = [
+const UNSAFE_FILES: [(&str, &str); 4] = [
+    ("proxy/src/lot.rs", "tokio's `AsyncFd` has no safe constructor"),
+    ("proxy/src/reclaim.rs", "malloc_trim(3) is C"),
     ("proxy/src/wire/socket.rs", "hyper's read cursor, filled in place, has no safe interface"),
     ("proxy/tests/no_buffering.rs", "an allocator that counts"),
 ];

@@ -13,7 +13,6 @@ use anyhow::{Context as _, ensure};
 use super::Settings;
 use crate::{
     client::{self, Client},
-    idle::Idle,
     process,
     server::Server,
     stats::Table,
@@ -24,6 +23,14 @@ const STREAM_BYTES: usize = 100_000_000;
 const MAX_DELTA_BYTES: i64 = 5_000_000;
 /// After each read of up to 64 KiB: about 30 MB/s.
 const SLOW: Duration = Duration::from_millis(2);
+/// What the proxy still does after our last byte.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Until a connection counts as idle: by then what a proxy gives up has been given up.
+const IDLE: Duration = Duration::from_secs(5);
+/// Connections of clients that have idled before: what there is once, and what the allocator
+/// has left over from the start, is not theirs.
+const WARM: usize = 200;
+
 /// Measures and prints.
 ///
 /// # Errors
@@ -64,18 +71,21 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     table.print();
 
     let connections = settings.size(1_000, 200);
-    println!("rss of {connections} idle kept connections, each after one request\n");
-    let mut table =
-        Table::new(["proxy", "before KB", "after KB", "KB each", "without a request, KB each"]);
-    // Again a process for each: memory that was freed is not given back.
-    for (open, used) in
-        proxies(settings, origin.address)?.iter().zip(&proxies(settings, origin.address)?)
-    {
-        let open = Idle::open(open, connections, false)?;
-        let Idle { before, after, .. } = Idle::open(used, connections, true)?;
-        let each = |bytes: i64| format!("{:.2}", bytes as f64 / 1024.0 / connections as f64);
-        let open = each(open.after - open.before);
-        table.row([used.name.into(), kb(before), kb(after), each(after - before), open]);
+    println!("rss of {connections} connections that have idled for {IDLE:?}\n");
+    let mut table = Table::new(["proxy", "connections", "before KB", "after KB", "KB each"]);
+    for kind in [Idle::Unused, Idle::Used, Idle::Pooled] {
+        // Again a process for each: not all memory that was freed is given back.
+        for proxy in proxies(settings, origin.address)? {
+            let (before, after) = idle(&proxy, connections, kind)?;
+            let each = (after - before) as f64 / 1024.0 / connections as f64;
+            table.row([
+                proxy.name.into(),
+                kind.label().into(),
+                kb(before),
+                kb(after),
+                format!("{each:.2}"),
+            ]);
+        }
     }
     table.print();
     ensure!(
@@ -88,6 +98,27 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 fn proxies(settings: &Settings, origin: SocketAddr) -> anyhow::Result<Vec<Server>> {
     let proxies = [Some(Server::underpass(settings, origin)?), Server::nginx(settings, origin)];
     Ok(proxies.into_iter().flatten().collect())
+}
+
+/// Which connections idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Idle {
+    /// A client's, without a request.
+    Unused,
+    /// A client's, after one request.
+    Used,
+    /// To the origin, after one request each, all at once; their clients have left.
+    Pooled,
+}
+
+impl Idle {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Unused => "of clients, unused",
+            Self::Used => "of clients, after a request",
+            Self::Pooled => "to the origin, pooled",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +174,43 @@ impl Case {
         }
         client.receive().map(drop)
     }
+}
+
+/// Memory before and after.
+fn idle(proxy: &Server, connections: usize, kind: Idle) -> anyhow::Result<(i64, i64)> {
+    let mut warm = Vec::with_capacity(WARM);
+    for _ in 0..WARM {
+        let mut client = Client::connect(proxy.address)?;
+        client.exchange(&client::get("/"))?;
+        warm.push(client);
+    }
+    std::thread::sleep(IDLE);
+    let before = process::rss(proxy.pid)?;
+    let mut open = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let mut client = Client::connect(proxy.address)?;
+        match kind {
+            Idle::Unused => client.forget_buffer(),
+            Idle::Used => {
+                client.exchange(&client::get("/"))?;
+                client.forget_buffer();
+            }
+            // Its body is held back, so that the next one needs another connection.
+            Idle::Pooled => client.send(&client::post("/", 1))?,
+        }
+        open.push(client);
+    }
+    if kind == Idle::Pooled {
+        std::thread::sleep(SETTLE);
+        for mut client in open.drain(..) {
+            client.send(b"x")?;
+            client.receive()?;
+        }
+    }
+    std::thread::sleep(IDLE);
+    let after = process::rss(proxy.pid)?;
+    drop(warm);
+    Ok((before, after))
 }
 
 fn kb(bytes: i64) -> String {

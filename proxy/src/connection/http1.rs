@@ -1,4 +1,13 @@
 //! hyper's HTTP/1 server over the wrapped socket.
+//!
+//! When a connection has been idle for a while, hyper is made to let go of the socket. That
+//! nothing is lost by it three parties have to say: the books of the exchanges, the wire
+//! below hyper, which sees the messages of both directions end, and hyper itself. It has no
+//! question for that, but a behaviour: told to shut down gracefully it ends at once only if
+//! it is between two messages and has no byte unread (`has_initial_read_write_state`), and
+//! only after the last byte of its own has gone out; the wire sees to it that the socket
+//! stays open meanwhile. What else hyper keeps is of the request before (its version, whether
+//! it wants to go on, header maps to use again), and the next head sets it anew.
 
 use std::{
     convert::Infallible,
@@ -9,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use tokio::net::TcpStream;
 
@@ -25,13 +34,26 @@ use crate::{
     wire::downstream::{DownstreamIo, Shared},
 };
 
-/// Serves a connection to its end, or to the end of the tunnel that it becomes.
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// hyper has finished, with the connection or with HTTP on it.
+    Done,
+    /// It is to be cut off.
+    Cut,
+    /// It is idle, and hyper has let go of it.
+    AtRest,
+}
+
+/// Serves a connection to its end, or to the end of the tunnel that it becomes, or until it
+/// has been idle for a while: then the socket comes back, and what was read of it and not
+/// looked at, which is nothing.
 pub(super) async fn serve(
     client: Rc<Client>,
     wire: Rc<Shared>,
     stream: TcpStream,
     early: BytesMut,
-) {
+) -> Option<(TcpStream, Bytes)> {
     let bounds = bounds(client.limits());
     let kernel = client.worker.process.kernel.as_ref();
     let kernel = kernel.filter(|_| client.listener.config.local_bypass);
@@ -46,15 +68,15 @@ pub(super) async fn serve(
         .max_headers(bounds.max_headers)
         .max_buf_size(buffer_bytes(bounds.max_bytes))
         .serve_connection(io, service);
-    let mut closing = false;
-    let ended = poll_fn(|cx| {
+    let (mut closing, mut resting) = (false, false);
+    let end = poll_fn(|cx| {
         client.watched.register(cx);
         loop {
             if client.worker.is_forced() {
                 if client.in_flight.get() > 0 || wire.is_writing() {
                     client.cut();
                 }
-                return Poll::Ready(false);
+                return Poll::Ready(End::Cut);
             }
             if !closing && client.worker.is_draining() {
                 closing = true;
@@ -62,18 +84,29 @@ pub(super) async fn serve(
             }
             let poll = Pin::new(&mut connection).poll(cx);
             if client.cut.get().is_some() {
-                return Poll::Ready(false);
+                return Poll::Ready(End::Cut);
             }
             if let Poll::Ready(ended) = poll {
                 if let Err(error) = &ended {
                     tracing::debug!(peer = %client.peer, %error, "connection ended");
                 }
-                return Poll::Ready(true);
+                return Poll::Ready(if resting { End::AtRest } else { End::Done });
+            }
+            if resting {
+                // hyper knows better; it closes the connection with its next answer.
+                tracing::debug!(peer = %client.peer, "not idle after all");
+                resting = false;
+                wire.parts(false);
             }
             match client.on_expiry() {
+                Expiry::None if client.may_rest(&wire) => {
+                    resting = true;
+                    wire.parts(true);
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
                 Expiry::None => return Poll::Pending,
                 Expiry::Again => {}
-                Expiry::Close => return Poll::Ready(false),
+                Expiry::Close => return Poll::Ready(End::Cut),
             }
         }
     })
@@ -83,14 +116,19 @@ pub(super) async fn serve(
     let handover = client.handover.borrow_mut().take();
     if let Some(handover) = handover {
         let early = join(parts.read_buf, held);
-        return run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream, hop), early).await;
+        run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream, hop), early).await;
+        return None;
+    }
+    if end == End::AtRest {
+        return Some((stream, join(parts.read_buf, held)));
     }
     if client.cut.get() == Some(Cut::Reset) {
         // Without it the client would take the end of the connection for the body's.
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    } else if ended && (client.unread.get() || wire.has_fault()) {
+    } else if end == End::Done && (client.unread.get() || wire.has_fault()) {
         linger(&client.worker, stream).await;
     }
+    None
 }
 
 /// What to do about a passed deadline.
@@ -102,6 +140,24 @@ enum Expiry {
 }
 
 impl Client {
+    /// Whether it has been idle for a while, and nothing is under way on it.
+    fn may_rest(&self, wire: &Shared) -> bool {
+        if !self.watched.take_rest() {
+            return false;
+        }
+        let idle = self.in_flight.get() == 0;
+        if idle && wire.is_writing() {
+            // The end of the last answer is on its way still.
+            self.watched.rest();
+        }
+        idle && wire.is_at_rest()
+            && !wire.has_fault()
+            && !self.unread.get()
+            && self.cut.get().is_none()
+            && self.handover.borrow().is_none()
+            && !self.worker.is_draining()
+    }
+
     fn on_expiry(&self) -> Expiry {
         let Some(wait) = self.watched.expired() else {
             return Expiry::None;

@@ -1,5 +1,6 @@
 //! One client connection: hyper's server over the wrapped socket, with its deadlines and
-//! its part in a drain. After a 101 or a 2xx to CONNECT the connection becomes a tunnel.
+//! its part in a drain. After a 101 or a 2xx to CONNECT the connection becomes a tunnel; idle
+//! for a while it is parked, which leaves no more of it than a socket (`parked.rs`).
 //!
 //! Implements: REQ-CORE-001.F-003
 
@@ -9,11 +10,11 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
 
 use crate::{
     access_log,
@@ -21,21 +22,25 @@ use crate::{
     error::Kind,
     exchange::Exchange,
     headers::{self, Forwarding},
-    listener::Listener,
+    listener::{Listener, slots::Slot},
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
     splice::Engine,
     tunnel,
     upstream::pool::Lease,
     watchdog::{Wait, Watched},
     wire::{downstream::Shared, head::Bounds},
-    worker::Worker,
+    worker::{ConnectionGuard, Worker},
 };
 
 mod client_hello;
 mod http1;
 mod http2;
 mod linger;
+pub mod parked;
 pub mod tcp;
+
+/// Room for the bytes that say which version is spoken, and for those that come with them.
+const FIRST_READ_BYTES: usize = 1024;
 
 /// How HTTP/2 with prior knowledge begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -47,6 +52,61 @@ enum Cut {
     Close,
     /// Only a reset does: the body would have ended with the connection.
     Reset,
+}
+
+/// A connection's places among the open ones; given back when dropped.
+#[derive(Debug)]
+pub struct Places {
+    /// Of the listener, over all workers.
+    pub slot: Slot,
+    /// In the metrics.
+    pub open: OpenConnection,
+    /// Of the worker.
+    pub guard: ConnectionGuard,
+}
+
+/// A connection that is to be served: a new one, or one that has rested.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Where it came in.
+    pub listener: Rc<Listener>,
+    /// The socket.
+    pub stream: TcpStream,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Held while it is open.
+    pub places: Places,
+    /// Read from the socket already.
+    pub early: BytesMut,
+    /// Whether it has carried a request, so that it is clear what is spoken.
+    pub kept: bool,
+    /// Until when the next byte is waited for; `None`: for ever.
+    pub deadline: Option<Instant>,
+}
+
+impl Arrival {
+    /// One that has just been accepted.
+    pub fn new(
+        listener: Rc<Listener>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        places: Places,
+    ) -> Self {
+        // A limit too far away to be a time is none.
+        let deadline = Instant::now().checked_add(listener.config.limits.head_timeout);
+        let early = BytesMut::new();
+        Self { listener, stream, peer, places, early, kept: false, deadline }
+    }
+}
+
+/// What the first bytes of a connection say.
+enum Spoken {
+    Http1,
+    Http2,
+    /// None have come for a while.
+    NothingYet,
+    /// None will come.
+    Nothing,
 }
 
 /// What the exchanges of one connection share.
@@ -178,6 +238,9 @@ impl Client {
             let limits = self.limits();
             let limit = if partial { limits.head_timeout } else { limits.idle_timeout };
             self.watched.wait(Wait::Head, limit);
+            if self.wire.is_some() {
+                self.watched.rest();
+            }
         }
     }
 
@@ -203,23 +266,32 @@ impl Client {
     }
 }
 
-/// Serves one accepted connection to its end.
-pub async fn serve(
-    worker: Rc<Worker>,
-    listener: Rc<Listener>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    open: OpenConnection,
-) {
+/// Serves a connection to its end, or until it rests.
+pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+    let Arrival { listener, mut stream, peer, places, mut early, kept, deadline } = arrival;
     let watched = worker.watchdog.watch();
-    watched.wait(Wait::Head, listener.config.limits.head_timeout);
-    let mut early = BytesMut::with_capacity(1024);
-    let is_h2 =
-        match poll_fn(|cx| poll_protocol(&mut stream, &mut early, &worker, &watched, cx)).await {
-            Some(is_h2) => is_h2,
-            None => return,
-        };
-    watched.clear();
+    watched.wait_until(Wait::Head, deadline);
+    watched.rest();
+    let spoken = match kept {
+        true => Spoken::Http1,
+        false => {
+            early.reserve(FIRST_READ_BYTES);
+            poll_fn(|cx| poll_protocol(&mut stream, &mut early, &worker, &watched, cx)).await
+        }
+    };
+    let is_h2 = match spoken {
+        Spoken::Http1 => false,
+        Spoken::Http2 => true,
+        Spoken::NothingYet => {
+            let early = BytesMut::new();
+            let arrival = Arrival { listener, stream, peer, places, early, kept, deadline };
+            return parked::park(&worker, arrival, Bytes::new());
+        }
+        Spoken::Nothing => return,
+    };
+    if !kept {
+        watched.clear();
+    }
     let wire = (!is_h2).then(|| {
         let limits = &listener.config.limits;
         Shared::new(Rc::clone(&watched), limits.head_timeout, limits.body_idle_timeout)
@@ -240,37 +312,48 @@ pub async fn serve(
         handover: RefCell::new(None),
         next_stream: RefCell::new(None),
     });
-    match wire {
-        Some(wire) => http1::serve(client, wire, stream, early).await,
-        None => http2::serve(client, stream, early.freeze()).await,
+    let Some(wire) = wire else {
+        http2::serve(client, stream, early.freeze()).await;
+        drop(places);
+        return;
+    };
+    if let Some((stream, rest)) = http1::serve(Rc::clone(&client), wire, stream, early).await {
+        let listener = Rc::clone(&client.listener);
+        let deadline = client.watched.deadline(Wait::Head);
+        let early = BytesMut::new();
+        let arrival = Arrival { listener, stream, peer, places, early, kept: true, deadline };
+        parked::park(&client.worker, arrival, rest);
     }
-    drop(open);
 }
 
-/// Reads until it is clear which version is spoken. `None`: nothing will come.
+/// Reads until it is clear which version is spoken.
 fn poll_protocol(
     stream: &mut TcpStream,
     early: &mut BytesMut,
     worker: &Worker,
     watched: &Watched,
     cx: &mut Context<'_>,
-) -> Poll<Option<bool>> {
+) -> Poll<Spoken> {
     watched.register(cx);
     loop {
         let known = early.len().min(PREFACE.len());
         if known > 0 && early[..known] != PREFACE[..known] {
-            return Poll::Ready(Some(false));
+            return Poll::Ready(Spoken::Http1);
         }
         if known == PREFACE.len() {
-            return Poll::Ready(Some(true));
+            return Poll::Ready(Spoken::Http2);
         }
         if watched.expired().is_some() || worker.is_draining() {
-            return Poll::Ready(None);
+            return Poll::Ready(Spoken::Nothing);
         }
         let mut read = std::pin::pin!(stream.read_buf(early));
-        match ready!(read.as_mut().poll(cx)) {
-            Ok(0) | Err(_) => return Poll::Ready(None),
-            Ok(_) => {}
+        match read.as_mut().poll(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Spoken::Nothing),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending if watched.take_rest() && early.is_empty() => {
+                return Poll::Ready(Spoken::NothingYet);
+            }
+            Poll::Pending => return Poll::Pending,
         }
     }
 }

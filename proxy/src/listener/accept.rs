@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Listener;
 use crate::{
     config::Protocol,
-    connection::{self, tcp},
+    connection::{self, Arrival, Places, tcp},
     worker::Worker,
 };
 
@@ -82,11 +82,9 @@ fn spawn(
         tokio::task::spawn_local(tcp::serve(worker, listener, stream, peer, (slot, open, guard)));
         return;
     }
-    tokio::task::spawn_local(async move {
-        // Called in here: a future made outside would be in this one twice.
-        connection::serve(worker, listener, stream, peer, open).await;
-        drop((slot, guard));
-    });
+    let places = Places { slot, open, guard };
+    let arrival = Arrival::new(listener, stream, peer, places);
+    tokio::task::spawn_local(connection::serve(worker, arrival));
 }
 
 /// What was on its way has arrived; what it weighs from now on has been said before.

@@ -36,6 +36,14 @@ pub struct UpstreamMetrics(Arc<UpstreamCells>);
 #[derive(Debug)]
 pub struct OpenConnection(Arc<ListenerCells>);
 
+/// A client connection that rests, counted as open and as parked until this is dropped.
+#[derive(Debug)]
+pub struct ParkedConnection(Option<OpenConnection>);
+
+/// An idle connection to a server that rests, counted as parked until this is dropped.
+#[derive(Debug)]
+pub struct ParkedUpstream(Arc<UpstreamCells>);
+
 /// A tunnel, counted as open until this is dropped.
 #[derive(Debug)]
 pub struct OpenTunnel {
@@ -59,6 +67,7 @@ pub(super) struct WorkerCells {
 pub(super) struct ListenerCells {
     pub(super) accepted: AtomicU64,
     pub(super) open: AtomicI64,
+    pub(super) parked: AtomicI64,
     pub(super) accept_pauses: AtomicU64,
     pub(super) accept_errors: AtomicU64,
     /// By first digit of the status, 1 to 5.
@@ -76,6 +85,7 @@ pub(super) struct UpstreamCells {
     pub(super) reuses: AtomicU64,
     pub(super) connect_failures: AtomicU64,
     pub(super) stale_retries: AtomicU64,
+    pub(super) parked: AtomicI64,
 }
 
 const ENGINES: usize = Engine::ALL.len();
@@ -222,6 +232,33 @@ impl ListenerMetrics {
     }
 }
 
+impl OpenConnection {
+    /// It rests from now on.
+    pub fn parks(self) -> ParkedConnection {
+        self.0.parked.fetch_add(1, Relaxed);
+        ParkedConnection(Some(self))
+    }
+}
+
+impl ParkedConnection {
+    /// It rests no more. `None` only if it has been asked before.
+    pub fn returns(mut self) -> Option<OpenConnection> {
+        self.leave()
+    }
+
+    fn leave(&mut self) -> Option<OpenConnection> {
+        let open = self.0.take()?;
+        open.0.parked.fetch_sub(1, Relaxed);
+        Some(open)
+    }
+}
+
+impl Drop for ParkedConnection {
+    fn drop(&mut self) {
+        drop(self.leave());
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
@@ -247,5 +284,17 @@ impl UpstreamMetrics {
     /// A pooled connection was dead; the request went out again on another.
     pub fn stale_retry(&self) {
         self.0.stale_retries.fetch_add(1, Relaxed);
+    }
+
+    /// An idle connection rests.
+    pub fn parked(&self) -> ParkedUpstream {
+        self.0.parked.fetch_add(1, Relaxed);
+        ParkedUpstream(self.0.clone())
+    }
+}
+
+impl Drop for ParkedUpstream {
+    fn drop(&mut self) {
+        self.0.parked.fetch_sub(1, Relaxed);
     }
 }

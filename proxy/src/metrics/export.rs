@@ -68,11 +68,20 @@ fn listeners(out: &mut DescriptorEncoder<'_>, all: &Named<ListenerCells>) -> fmt
             })
         })?;
     }
-    gauge(out, "connections_open", "Open connections of clients", |one| {
-        all.iter().try_for_each(|(listener, workers)| {
-            one(&[("listener", &**listener)], level(workers.values().map(|c| &c.open)))
-        })
-    })?;
+    type Level = fn(&ListenerCells) -> &AtomicI64;
+    let levels: [(&str, &str, Level); 2] = [
+        ("connections_open", "Open connections of clients", |c| &c.open),
+        ("connections_parked", "Those of them that are idle and hold no more than a socket", {
+            |c| &c.parked
+        }),
+    ];
+    for (name, help, cell) in levels {
+        gauge(out, name, help, |one| {
+            all.iter().try_for_each(|(listener, workers)| {
+                one(&[("listener", &**listener)], level(workers.values().map(|c| cell(c))))
+            })
+        })?;
+    }
     counter(out, "requests", "Requests that have ended, by class of status", None, |one| {
         all.iter().try_for_each(|(listener, workers)| {
             CLASSES.iter().enumerate().try_for_each(|(class, name)| {
@@ -124,7 +133,12 @@ fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt
             })
         })?;
     }
-    Ok(())
+    let help = "Idle connections to servers that hold no more than a socket";
+    gauge(out, "upstream_connections_parked", help, |one| {
+        all.iter().try_for_each(|(upstream, workers)| {
+            one(&[("upstream", &**upstream)], level(workers.values().map(|c| &c.parked)))
+        })
+    })
 }
 
 fn errors_and_tunnels(out: &mut DescriptorEncoder<'_>, all: &[Arc<WorkerCells>]) -> fmt::Result {

@@ -29,7 +29,10 @@ mod tunnels;
 mod workers;
 
 use cells::{ListenerCells, UpstreamCells, WorkerCells};
-pub use cells::{ListenerMetrics, OpenConnection, OpenTunnel, UpstreamMetrics, WorkerMetrics};
+pub use cells::{
+    ListenerMetrics, OpenConnection, OpenTunnel, ParkedConnection, ParkedUpstream, UpstreamMetrics,
+    WorkerMetrics,
+};
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -54,7 +54,7 @@ pub(super) async fn send(
     loop {
         // Finding a connection has a limit of its own.
         exchange.watched().done(Wait::Response);
-        let kept = if fresh { None } else { pool.try_acquire() };
+        let kept = if fresh { None } else { pool.try_acquire(&making) };
         let mut connection = match kept {
             Some(connection) => connection,
             // Off the hot path, and off its state: boxed.

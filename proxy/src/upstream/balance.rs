@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::pool::ServerPool;
+use super::{parked::Parking, pool::ServerPool};
 use crate::{config, metrics::UpstreamMetrics};
 
 /// One upstream as a worker sees it: its servers' pools and whose turn it is.
@@ -30,7 +30,13 @@ const MAX_LABELS: usize = 64;
 
 impl Upstream {
     /// `first` staggers workers, so that they do not all begin with the same server.
-    pub fn new(upstream: &config::Upstream, metrics: &UpstreamMetrics, first: usize) -> Self {
+    /// Idle connections rest in `parking`.
+    pub fn new(
+        upstream: &config::Upstream,
+        metrics: &UpstreamMetrics,
+        parking: &Rc<Parking>,
+        first: usize,
+    ) -> Self {
         let servers = upstream.servers.iter();
         Self {
             name: upstream.name.as_str().into(),
@@ -43,7 +49,8 @@ impl Upstream {
                         idle_timeout: upstream.idle_timeout,
                         max_open: upstream.max_connections,
                     };
-                    Rc::new(ServerPool::new(server.clone(), settings, metrics.clone()))
+                    let (metrics, parking) = (metrics.clone(), Rc::clone(parking));
+                    Rc::new(ServerPool::new(server.clone(), settings, metrics, parking))
                 })
                 .collect(),
             next: Cell::new(first),
@@ -88,14 +95,14 @@ mod tests {
     use super::*;
     use crate::{metrics::Metrics, tunnel::Registry};
 
-    #[test]
-    fn everybody_has_a_turn_and_each_attempt_another_server() {
+    #[tokio::test]
+    async fn everybody_has_a_turn_and_each_attempt_another_server() {
         let text = "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
                     [[route]]\nupstream = \"u\"\n[[upstream]]\nname = \"u\"\n\
                     servers = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]\n";
         let config = config::parse(text, "test").unwrap();
         let metrics = Metrics::new(1, Registry::new()).worker(0).upstream("u");
-        let upstream = Upstream::new(&config.upstreams[0], &metrics, 4);
+        let upstream = Upstream::new(&config.upstreams[0], &metrics, &Parking::new().unwrap(), 4);
         let ports = |(first, others): (&Rc<ServerPool>, Range<usize>)| -> Vec<u16> {
             let others = others.map(|attempt| upstream.server(attempt));
             std::iter::once(first).chain(others).map(|pool| pool.server().port).collect()

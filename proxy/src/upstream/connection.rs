@@ -40,6 +40,7 @@ pub struct Link {
     killed: Cell<bool>,
     returning: RefCell<Option<http1::SendRequest<BodyStream>>>,
     tunnel: RefCell<Option<(TcpStream, Bytes)>>,
+    resting: Cell<bool>,
     ended: Cell<bool>,
     driver: RefCell<Option<Waker>>,
     user: RefCell<Option<Waker>>,
@@ -51,6 +52,20 @@ impl Link {
         if let Some(waker) = &*self.driver.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Asks the task to end HTTP on a connection that idles in the pool and to park the
+    /// socket there.
+    ///
+    /// It does so only if hyper waits for a request (that is what a ready sender says: both
+    /// directions are between two messages, for hyper leaves the last one in both at once),
+    /// is blocked in a read before an answer (bytes would be an error), and has nothing left
+    /// to write, which the wire knows. What else hyper keeps is of the answer before: whether
+    /// the server wants to go on, without which the sender is not ready, and its version,
+    /// which is 1.1 ([`Connection::retire`]).
+    pub(super) fn rest(&self) {
+        self.resting.set(true);
+        self.wake_driver();
     }
 
     /// After a 101: the bare socket, and what the server sent behind its head. `None` if
@@ -96,6 +111,7 @@ impl Connection {
             killed: Cell::new(false),
             returning: RefCell::new(None),
             tunnel: RefCell::new(None),
+            resting: Cell::new(false),
             ended: Cell::new(false),
             driver: RefCell::new(None),
             user: RefCell::new(None),
@@ -110,6 +126,12 @@ impl Connection {
             .await?;
         tokio::task::spawn_local(drive(connection, Rc::clone(&link)));
         Ok(Self { sender: Some(sender), link, reused: false, retired: false })
+    }
+
+    /// It has carried a request before, though not in this life.
+    pub(super) fn reused(mut self) -> Self {
+        self.reused = true;
+        self
     }
 
     /// Takes a kept one into use.
@@ -189,14 +211,41 @@ pub fn buffer_bytes(max_head_bytes: usize) -> usize {
 
 type Http1 = http1::Connection<UpstreamIo, BodyStream>;
 
+/// How driving a connection ended.
+enum End {
+    /// It is to be closed.
+    Killed,
+    /// hyper has finished, with the connection or with HTTP on it.
+    Done(hyper::Result<()>),
+    /// It is idle, and is to be parked.
+    AtRest,
+}
+
 async fn drive(mut connection: Http1, link: Rc<Link>) {
-    let ended = poll_fn(|cx| poll_drive(&mut connection, &link, cx)).await;
-    if let Some(Ok(())) = ended {
-        let parts = connection.into_parts();
-        *link.tunnel.borrow_mut() =
-            parts.io.into_tunnel().map(|(stream, behind)| (stream, join(parts.read_buf, behind)));
-    } else if let Some(Err(error)) = ended {
-        tracing::debug!(server = %link.address, %error, "upstream connection ended");
+    match poll_fn(|cx| poll_drive(&mut connection, &link, cx)).await {
+        End::Killed => {}
+        End::Done(Ok(())) => {
+            let parts = connection.into_parts();
+            *link.tunnel.borrow_mut() = parts
+                .io
+                .into_tunnel()
+                .map(|(stream, behind)| (stream, join(parts.read_buf, behind)));
+        }
+        End::Done(Err(error)) => {
+            tracing::debug!(server = %link.address, %error, "upstream connection ended");
+        }
+        End::AtRest => {
+            let parts = connection.into_parts();
+            // Nothing has been read of what comes next.
+            let whole = parts.io.into_tunnel().and_then(|(stream, behind)| {
+                (parts.read_buf.is_empty() && behind.is_empty()).then_some(stream)
+            });
+            if let Some(pool) = link.pool.upgrade()
+                && pool.park(&link, whole)
+            {
+                return;
+            }
+        }
     }
     link.ended.set(true);
     if let Some(waker) = link.user.borrow_mut().take() {
@@ -207,14 +256,9 @@ async fn drive(mut connection: Http1, link: Rc<Link>) {
     }
 }
 
-/// `None`: killed.
-fn poll_drive(
-    connection: &mut Http1,
-    link: &Rc<Link>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<hyper::Result<()>>> {
+fn poll_drive(connection: &mut Http1, link: &Rc<Link>, cx: &mut Context<'_>) -> Poll<End> {
     if link.killed.get() {
-        return Poll::Ready(None);
+        return Poll::Ready(End::Killed);
     }
     {
         let mut driver = link.driver.borrow_mut();
@@ -236,7 +280,15 @@ fn poll_drive(
             *link.returning.borrow_mut() = Some(sender);
         }
     }
-    poll.map(Some)
+    if link.resting.take()
+        && poll.is_pending()
+        && !link.wire.is_writing()
+        && !link.wire.bypasses()
+        && link.pool.upgrade().is_some_and(|pool| pool.is_idle(link))
+    {
+        return Poll::Ready(End::AtRest);
+    }
+    poll.map(End::Done)
 }
 
 /// Two runs of bytes as one, in order.

@@ -2,9 +2,10 @@
 //!
 //! `balance` picks a server, `pool` hands out a kept connection without waiting
 //! ([`pool::ServerPool::try_acquire`]) or makes one ([`pool::ServerPool::acquire_slow`]),
-//! `connection` owns what is checked out and the task that drives it.
+//! `connection` owns what is checked out and the task that drives it, `parked` what idles.
 
 pub mod balance;
 pub mod connect;
 pub mod connection;
+pub mod parked;
 pub mod pool;

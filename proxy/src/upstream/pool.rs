@@ -2,8 +2,9 @@
 //! waiting, and what has to be made. Tunnels of tcp listeners take theirs here as well, so
 //! that they count.
 //!
-//! Invariant: an idle connection in the pool has carried whole exchanges only, and its
-//! task still watches it; one that the server closes leaves by itself.
+//! Invariant: an idle connection in the pool has carried whole exchanges only, and is watched
+//! still, by its task or, parked, with the others of the worker; one that the server closes
+//! leaves by itself.
 //!
 //! Implements: REQ-CTRL-001
 
@@ -23,6 +24,7 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use super::{
     connect,
     connection::{Connection, Link},
+    parked::{Parking, Spot},
 };
 use crate::{
     body::BodyStream,
@@ -62,10 +64,34 @@ pub struct Making<'a> {
     pub kernel: Option<&'a Arc<Kernel>>,
 }
 
+/// For how long a connection idles before it is parked, which makes it cost a little to take
+/// it into use again.
+const PARK_AFTER: Duration = Duration::from_millis(500);
+
+/// Connections of one pool that are parked in one sweep (`watchdog.rs` says why).
+const PARK_AT_ONCE: usize = 256;
+
 struct Idle {
-    sender: http1::SendRequest<BodyStream>,
-    link: Rc<Link>,
+    kept: Kept,
     since: Instant,
+}
+
+enum Kept {
+    Ready { sender: http1::SendRequest<BodyStream>, link: Rc<Link> },
+    Parked(Spot),
+}
+
+impl Kept {
+    fn is_of(&self, asked: &Rc<Link>) -> bool {
+        matches!(self, Self::Ready { link, .. } if Rc::ptr_eq(link, asked))
+    }
+
+    fn is_open(&self) -> bool {
+        match self {
+            Self::Ready { sender, .. } => !sender.is_closed(),
+            Self::Parked(spot) => spot.is_open(),
+        }
+    }
 }
 
 /// The connections of one worker to one server.
@@ -74,6 +100,7 @@ pub struct ServerPool {
     host: HeaderValue,
     settings: Settings,
     metrics: UpstreamMetrics,
+    parking: Rc<Parking>,
     idle: RefCell<VecDeque<Idle>>,
     open: Cell<usize>,
     freed: Notify,
@@ -89,8 +116,13 @@ impl std::fmt::Debug for ServerPool {
 }
 
 impl ServerPool {
-    /// An empty pool.
-    pub fn new(server: Server, settings: Settings, metrics: UpstreamMetrics) -> Self {
+    /// An empty pool, whose idle connections rest in `parking`.
+    pub fn new(
+        server: Server,
+        settings: Settings,
+        metrics: UpstreamMetrics,
+        parking: Rc<Parking>,
+    ) -> Self {
         // A server's name that cannot stand in a field was refused with the configuration.
         let host = HeaderValue::from_str(&server.to_string());
         Self {
@@ -98,6 +130,7 @@ impl ServerPool {
             host: host.unwrap_or(HeaderValue::from_static("")),
             settings,
             metrics,
+            parking,
             idle: RefCell::default(),
             open: Cell::new(0),
             freed: Notify::new(),
@@ -125,15 +158,21 @@ impl ServerPool {
     }
 
     /// A kept connection, the one used last. Never waits.
-    pub fn try_acquire(&self) -> Option<Connection> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, link, .. }) = idle.pop_back() {
-            if sender.is_ready() {
+    pub fn try_acquire(self: &Rc<Self>, making: &Making<'_>) -> Option<Connection> {
+        loop {
+            let Idle { kept, .. } = self.idle.borrow_mut().pop_back()?;
+            let connection = match kept {
+                Kept::Ready { sender, link } if sender.is_ready() => {
+                    Some(Connection::resume(sender, link))
+                }
+                Kept::Ready { .. } => None,
+                Kept::Parked(spot) => spot.resume(self, making),
+            };
+            if connection.is_some() {
                 self.metrics.reused();
-                return Some(Connection::resume(sender, link));
+                return connection;
             }
         }
-        None
     }
 
     /// A fresh connection, or one that another exchange gives back meanwhile.
@@ -145,7 +184,7 @@ impl ServerPool {
         let deadline = Instant::now() + making.timeout;
         while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
             let freed = self.freed.notified();
-            if let Some(connection) = self.try_acquire() {
+            if let Some(connection) = self.try_acquire(&making) {
                 return Ok(connection);
             }
             if tokio::time::timeout_at(deadline, freed).await.is_err() {
@@ -212,7 +251,7 @@ impl ServerPool {
             idle.pop_front();
         }
         if self.settings.max_idle > 0 {
-            idle.push_back(Idle { sender, link, since: Instant::now() });
+            idle.push_back(Idle { kept: Kept::Ready { sender, link }, since: Instant::now() });
         }
         self.freed.notify_one();
     }
@@ -223,12 +262,43 @@ impl ServerPool {
         self.freed.notify_one();
     }
 
-    /// Ends connections that have been idle for too long, and forgets dead ones.
+    /// Ends connections that have been idle for too long, and forgets dead ones. Those that
+    /// have been idle for a while are to be parked.
     pub fn sweep(&self, now: Instant) {
         let limit = self.settings.idle_timeout;
         self.idle
             .borrow_mut()
-            .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < limit);
+            .retain(|idle| idle.kept.is_open() && now.duration_since(idle.since) < limit);
+        let idle = self.idle.borrow();
+        let ready = idle.iter().filter_map(|idle| match &idle.kept {
+            Kept::Ready { link, .. } if now.duration_since(idle.since) >= PARK_AFTER => Some(link),
+            _ => None,
+        });
+        ready.take(PARK_AT_ONCE).for_each(|link| link.rest());
+    }
+
+    /// Whether the connection is idle here, and ready for a request.
+    pub(super) fn is_idle(&self, link: &Rc<Link>) -> bool {
+        self.idle.borrow().iter().any(|idle| match &idle.kept {
+            kept @ Kept::Ready { sender, .. } => kept.is_of(link) && sender.is_ready(),
+            Kept::Parked(_) => false,
+        })
+    }
+
+    /// Keeps of an idle connection the socket only, in its place. False: not even that.
+    pub(super) fn park(self: &Rc<Self>, link: &Rc<Link>, stream: Option<TcpStream>) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let Some(at) = idle.iter().position(|idle| idle.kept.is_of(link)) else { return false };
+        match stream.and_then(|stream| self.parking.park(stream, link.address, self)) {
+            Some(spot) => {
+                idle[at].kept = Kept::Parked(spot);
+                true
+            }
+            None => {
+                idle.remove(at);
+                false
+            }
+        }
     }
 }
 

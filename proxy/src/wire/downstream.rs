@@ -56,7 +56,9 @@ pub struct Shared {
     resumed: Cell<u64>,
     partial: Cell<bool>,
     in_body: Cell<bool>,
+    between: Cell<bool>,
     writing: Cell<bool>,
+    parting: Cell<bool>,
     inject: RefCell<BytesMut>,
     /// Trailers of the answer that goes out.
     pub trailers: Tail,
@@ -82,7 +84,9 @@ impl Shared {
             resumed: Cell::new(0),
             partial: Cell::new(false),
             in_body: Cell::new(false),
+            between: Cell::new(false),
             writing: Cell::new(false),
+            parting: Cell::new(false),
             inject: RefCell::new(BytesMut::new()),
             trailers: Tail::default(),
             waker: RefCell::new(None),
@@ -130,6 +134,18 @@ impl Shared {
     /// Whether the end of a request's body has yet to come.
     pub fn is_in_body(&self) -> bool {
         self.in_body.get()
+    }
+
+    /// Whether the last byte that came was the end of a request, hyper has asked for more,
+    /// and everything written before has been taken: nothing is under way on this wire.
+    pub fn is_at_rest(&self) -> bool {
+        self.between.get() && !self.writing.get() && self.inject.borrow().is_empty()
+    }
+
+    /// hyper is to let go of the socket: when it next ends the connection, the socket stays
+    /// open, for [`DownstreamIo::into_tunnel`].
+    pub fn parts(&self, parting: bool) {
+        self.parting.set(parting);
     }
 
     /// Whether there are bytes that the client has yet to take.
@@ -211,8 +227,8 @@ impl DownstreamIo {
         io
     }
 
-    /// After the hand-over: the socket with its bypass, which outlives it, and what the client
-    /// sent behind the head.
+    /// After the hand-over, or when hyper has let go: the socket with its bypass, which outlives
+    /// it, and what the client sent behind the head.
     pub fn into_tunnel(self) -> (TcpStream, HopBypass, Bytes) {
         (self.socket.stream, self.socket.hop, self.stash.freeze())
     }
@@ -226,6 +242,7 @@ impl DownstreamIo {
 
     /// Tells the connection's code where we are.
     fn note(&mut self) {
+        self.shared.between.set(false);
         self.shared.in_body.set(self.requests.in_body());
         self.shared.for_server.set(self.requests.for_server());
         let partial = matches!(self.stop, Some(RequestStop::PartialHead));
@@ -289,6 +306,10 @@ impl Read for DownstreamIo {
                 _ => {}
             }
             if this.stash.is_empty() {
+                // One that bypasses TCP is not parked: two queues, and its bypass, would have to
+                // be looked after.
+                let between = this.requests.in_head() && this.stop.is_none();
+                this.shared.between.set(between && !this.socket.hop.is_on());
                 let (requests, stop) = (&mut this.requests, &mut this.stop);
                 let done = ready!(poll_read_in_place(
                     &mut this.socket,
@@ -399,6 +420,10 @@ impl Write for DownstreamIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket.stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.shared.parting.get() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.socket.stream).poll_shutdown(cx)
     }
 }

@@ -48,6 +48,8 @@ pub struct Shared {
     /// Whether a byte of the request has been written.
     begun: Cell<bool>,
     answered: Cell<bool>,
+    writing: Cell<bool>,
+    bypasses: Cell<bool>,
     interim: RefCell<VecDeque<Interim>>,
     interim_count: Cell<u32>,
     /// Trailers of the request that goes out.
@@ -73,6 +75,16 @@ impl Shared {
     /// Whether a byte of the current answer has come.
     pub fn answered(&self) -> bool {
         self.answered.get()
+    }
+
+    /// Whether bytes may bypass TCP on it.
+    pub fn bypasses(&self) -> bool {
+        self.bypasses.get()
+    }
+
+    /// Whether there are bytes that the server has yet to take.
+    pub fn is_writing(&self) -> bool {
+        self.writing.get()
     }
 
     /// The next interim head.
@@ -120,8 +132,9 @@ impl UpstreamIo {
         }
     }
 
-    /// After the hand-over: the socket, and what the server sent behind its 101. `None` where
-    /// bytes bypass TCP: a request that asks for a tunnel goes out on a connection of its own.
+    /// After the hand-over, or of an idle connection: the socket, and what the server sent
+    /// behind its 101. `None` where bytes bypass TCP: a request that asks for a tunnel goes out
+    /// on a connection of its own, and such a one is not parked.
     pub fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
         (!self.socket.hop.is_on()).then(|| (self.socket.stream, self.stash.freeze()))
     }
@@ -206,8 +219,10 @@ impl UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.shared.writing.set(true);
         if !self.shared.begun.replace(true) {
             self.socket.turn();
+            self.shared.bypasses.set(self.socket.hop.is_on());
         }
         self.shared.trailers.poll_write(&mut self.socket.stream, cx, bufs)
     }
@@ -235,7 +250,11 @@ impl Write for UpstreamIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket.stream).poll_flush(cx)
+        // hyper calls this once its own buffer is empty.
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.socket.stream).poll_flush(cx))?;
+        this.shared.writing.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
