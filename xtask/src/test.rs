@@ -60,11 +60,14 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
 }
 
 /// Tests that say what is only so without local bypass.
-const NOT_OVER_BYPASS: [&str; 2] = [
+const NOT_OVER_BYPASS: [&str; 4] = [
     // Which engine a tunnel has.
     "tunnel_table::an_open_tunnel_is_listed_with_its_bytes",
     // That the request behind a refused upgrade takes the same connection.
     "refused_upgrade::an_answer_without_101_is_plain_http",
+    // That an idle connection is parked.
+    "parking::",
+    "parked_upstream::",
 ];
 
 fn skipped(bpf: bool) -> Vec<(&'static str, String)> {
