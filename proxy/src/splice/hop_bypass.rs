@@ -8,7 +8,7 @@
 //!
 //! **When.** Enrolment takes tens of microseconds and pays only for a connection that is kept,
 //! so it is tried before the second message of ours, then before the fourth, the eighth and so
-//! on up to [`LAST_TURN`]: an application may have yet to accept, or to read. At the beginning
+//! on up to the 256th: an application may have yet to accept, or to read. At the beginning
 //! of a message a peer that speaks HTTP in turns has read what came before.
 //!
 //! **Reading.** Our socket has two queues from then on, TCP's and the psock's, and a read takes
@@ -89,7 +89,7 @@ impl Figures {
     }
 
     /// Bytes received by us past TCP, and sent. Those of open connections are added now and
-    /// then ([`REPORT`]).
+    /// then, every 64 messages.
     pub fn bytes(&self) -> [u64; 2] {
         self.bytes.each_ref().map(|bytes| bytes.load(Relaxed))
     }

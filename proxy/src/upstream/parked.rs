@@ -2,7 +2,7 @@
 //! open ones; HTTP/1 and its task begin anew when a request takes it.
 //!
 //! Invariant: nothing of an exchange is left when a connection is parked
-//! ([`super::connection::Link::rest`] says how that is known). A server may end one at any
+//! (`Link::rest` in `connection.rs` says how that is known). A server may end one at any
 //! time and may send nothing: whatever comes ends it here.
 
 use std::{
