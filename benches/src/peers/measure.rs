@@ -165,7 +165,7 @@ fn memory(proxy: &Server, connections: usize, time: Duration) -> anyhow::Result<
     let growth = (idle.after - idle.before) as f64;
     Ok(Figures {
         values: [
-            (Measure::Base, idle.before as f64 / MB),
+            (Measure::Base, idle.at_rest as f64 / MB),
             (Measure::Each, growth / 1024.0 / connections as f64),
             (Measure::Peak, peak as f64 / MB),
         ]
