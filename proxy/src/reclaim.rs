@@ -10,8 +10,8 @@
 use std::cell::Cell;
 
 /// So many more, that is some megabytes. Fewer are not worth it: all threads that allocate
-/// wait meanwhile, for about a millisecond, and longer for more; so the watchdog does not let
-/// more than some hundreds come to rest in a second.
+/// wait meanwhile, longer the more there is to give back; so the watchdog does not let more
+/// than some hundreds come to rest in a second.
 const MORE: usize = 128;
 
 /// So many more are enough when nothing has changed for a second: the end of a larger number.

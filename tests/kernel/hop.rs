@@ -9,7 +9,7 @@ use std::time::Duration;
 use mantra_macros::req_test;
 use rustix::process::Signal;
 use underpass_tests::{
-    Bed, End, Engine, Origin, Proxy, Wire,
+    Bed, Engine, Origin, Proxy, Wire,
     bed::Topology,
     clock,
     engine::ready,
@@ -206,7 +206,7 @@ async fn a_client_that_leaves_ends_the_request() {
         client.send(request("/slow", 0)).await;
         server.read_head().await;
         client.reset();
-        assert!(matches!(server.expect_end().await, End::Fin | End::Reset));
+        server.expect_end().await;
     }
 }
 
@@ -279,7 +279,7 @@ async fn peers_of_a_killed_proxy_are_reset_or_ended() {
         exchange.proxy.signal(Signal::KILL);
         exchange.proxy.exited().await;
         let Exchange { mut client, mut server, .. } = exchange;
-        assert!(matches!(client.expect_end().await, End::Fin | End::Reset));
-        assert!(matches!(server.expect_end().await, End::Fin | End::Reset));
+        client.expect_end().await;
+        server.expect_end().await;
     }
 }

@@ -125,9 +125,14 @@ pub(super) async fn serve(
     if client.cut.get() == Some(Cut::Reset) {
         // Without it the client would take the end of the connection for the body's.
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        drop(stream);
     } else if end == End::Done && (client.unread.get() || wire.has_fault()) {
         linger(&client.worker, stream).await;
+    } else {
+        drop(stream);
     }
+    // Only now: the socket leaves its bypass closed.
+    drop(hop);
     None
 }
 

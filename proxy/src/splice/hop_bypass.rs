@@ -6,7 +6,7 @@
 //! `k = 0`: bytes bypass TCP only when everything sent before has been read. What it refuses
 //! takes TCP's way, as if nothing were there; neither side has to know.
 //!
-//! **When.** Enrolment takes tens of microseconds and pays only for a connection that is kept,
+//! **When.** Enrolment takes several system calls and pays only for a connection that is kept,
 //! so it is tried before the second message of ours, then before the fourth, the eighth and so
 //! on up to the 256th: an application may have yet to accept, or to read. At the beginning
 //! of a message a peer that speaks HTTP in turns has read what came before.

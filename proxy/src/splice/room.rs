@@ -3,8 +3,7 @@
 //! What bypasses TCP counts as memory of the receiver, beside TCP's own input and within the
 //! same limit. A segment that comes while it is over the limit is dropped, although the
 //! receiver had announced room for it, and TCP sends it again after a time that doubles with
-//! each try: a reader that comes back after ten seconds would wait ten more (seen on 6.12 and
-//! 6.18). So the first bytes that go the slow way behind others that did not wait until their
+//! each try: a reader that comes back would wait up to as long again (seen on 6.18). So the first bytes that go the slow way behind others that did not wait until their
 //! receiver has read enough of those. While they are on their way nothing bypasses, so there
 //! is room from then on, and TCP sees to itself.
 
