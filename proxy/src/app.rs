@@ -5,7 +5,7 @@
 //!
 //! Implements: REQ-CTRL-005
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -27,8 +27,15 @@ use crate::{
         probe,
     },
     tunnel::{registry::Registry, watch},
-    worker::{self, Bound, Process, Snapshot},
+    worker::{
+        Process, Snapshot,
+        thread::{self, Bound},
+    },
 };
+
+mod fleet;
+
+use fleet::Fleet;
 
 /// Threads of the control plane. It serves one scraper and a few people.
 const CONTROL_THREADS: usize = 1;
@@ -50,7 +57,8 @@ pub struct Address {
 /// Prints one line for each listener to standard output when all are bound.
 ///
 /// # Errors
-/// If an address cannot be bound, or `--splice kernel` cannot be had.
+/// If an address cannot be bound, a worker cannot serve or `--splice kernel` cannot be had;
+/// later, if a worker failed.
 pub fn run(config: Config) -> anyhow::Result<()> {
     run_with(config, signals, |addresses| {
         let mut stdout = std::io::stdout().lock();
@@ -145,11 +153,11 @@ async fn serve(
         admin: Arc::clone(&state),
     });
     let (mut drain, watch) = drain::channel();
-    let mut threads = Vec::new();
+    let mut started = Vec::new();
     for (index, place) in places.into_iter().enumerate() {
         process.admin.metrics.placed(index, &place);
         let sockets = bound.iter_mut().filter_map(Bound::take).collect();
-        let thread = worker::spawn(
+        let worker = thread::spawn(
             (index, place),
             Arc::clone(&process),
             log.worker(),
@@ -157,9 +165,10 @@ async fn serve(
             sockets,
         )
         .context("starting a worker")?;
-        threads.push(thread);
+        started.push(worker);
     }
     drop(watch);
+    let mut fleet = Fleet::assemble(started).await?;
     // The admin endpoint goes on while the data plane drains, to show how far it is.
     let (mut admin_drain, admin_watch) = drain::channel();
     if let Some(socket) = admin_socket {
@@ -170,8 +179,15 @@ async fn serve(
     state.readiness.reach(admin::Stage::Ready);
     ready(&addresses);
 
-    // A sender that is gone asks for the end as well.
-    stops.recv().await;
+    let failure = tokio::select! {
+        // A sender that is gone asks for the end as well.
+        _ = stops.recv() => None,
+        // Its listeners are closed, its connections gone; the rest is better started anew.
+        (index, error) = fleet.failed() => {
+            tracing::error!("worker {index} failed, the others drain: {error:#}");
+            Some(error.context(format!("worker {index} failed")))
+        }
+    };
     tracing::info!("draining, at most {drain_timeout:?}");
     state.readiness.reach(admin::Stage::Draining);
     tokio::select! {
@@ -183,23 +199,13 @@ async fn serve(
             drain.wait(Duration::ZERO).await;
         }
     }
-    let joined = tokio::task::spawn_blocking(move || join(threads));
+    let joined = tokio::task::spawn_blocking(move || fleet.join());
     if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
         tracing::warn!("a worker did not end");
     }
     admin_drain.wait(Duration::from_secs(1)).await;
     log.shutdown();
-    Ok(())
-}
-
-fn join(threads: Vec<JoinHandle<std::io::Result<()>>>) {
-    for thread in threads {
-        match thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
-            Err(_) => tracing::error!("a worker panicked"),
-        }
-    }
+    failure.map_or(Ok(()), Err)
 }
 
 fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {

@@ -1,10 +1,10 @@
 //! Where workers run, and what each of them is seen to have.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use mantra_macros::req_test;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use underpass_tests::{Proxy, ProxyBuilder, Served, eventually};
+use underpass_tests::{Proxy, ProxyBuilder, Served, eventually, proxy::binary};
 
 /// A proxy with these keys at the top of the file and this one in its listener.
 fn config(top: &str, listener: &str, origin: &Served) -> ProxyBuilder {
@@ -127,4 +127,34 @@ async fn connections_are_counted_by_worker() {
     }
     // By the kernel's hash there is nothing that counts choices.
     assert!(!metrics.names().contains(&"underpass_steering_choices_total"));
+}
+
+/// Ready means all of them: what a worker needs while nobody has connected, it has then.
+#[tokio::test]
+async fn ready_is_said_when_every_worker_serves() {
+    let origin = Served::ok().await;
+    let proxy = config("workers = 8", "", &origin).start();
+    let at_once = proxy.descriptors();
+    let threads = || threads(proxy.pid()).keys().filter(|name| name.starts_with("worker")).count();
+    assert_eq!(threads(), 8);
+    // Each worker has been round by then, and sweeps once a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    assert_eq!(proxy.descriptors(), at_once);
+}
+
+/// The listeners have their descriptors, the workers behind them do not get theirs.
+#[tokio::test]
+async fn a_worker_that_cannot_serve_ends_the_start_with_its_reason() {
+    let args = ["reverse", "--to", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh"])
+        .arg(binary())
+        .args(args)
+        .args(["--admin", "off", "--workers", "16"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("cannot serve: Too many open files"), "{said}");
+    assert!(output.stdout.is_empty(), "it said that it listens");
 }

@@ -1,0 +1,166 @@
+//! The thread of a worker: its runtime, the listeners that it serves, its end.
+//!
+//! Invariant: a worker says that it serves when everything is there that it will ever need
+//! while nobody has connected (runtime, epoll sets, sockets), so that "ready" means all of them.
+
+use std::{
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{Process, Worker};
+use crate::{
+    access_log,
+    connection::parked,
+    drain,
+    listener::{Listener, accept, slots::Slots, steer::Seat},
+    placement::Place,
+};
+
+/// A listener's sockets, one for each worker, and what its workers share.
+#[derive(Debug)]
+pub struct Bound {
+    /// Index in the configuration.
+    pub index: usize,
+    /// The address that was bound.
+    pub address: std::net::SocketAddr,
+    /// Open connections.
+    pub slots: Arc<Slots>,
+    /// Not yet taken by a worker; in the order of the workers, as the seats are.
+    pub sockets: std::vec::IntoIter<TcpListener>,
+    /// Empty where the kernel's hash chooses the worker.
+    pub seats: std::vec::IntoIter<Seat>,
+}
+
+/// One worker's share of a listener.
+#[derive(Debug)]
+pub struct Share {
+    index: usize,
+    slots: Arc<Slots>,
+    socket: TcpListener,
+    seat: Option<Seat>,
+}
+
+impl Bound {
+    /// The next worker's share; `None` when all have been taken.
+    pub fn take(&mut self) -> Option<Share> {
+        let socket = self.sockets.next()?;
+        let slots = Arc::clone(&self.slots);
+        Some(Share { index: self.index, slots, socket, seat: self.seats.next() })
+    }
+}
+
+/// A worker that has been started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its thread, with what it ended by.
+    pub thread: JoinHandle<io::Result<()>>,
+    /// Resolves when it serves; an error if it ended before.
+    pub serving: oneshot::Receiver<()>,
+}
+
+/// Starts the thread of a worker. It ends after the drain, when its connections have.
+///
+/// # Errors
+/// If there is no thread to be had.
+pub fn spawn(
+    (index, place): (usize, Place),
+    process: Arc<Process>,
+    log: access_log::Writer,
+    drain: drain::Watch,
+    shares: Vec<Share>,
+) -> io::Result<Started> {
+    let process_workers = process.snapshot.load().config.workers;
+    let (serves, serving) = oneshot::channel();
+    let thread = Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // Before anything is touched: memory comes from where the thread runs.
+        if let Err(error) = place.enter() {
+            tracing::warn!("worker {index} cannot keep to CPU {place}: {error}");
+            process.admin.metrics.placed(index, &Place::default());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
+        runtime.block_on(async move {
+            let worker = Rc::new(Worker::new(process, log, drain, index)?);
+            serve(worker, shares, serves).await
+        })
+    })?;
+    Ok(Started { thread, serving })
+}
+
+/// Pipes that one worker may have: an eighth of its share of the descriptors, two each.
+/// The rest is for connections.
+fn pipe_budget(workers: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| limit as usize / workers.max(1));
+    (share / 16).min(crate::splice::OPEN_PIPES)
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    shares: Vec<Share>,
+    serves: oneshot::Sender<()>,
+) -> io::Result<()> {
+    let snapshot = worker.process.snapshot.load_full();
+    let mut accepting = Vec::new();
+    for Share { index, slots, socket, seat } in shares {
+        let config = snapshot.config.listeners[index].clone();
+        let seat = seat.map(Rc::new);
+        worker.seats.borrow_mut().extend(seat.clone());
+        let listener = Rc::new(Listener {
+            index,
+            name: config.name.as_str().into(),
+            metrics: worker.metrics.listener(&config.name),
+            config,
+            slots,
+            seat,
+        });
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        let run = accept::run(Rc::clone(&worker), listener, socket);
+        accepting.push(tokio::task::spawn_local(run));
+    }
+    for run in [0, 1, 2] {
+        let worker = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            match run {
+                0 => worker.watchdog.run().await,
+                1 => worker.sweep().await,
+                _ => worker.follow().await,
+            }
+        });
+    }
+    tokio::task::spawn_local(Rc::clone(&worker.upstream_parking).watch());
+    tokio::task::spawn_local(parked::watch(Rc::clone(&worker)));
+    tokio::task::spawn_local(parked::expire(Rc::clone(&worker)));
+    // All of them have begun, and have what they need, when this task comes round again.
+    tokio::task::yield_now().await;
+    // Whoever started the workers may have given up because of another one.
+    let _ = serves.send(());
+    for run in accepting {
+        // The loop ends with the drain, and its socket is closed then.
+        let _ = run.await;
+    }
+    while worker.connections.get() > 0 && !worker.is_forced() {
+        tokio::select! {
+            () = worker.last_gone.notified() => {}
+            () = async { worker.drain.clone().forced().await } => {}
+        }
+    }
+    // After the deadline each connection sees the flag when it is polled next; tunnels
+    // have a short grace of their own to tell both sides.
+    let grace = async {
+        while worker.connections.get() > 0 {
+            worker.last_gone.notified().await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(900), grace).await;
+    Ok(())
+}
