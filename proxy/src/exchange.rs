@@ -5,7 +5,7 @@
 //! last reports it to the metrics and the access log, exactly once.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -18,6 +18,7 @@ use crate::{
     access_log,
     connection::Client,
     error::{Error, Kind},
+    route::Matched,
     upstream::balance::Upstream,
     watchdog::{Wait, Watched},
     wire,
@@ -43,6 +44,7 @@ pub struct Exchange {
     line: Option<Line>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
+    route: OnceCell<Rc<Matched>>,
     upstream: RefCell<Option<Rc<Upstream>>>,
     server: Cell<Option<std::net::SocketAddr>>,
     status: Cell<StatusCode>,
@@ -89,6 +91,7 @@ impl Exchange {
             line,
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
+            route: OnceCell::new(),
             upstream: RefCell::new(None),
             server: Cell::new(None),
             status: Cell::new(StatusCode::INTERNAL_SERVER_ERROR),
@@ -136,8 +139,18 @@ impl Exchange {
         &self.watched
     }
 
+    /// Which route it takes. Once: an exchange is routed by its head, as that came.
+    pub fn routed(&self, route: Rc<Matched>) -> &Rc<Matched> {
+        self.route.get_or_init(|| route)
+    }
+
+    /// Its route. `None`: it has none yet, or comes to a forward proxy.
+    pub fn route(&self) -> Option<&Rc<Matched>> {
+        self.route.get()
+    }
+
     /// Where it goes.
-    pub fn routed(&self, upstream: &Rc<Upstream>) {
+    pub fn goes_to(&self, upstream: &Rc<Upstream>) {
         *self.upstream.borrow_mut() = Some(Rc::clone(upstream));
     }
 
@@ -375,6 +388,7 @@ impl Exchange {
                     .as_ref()
                     .and_then(|host| host.to_str().ok())
                     .or(line.target.authority().map(|authority| authority.as_str())),
+                route: self.route().map(|route| &*route.name),
                 upstream: upstream.as_ref().map(|upstream| &*upstream.name),
                 server: self.server.get(),
                 request_bytes: self.request_bytes.get(),

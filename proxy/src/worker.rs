@@ -26,7 +26,7 @@ use crate::{
     listener::steer::Seat,
     metrics::{UpstreamMetrics, WorkerMetrics},
     reclaim::Reclaim,
-    route,
+    route::{self, Matched},
     splice::{Engine, kernel::Kernel},
     tunnel,
     upstream::{self, balance::Upstream},
@@ -105,11 +105,12 @@ pub struct Worker {
     forward_metrics: UpstreamMetrics,
 }
 
-/// The upstreams of the snapshot that this worker saw last.
+/// The upstreams and routes of the snapshot that this worker saw last.
 #[derive(Debug)]
 struct View {
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Rc<Upstream>>,
+    routes: Vec<Rc<Matched>>,
 }
 
 impl View {
@@ -120,13 +121,14 @@ impl View {
         index: usize,
     ) -> Self {
         let upstreams = snapshot.config.upstreams.iter();
-        let upstreams = upstreams
+        let upstreams: Vec<_> = upstreams
             .map(|upstream| {
                 let metrics = metrics.upstream(&upstream.name);
                 Rc::new(Upstream::new(upstream, &metrics, parking, index))
             })
             .collect();
-        Self { snapshot, upstreams }
+        let routes = Matched::all(&snapshot.config, &upstreams);
+        Self { snapshot, upstreams, routes }
     }
 }
 
@@ -182,21 +184,15 @@ impl Worker {
         self.seats.borrow().iter().for_each(|seat| seat.set_load(open));
     }
 
-    /// The upstream for a request.
+    /// The route of a request.
     ///
     /// # Errors
     /// [`Kind::NoRoute`].
-    pub fn route(
-        &self,
-        listener: usize,
-        host: &str,
-        path: &str,
-        method: &http::Method,
-    ) -> Result<Rc<Upstream>, Error> {
-        self.routed(|routes| routes.find(listener, host, path, method))
+    pub fn route(&self, listener: usize, head: &route::Head<'_>) -> Result<Rc<Matched>, Error> {
+        self.routed(|routes| routes.find(listener, head))
     }
 
-    /// The upstream for a connection of a tcp listener, by the server name where it has one.
+    /// The route of a connection of a tcp listener, by the server name where it has one.
     ///
     /// # Errors
     /// [`Kind::NoRoute`].
@@ -204,11 +200,11 @@ impl Worker {
         &self,
         listener: usize,
         server_name: Option<&str>,
-    ) -> Result<Rc<Upstream>, Error> {
+    ) -> Result<Rc<Matched>, Error> {
         self.routed(|routes| routes.find_tcp(listener, server_name))
     }
 
-    fn routed(&self, find: impl Fn(&route::Table) -> Option<usize>) -> Result<Rc<Upstream>, Error> {
+    fn routed(&self, find: impl Fn(&route::Table) -> Option<usize>) -> Result<Rc<Matched>, Error> {
         let snapshot = self.process.snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&view.snapshot, &snapshot) {
@@ -216,7 +212,7 @@ impl Worker {
             *view = View::new(snapshot, &self.metrics, &self.upstream_parking, self.index);
         }
         let found = find(&view.snapshot.routes);
-        found.map(|index| Rc::clone(&view.upstreams[index])).ok_or(Error::new(Kind::NoRoute))
+        found.map(|index| Rc::clone(&view.routes[index])).ok_or(Error::new(Kind::NoRoute))
     }
 
     /// The pool of a server that a client of a forward proxy named.

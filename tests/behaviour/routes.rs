@@ -9,7 +9,7 @@ async fn routed() -> (Proxy, Vec<Served>) {
     }
     let mut config = "[admin]\naddress = \"127.0.0.1:0\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
-         [[route]]\nlistener = \"web\"\nhost = \"api.example\"\npath_prefix = \"/v1\"\nupstream = \"api\"\n\
+         [[route]]\nname = \"v1\"\nlistener = \"web\"\nhost = \"api.example\"\npath_prefix = \"/v1\"\nupstream = \"api\"\n\
          [[route]]\nhost = \"api.example\"\nmethod = \"POST\"\nupstream = \"posts\"\n\
          [[route]]\nhost = \"*.static.example\"\nupstream = \"wild\"\n\
          [[route]]\nhost = \"static.example\"\nupstream = \"static\"\n"
@@ -39,6 +39,24 @@ async fn host_path_and_method_choose() {
         client.send(format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         let answer = client.read_response().await;
         assert_eq!((answer.status(), answer.text().as_str()), (200, name), "{line} {host}");
+    }
+}
+
+/// The log says which route it was, by its name or by one made of its conditions.
+#[tokio::test]
+async fn the_access_log_names_the_route() {
+    let (proxy, _servers) = routed().await;
+    let rows = [
+        ("GET /v1/logged", "api.example", "route=v1 upstream=api"),
+        ("POST /logged", "api.example", "route=POST:api.example/ upstream=posts"),
+        ("GET /a", "a.static.example", "route=*.static.example/ upstream=wild"),
+        ("GET /nowhere", "other.example", "route=- upstream=-"),
+    ];
+    for (line, host, fields) in rows {
+        let mut client = proxy.open(format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        client.read_response().await;
+        let target = line.split(' ').next_back().unwrap_or_default();
+        proxy.log_line(&[&format!("target={target} host={host}"), fields]).await;
     }
 }
 

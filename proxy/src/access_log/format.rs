@@ -40,6 +40,7 @@ fn text(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         Some(Request { status, .. }) => write!(out, " status={status}")?,
         None => out.extend_from_slice(b" status=-"),
     }
+    optional(out, "route", exchange.route);
     optional(out, "upstream", exchange.upstream);
     match exchange.server {
         Some(server) => write!(out, " server={server}")?,
@@ -86,6 +87,8 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<u16>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        route: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         upstream: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         server: Option<SocketAddr>,
@@ -107,6 +110,7 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         host: exchange.host,
         version: request.map(|request| version(request.version)),
         status: request.map(|request| request.status),
+        route: exchange.route,
         upstream: exchange.upstream,
         server: exchange.server,
         request_bytes: exchange.request_bytes,

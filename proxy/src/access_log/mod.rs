@@ -44,7 +44,9 @@ pub struct Exchange<'a> {
     pub request: Option<Request<'a>>,
     /// `Host` or `:authority`; on a tcp listener the server name of TLS.
     pub host: Option<&'a str>,
-    /// Name of the upstream, once routed.
+    /// Name of the route, once found.
+    pub route: Option<&'a str>,
+    /// Name of the upstream, once chosen.
     pub upstream: Option<&'a str>,
     /// The server that was connected to.
     pub server: Option<SocketAddr>,

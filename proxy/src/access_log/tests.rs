@@ -22,6 +22,7 @@ fn exchange(target: &str) -> Exchange<'_> {
             status: 200,
         }),
         host: Some("api.example.org"),
+        route: Some("/v1"),
         upstream: Some("api"),
         server: Some("[2001:db8::1]:3000".parse().unwrap()),
         request_bytes: 0,
@@ -82,7 +83,7 @@ fn a_text_line_names_everything() {
     assert_eq!(
         line(LogFormat::Text, &exchange("/v1/x?a=b")),
         "2023-11-14T22:13:20.123Z listener=web client=192.0.2.1:5000 method=GET \
-         target=/v1/x?a=b host=api.example.org version=HTTP/1.1 status=200 upstream=api \
+         target=/v1/x?a=b host=api.example.org version=HTTP/1.1 status=200 route=/v1 upstream=api \
          server=[2001:db8::1]:3000 request_bytes=0 response_bytes=1234 \
          ttfb_seconds=0.001500 duration_seconds=2.040000 end=complete\n"
     );
@@ -95,6 +96,7 @@ fn what_is_not_known_is_a_dash() {
     let refused = Exchange {
         request: Some(request),
         host: None,
+        route: None,
         upstream: None,
         server: None,
         ttfb: None,
@@ -103,7 +105,7 @@ fn what_is_not_known_is_a_dash() {
     };
     let text = line(LogFormat::Text, &refused);
     assert!(text.contains(" host=- "), "{text}");
-    assert!(text.contains(" upstream=- server=- "), "{text}");
+    assert!(text.contains(" route=- upstream=- server=- "), "{text}");
     assert!(text.contains(" ttfb_seconds=- "), "{text}");
     assert!(text.ends_with("end=error error=bad_request error_detail=\"two lengths\"\n"), "{text}");
 
@@ -129,7 +131,7 @@ fn a_json_line_is_one_object_with_the_same_names() {
     let expected = serde_json::json!({
         "time": "2023-11-14T22:13:20.123Z", "listener": "web", "client": "192.0.2.1:5000",
         "method": "GET", "target": "/ws", "version": "HTTP/1.1", "status": 200,
-        "upstream": "api", "server": "[2001:db8::1]:3000", "request_bytes": 0,
+        "route": "/v1", "upstream": "api", "server": "[2001:db8::1]:3000", "request_bytes": 0,
         "response_bytes": 1234, "ttfb_seconds": 0.0015, "duration_seconds": 2.04,
         "end": "tunnel", "tunnel": "websocket", "engine_up": "pipe", "engine_down": "copy",
         "tunnel_end": "idle",
@@ -166,7 +168,7 @@ fn nothing_a_peer_sends_forges_a_line_or_a_field() {
                 }
                 LogFormat::Text => {
                     let fields = split(body);
-                    assert_eq!(fields.len(), 15, "{line:?}");
+                    assert_eq!(fields.len(), 16, "{line:?}");
                     assert!(fields[6].starts_with("version="), "{line:?}");
                 }
             }

@@ -12,9 +12,10 @@ use crate::{
     config::{
         AccessLog, Config, ForwardedPolicy, LogFormat, Place, Protocol, Server, SpliceMode,
         Upstream,
-        draft::{Draft, DraftListener, DraftRoute, DraftUpstream},
+        draft::{Draft, DraftListener, DraftUpstream},
         errors::Placed,
         limits::Setting,
+        routes::DraftRoute,
         value,
     },
 };
@@ -118,17 +119,9 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
 pub(super) fn route_all_to(draft: &mut Draft, servers: Vec<Server>) {
     let place = Place::Flag("--to".to_owned());
     let name = "origin";
-    draft.routes.push(DraftRoute {
-        place: place.clone(),
-        listener: draft.listeners.first().map(|listener| listener.name.clone()),
-        host: None,
-        path_prefix: None,
-        method: None,
-        sni: None,
-        of_requests: None,
-        upstream: Placed::new(name.to_owned(), place.clone()),
-        incomplete: false,
-    });
+    let listener = draft.listeners.first().map(|listener| listener.name.clone());
+    let upstream = Placed::new(name.to_owned(), place.clone());
+    draft.routes.push(DraftRoute::all_of(listener, upstream));
     let upstream = Upstream::with_defaults(name, servers);
     draft.upstreams.push(DraftUpstream { place, upstream });
 }

@@ -13,10 +13,11 @@ use std::{
 };
 
 use super::{
-    AccessLog, Config, ForwardedPolicy, HostPattern, Limits, Listener, Log, LogFormat, Protocol,
-    Route, SpliceMode, Steering, Upstream,
+    AccessLog, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol, Route,
+    SpliceMode, Steering, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
+    routes::DraftRoute,
 };
 
 /// How long a drain waits unless told otherwise.
@@ -57,23 +58,6 @@ pub(crate) struct DraftListener {
     pub(crate) preserve_header_case: bool,
     pub(crate) forwarded: ForwardedPolicy,
     pub(crate) local_bypass: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct DraftRoute {
-    pub(crate) place: Place,
-    /// Empty: could not be read.
-    pub(crate) listener: Option<Placed<String>>,
-    pub(crate) host: Option<HostPattern>,
-    pub(crate) path_prefix: Option<String>,
-    pub(crate) method: Option<http::Method>,
-    pub(crate) sni: Option<Placed<HostPattern>>,
-    /// The first condition that only a request can meet, by its key.
-    pub(crate) of_requests: Option<Placed<&'static str>>,
-    /// Empty: could not be read.
-    pub(crate) upstream: Placed<String>,
-    /// A condition could not be read: not to be compared with others.
-    pub(crate) incomplete: bool,
 }
 
 #[derive(Debug)]
@@ -188,7 +172,9 @@ impl Draft {
         let listeners = self.listeners.iter().map(|l| (l.name.value.as_str(), &l.name.place));
         let upstreams = self.upstreams.iter().map(|u| (u.upstream.name.as_str(), &u.place));
         check_unique("listener", listeners, errors);
+        let routes = self.routes.iter().filter_map(|route| route.name.as_ref());
         check_unique("upstream", upstreams, errors);
+        check_unique("route", routes.map(|name| (name.value.as_str(), &name.place)), errors);
         for listener in self.listeners.iter().filter(|l| l.name.value == "admin") {
             errors.add(
                 &listener.name.place,

@@ -7,8 +7,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, Route, Upstream, limits::TABLE,
-    value,
+    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, Upstream, limits::TABLE, value,
 };
 
 impl Config {
@@ -30,31 +29,9 @@ impl Config {
         };
         text(&mut out, "access", access);
         self.listeners.iter().for_each(|listener| write_listener(&mut out, listener));
-        self.routes.iter().for_each(|route| self.write_route(&mut out, route));
+        self.routes.iter().for_each(|route| route.write(&mut out, self));
         self.upstreams.iter().for_each(|upstream| write_upstream(&mut out, upstream));
         out
-    }
-
-    fn write_route(&self, out: &mut String, route: &Route) {
-        header(out, "[[route]]");
-        if let Some(listener) = route.listener.and_then(|index| self.listeners.get(index)) {
-            text(out, "listener", &listener.name);
-        }
-        if let Some(pattern) = &route.host {
-            text(out, "host", pattern);
-        }
-        if let Some(prefix) = &route.path_prefix {
-            text(out, "path_prefix", prefix);
-        }
-        if let Some(method) = &route.method {
-            text(out, "method", method);
-        }
-        if let Some(pattern) = &route.sni {
-            text(out, "sni", pattern);
-        }
-        if let Some(upstream) = self.upstreams.get(route.upstream) {
-            text(out, "upstream", &upstream.name);
-        }
     }
 }
 
@@ -125,19 +102,19 @@ fn write_upstream(out: &mut String, upstream: &Upstream) {
 
 // Writing to a `String` cannot fail.
 
-fn header(out: &mut String, title: &str) {
+pub(super) fn header(out: &mut String, title: &str) {
     let _ = writeln!(out, "\n{title}");
 }
 
-fn key(out: &mut String, name: &str, value: impl Display) {
+pub(super) fn key(out: &mut String, name: &str, value: impl Display) {
     let _ = writeln!(out, "{name} = {value}");
 }
 
-fn text(out: &mut String, name: &str, value: impl Display) {
+pub(super) fn text(out: &mut String, name: &str, value: impl Display) {
     key(out, name, quoted(value));
 }
 
-fn list(out: &mut String, name: &str, items: &[impl Display]) {
+pub(super) fn list(out: &mut String, name: &str, items: &[impl Display]) {
     let items: Vec<String> = items.iter().map(quoted).collect();
     key(out, name, format!("[{}]", items.join(", ")));
 }

@@ -18,7 +18,7 @@ pub(crate) mod errors;
 mod forward;
 pub mod limits;
 pub(crate) mod read;
-mod routes;
+pub(crate) mod routes;
 mod section;
 mod suggest;
 #[cfg(test)]
@@ -30,6 +30,7 @@ mod workers_tests;
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use limits::Limits;
+pub use routes::Route;
 
 /// Reads and checks a file.
 pub fn load(path: &Path) -> Result<Config, Errors> {
@@ -138,25 +139,6 @@ pub enum ForwardedPolicy {
     Append,
     /// Leave them as they are, add nothing.
     Off,
-}
-
-/// One rule from request to upstream.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// Index into [`Config::listeners`]; `None`: on every tcp listener if it has an `sni`,
-    /// else on every http listener.
-    pub listener: Option<usize>,
-    /// `None`: any host.
-    pub host: Option<HostPattern>,
-    /// Path prefix, on whole segments (`/v1` matches `/v1` and `/v1/x`, not `/v10`).
-    pub path_prefix: Option<String>,
-    /// `None`: any method.
-    pub method: Option<http::Method>,
-    /// On tcp listeners: the server name of a TLS ClientHello; `None`: whatever matches no
-    /// other route.
-    pub sni: Option<HostPattern>,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
 }
 
 /// Which hosts a route is for. Lower case, without port.

@@ -9,9 +9,9 @@ use toml::de::DeTable;
 
 use super::{
     Balance, Config, ForwardPolicy, ForwardedPolicy, HostPolicy, Protocol, Upstream,
-    draft::{Draft, DraftListener, DraftRoute, DraftUpstream, NO_ADDRESS},
+    draft::{Draft, DraftListener, DraftUpstream, NO_ADDRESS},
     errors::{Errors, Place, Placed, Wrong},
-    limits,
+    limits, routes,
     section::{Section, Source},
     value,
 };
@@ -97,9 +97,8 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     ];
     let listeners = file.tables("listener", "[[listener]]", &listener_keys);
     draft.listeners = listeners.iter().map(listener).collect();
-    let route_keys = ["listener", "host", "path_prefix", "method", "sni", "upstream"];
-    let routes = file.tables("route", "[[route]]", &route_keys);
-    draft.routes = routes.iter().map(route).collect();
+    let sections = file.tables("route", "[[route]]", routes::KEYS);
+    draft.routes = sections.iter().map(routes::read).collect();
     let upstream_keys = [
         "name",
         "servers",
@@ -210,32 +209,6 @@ fn forward_policy(section: &Section<'_>) -> ForwardPolicy {
     }
 }
 
-fn route(section: &Section<'_>) -> DraftRoute {
-    let listener = section.place_of("listener").map(|_| name(section, "listener", "\"web\""));
-    let host = section.parsed("host", "\"api.example.org\"", value::host_pattern);
-    let path_prefix = section.parsed("path_prefix", "\"/v1/\"", value::path_prefix);
-    let method = section.parsed("method", "\"GET\"", value::method);
-    let sni = section.parsed("sni", "\"api.example.org\"", value::sni_pattern);
-    let of_requests = ["host", "path_prefix", "method"]
-        .into_iter()
-        .find_map(|key| Some(Placed::new(key, section.place_of(key)?)));
-    let unread = |key, read: bool| section.place_of(key).is_some() && !read;
-    DraftRoute {
-        place: section.place.clone(),
-        incomplete: unread("host", host.is_some())
-            || unread("path_prefix", path_prefix.is_some())
-            || unread("method", method.is_some())
-            || unread("sni", sni.is_some()),
-        listener,
-        host: host.map(|h| h.value),
-        path_prefix: path_prefix.map(|p| p.value),
-        method: method.map(|m| m.value),
-        sni,
-        of_requests,
-        upstream: name(section, "upstream", "\"api\""),
-    }
-}
-
 fn upstream(section: &Section<'_>) -> DraftUpstream {
     let name = name(section, "name", "\"api\"");
     let example = "\"127.0.0.1:3000\"";
@@ -293,7 +266,7 @@ impl Upstream {
 }
 
 /// A required name; empty where it could not be read.
-fn name(section: &Section<'_>, key: &str, example: &str) -> Placed<String> {
+pub(super) fn name(section: &Section<'_>, key: &str, example: &str) -> Placed<String> {
     section
         .required(key, example, value::name)
         .unwrap_or_else(|| Placed::new(String::new(), section.place.clone()))

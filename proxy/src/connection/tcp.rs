@@ -28,6 +28,7 @@ use crate::{
     error::{Error, Kind},
     listener::{Listener, slots::Slot},
     metrics::OpenConnection,
+    route::Matched,
     splice::{Engine, hop_bypass::HopBypass, socket},
     tunnel::{self, registry},
     upstream::{balance::Upstream, pool::Lease},
@@ -49,6 +50,7 @@ struct Connection {
     peer: SocketAddr,
     started: Instant,
     server_name: Option<Box<str>>,
+    route: Option<Rc<Matched>>,
     upstream: Option<Rc<Upstream>>,
     server: Option<SocketAddr>,
     lease: Option<Lease>,
@@ -93,6 +95,7 @@ pub fn serve(
         peer,
         started: Instant::now(),
         server_name: None,
+        route: None,
         upstream: None,
         server: None,
         lease: None,
@@ -154,8 +157,8 @@ impl Connection {
                 (registry::Kind::Tls, routed)
             }
         };
-        let upstream = match routed {
-            Ok(upstream) => upstream,
+        let route = match routed {
+            Ok(route) => route,
             Err(error) => {
                 if let Some(description) = alert_for(error.kind, &self.server_name, &early) {
                     self.refuse(stream, description).await;
@@ -165,6 +168,8 @@ impl Connection {
         };
         // However this ends before the tunnel runs, there is no answer to be taken for whole.
         socket::reset_on_close(&stream, true);
+        let upstream = Rc::clone(route.upstream());
+        self.route = Some(route);
         self.upstream = Some(Rc::clone(&upstream));
         let mut drain = self.worker.drain.clone();
         let server = tokio::select! {
@@ -284,6 +289,7 @@ impl Connection {
             client: self.peer,
             request: None,
             host: self.server_name.as_deref(),
+            route: self.route.as_ref().map(|route| &*route.name),
             upstream: self.upstream.as_ref().map(|upstream| &*upstream.name),
             server: self.server,
             request_bytes: up,

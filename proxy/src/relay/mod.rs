@@ -1,14 +1,16 @@
 //! One request on its way: classified, routed, sent, and its answer back.
 //!
-//! Everything on the path of an inspected byte is here or called from here. A request
-//! is sent again only if that is safe: not a byte of it was written, or it is idempotent
-//! and without a body and the kept connection it went out on gave no answer.
+//! Everything on the path of an inspected byte is here or called from here, in this order:
+//! the head is classified, its route found (which the exchange carries from there on), `own.rs`
+//! may answer it, `outgoing.rs` makes of it what the server gets, `send.rs` sends it, and
+//! `answer.rs` makes of the answer what the client gets, or `switch.rs` a tunnel. A request
+//! is sent again only if that is safe: not a byte of it was written, or it is idempotent and without a body and the kept connection it went out on gave no answer.
 //!
 //! Implements: REQ-CORE-001.F-003, REQ-EDGE-004
 
 use std::{future::poll_fn, rc::Rc};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use crate::{
@@ -18,15 +20,17 @@ use crate::{
     connection::{self, Client},
     error::{Error, Kind},
     exchange::Exchange,
-    headers,
     request::{self as head, Class},
     response,
-    upstream::{connection::Connection, pool::Making},
+    route::Head,
+    upstream::pool::Making,
     watchdog::Watched,
     wire::http2 as http2_head,
 };
 
+mod answer;
 mod outgoing;
+mod own;
 mod send;
 mod switch;
 
@@ -118,12 +122,10 @@ async fn relay(
         Protocol::Tcp => return Err(Error::new(Kind::Internal)),
     };
     let upstream = match class.map_err(Error::new)? {
-        Class::Inspect => client.worker().route(
-            client.listener().index,
-            head::host(request.uri(), request.headers()),
-            request.uri().path(),
-            request.method(),
-        )?,
+        Class::Inspect => {
+            let found = client.worker().route(client.listener().index, &Head::of(&request))?;
+            Rc::clone(exchange.routed(found).upstream())
+        }
         Class::InspectAt(server) => {
             client.worker().forward_upstream(client.listener().index, &server)
         }
@@ -133,8 +135,8 @@ async fn relay(
             return Box::pin(switch::connect(exchange, &server, upgrade)).await;
         }
     };
-    exchange.routed(&upstream);
-    if let Some(answer) = max_forwards(exchange, &mut request) {
+    exchange.goes_to(&upstream);
+    if let Some(answer) = own::answer(exchange, &mut request) {
         return Ok(answer);
     }
     let wants_tunnel = request.version() == Version::HTTP_11 && outgoing::asks_upgrade(&request);
@@ -162,63 +164,5 @@ async fn relay(
         let switching = switch::switch(exchange, answer, connection, &upstream, &offer);
         return Box::pin(switching).await;
     }
-    Ok(answered(exchange, answer, connection, version))
-}
-
-/// RFC 9110 section 7.6.2, for OPTIONS (TRACE goes no further anyway).
-fn max_forwards(
-    exchange: &Rc<Exchange>,
-    request: &mut Request<Incoming>,
-) -> Option<Response<BodyStream>> {
-    if request.method() != Method::OPTIONS {
-        return None;
-    }
-    let left: u32 = request.headers().get(header::MAX_FORWARDS)?.to_str().ok()?.parse().ok()?;
-    if left > 0 {
-        request.headers_mut().insert(header::MAX_FORWARDS, HeaderValue::from(left - 1));
-        return None;
-    }
-    exchange.answer(StatusCode::OK);
-    let mut response = Response::new(BodyStream::fixed(Default::default(), Rc::clone(exchange)));
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
-    Some(response)
-}
-
-/// The answer as the client gets it.
-fn answered(
-    exchange: &Rc<Exchange>,
-    answer: Response<Incoming>,
-    mut connection: Connection,
-    version: Version,
-) -> Response<BodyStream> {
-    let (mut parts, body) = answer.into_parts();
-    let received = parts.version;
-    if received == Version::HTTP_10 {
-        connection.retire();
-    }
-    headers::strip_hop_by_hop(&mut parts.headers);
-    parts.headers.append(header::VIA, headers::via(received));
-    if version == Version::HTTP_2 {
-        parts.headers.remove(header::TRANSFER_ENCODING);
-        parts.headers.remove(header::TE);
-    }
-    // hyper lowers it for a client that speaks HTTP/1.0.
-    parts.version = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
-    exchange.answer(parts.status);
-    if !parts.status.is_client_error() && !parts.status.is_server_error() {
-        // A server that answers without 100 (Continue) may still read; the client decides
-        // by this answer whether it sends (RFC 9110 section 10.1.1).
-        exchange.may_send_body();
-    }
-    let ends_with_connection =
-        version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
-    exchange.client().answering(ends_with_connection);
-    if version == Version::HTTP_11 && !parts.headers.contains_key(header::CONTENT_LENGTH) {
-        exchange.answer_is_chunked();
-    }
-    let announced = (parts.status == StatusCode::NOT_MODIFIED && version != Version::HTTP_2)
-        .then(|| parts.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
-        .flatten();
-    let body = BodyStream::response(body, announced, Rc::clone(exchange), connection);
-    Response::from_parts(parts, body)
+    Ok(answer::of_server(exchange, answer, connection, version))
 }

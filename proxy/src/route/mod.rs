@@ -1,6 +1,6 @@
-//! From listener, host, path and method to an upstream, and from listener and server name
+//! From listener, host, path and method to a route, and from listener and server name
 //! (SNI) for connections that are not looked into. Pure; compiled once per configuration,
-//! no allocation per match.
+//! no allocation per match. `matched.rs` is what a worker makes of each route.
 //!
 //! Which of several matching routes wins does not depend on their order in the file
 //! unless they are equally specific:
@@ -10,60 +10,86 @@
 //! 4. of a named listener before of all listeners,
 //! 5. earlier in the file before later.
 
-use crate::config::{Config, HostPattern, Route};
+use http::{HeaderMap, Method, Uri};
+
+use crate::{
+    config::{Config, HostPattern, Route},
+    request,
+};
+
+pub mod matched;
+
+pub use matched::{Action, Matched};
 
 /// The routes of a configuration, the most specific first.
 #[derive(Debug, Default)]
 pub struct Table {
-    routes: Vec<Route>,
+    /// With the index in the configuration.
+    routes: Vec<(usize, Route)>,
+}
+
+/// What routes can look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// The host that is asked for, without its port.
+    pub host: &'a str,
+    /// The target; of it, path and query.
+    pub uri: &'a Uri,
+    /// The method.
+    pub method: &'a Method,
+    /// All fields.
+    pub headers: &'a HeaderMap,
+}
+
+impl<'a> Head<'a> {
+    /// Of a request.
+    pub fn of<B>(request: &'a http::Request<B>) -> Self {
+        let (uri, headers) = (request.uri(), request.headers());
+        Self { host: request::host(uri, headers), uri, method: request.method(), headers }
+    }
 }
 
 impl Table {
     /// Sorts the routes once, so that the first match is the one that wins.
     pub fn compile(config: &Config) -> Self {
-        let mut routes = config.routes.clone();
+        let mut routes: Vec<_> = config.routes.iter().cloned().enumerate().collect();
         // Stable: what compares equal keeps the order of the file.
-        routes.sort_by_key(|route| std::cmp::Reverse(specificity(route)));
+        routes.sort_by_key(|(_, route)| std::cmp::Reverse(specificity(route)));
         Self { routes }
     }
 
-    /// Index of the upstream for a request, by the host without its port.
-    pub fn find(
-        &self,
-        listener: usize,
-        host: &str,
-        path: &str,
-        method: &http::Method,
-    ) -> Option<usize> {
-        let host = host.strip_suffix('.').unwrap_or(host);
+    /// Index of the route of a request.
+    pub fn find(&self, listener: usize, head: &Head<'_>) -> Option<usize> {
+        let host = head.host.strip_suffix('.').unwrap_or(head.host);
+        let path = head.uri.path();
         self.routes
             .iter()
-            .find(|route| {
+            .find(|(_, route)| {
                 route.is_on(listener, false)
-                    && route.method.as_ref().is_none_or(|wanted| wanted == method)
+                    && route.method.as_ref().is_none_or(|wanted| wanted == head.method)
                     && route.host.as_ref().is_none_or(|pattern| matches_host(pattern, host))
                     && route.path_prefix.as_deref().is_none_or(|prefix| matches_path(prefix, path))
             })
-            .map(|route| route.upstream)
+            .map(|(index, _)| *index)
     }
 
     /// Whether a route of this tcp listener goes by the server name.
     pub fn wants_server_name(&self, listener: usize) -> bool {
-        self.routes.iter().any(|route| route.sni.is_some() && route.is_on(listener, true))
+        self.routes.iter().any(|(_, route)| route.sni.is_some() && route.is_on(listener, true))
     }
 
-    /// Index of the upstream for a connection of a tcp listener. `None` as name: it has none,
+    /// Index of the route of a connection of a tcp listener. `None` as name: it has none,
     /// or nobody looked.
     pub fn find_tcp(&self, listener: usize, server_name: Option<&str>) -> Option<usize> {
         let name = server_name.map(|name| name.strip_suffix('.').unwrap_or(name));
-        let matches = |route: &&Route| {
+        let matches = |(_, route): &&(usize, Route)| {
             route.is_on(listener, true)
                 && route
                     .sni
                     .as_ref()
                     .is_none_or(|pattern| name.is_some_and(|name| matches_host(pattern, name)))
         };
-        self.routes.iter().find(matches).map(|route| route.upstream)
+        self.routes.iter().find(matches).map(|(index, _)| *index)
     }
 }
 
@@ -117,6 +143,12 @@ mod tests {
         Table::compile(&crate::config::parse(&text, "test").unwrap())
     }
 
+    fn find(table: &Table, host: &str, path: &str, method: &str) -> Option<usize> {
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.header("host", host).body(()).unwrap();
+        table.find(0, &Head::of(&request))
+    }
+
     #[test]
     fn the_most_specific_route_wins_whatever_the_order() {
         let table = table(&[
@@ -141,8 +173,7 @@ mod tests {
             ("api.example.org", "/v10", "GET", 3),
             ("api.example.org", "/v1/x", "POST", 5),
         ] {
-            let method = method.parse().unwrap();
-            assert_eq!(table.find(0, host, path, &method), Some(upstream), "{host}{path} {method}");
+            assert_eq!(find(&table, host, path, method), Some(upstream), "{host}{path} {method}");
         }
     }
 
@@ -180,14 +211,14 @@ mod tests {
             assert_eq!(table.find_tcp(listener, name), upstream, "{listener} {name:?}");
         }
         assert!(table.wants_server_name(2));
-        assert_eq!(table.find(0, "api.example.org", "/", &http::Method::GET), Some(0));
+        assert_eq!(find(&table, "api.example.org", "/", "GET"), Some(0));
     }
 
     #[test]
     fn nothing_matches_where_no_route_does() {
         let table = table(&[(Some("a.test"), Some("/x/"), None)]);
-        assert_eq!(table.find(0, "b.test", "/x/", &http::Method::GET), None);
-        assert_eq!(table.find(0, "a.test", "/y", &http::Method::GET), None);
-        assert_eq!(table.find(0, "a.test", "/x", &http::Method::GET), Some(0));
+        assert_eq!(find(&table, "b.test", "/x/", "GET"), None);
+        assert_eq!(find(&table, "a.test", "/y", "GET"), None);
+        assert_eq!(find(&table, "a.test", "/x", "GET"), Some(0));
     }
 }

@@ -6,10 +6,13 @@
 use std::collections::HashMap;
 
 use super::{
-    HostPattern, Protocol, Route,
-    draft::{Draft, DraftListener, DraftRoute},
-    errors::{Errors, Place, Placed, Wrong},
-    suggest,
+    super::{
+        HostPattern, Protocol,
+        draft::{Draft, DraftListener},
+        errors::{Errors, Place, Placed, Wrong},
+        suggest,
+    },
+    DraftRoute, Route, label,
 };
 
 /// Listener, host, path, method and server name of a route: two with the same are one too
@@ -26,7 +29,7 @@ impl Route {
 
 impl Draft {
     /// Names to indices. A name that does not resolve is a problem, and index 0 stands in.
-    pub(super) fn resolve_routes(&self, errors: &mut Errors) -> Vec<Route> {
+    pub(in crate::config) fn resolve_routes(&self, errors: &mut Errors) -> Vec<Route> {
         let listeners: Vec<&str> = self.listeners.iter().map(|l| l.name.value.as_str()).collect();
         let upstreams: Vec<&str> =
             self.upstreams.iter().map(|u| u.upstream.name.as_str()).collect();
@@ -35,6 +38,7 @@ impl Draft {
                 draft.listener.as_ref().map(|name| find("listener", name, &listeners, errors));
             self.check_conditions(draft, listener.flatten(), errors);
             Route {
+                name: draft.name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
                 listener: listener.map(|found| found.unwrap_or(0)),
                 host: draft.host.clone(),
                 path_prefix: draft.path_prefix.clone(),
@@ -43,7 +47,9 @@ impl Draft {
                 upstream: find("upstream", &draft.upstream, &upstreams, errors).unwrap_or(0),
             }
         };
-        self.routes.iter().map(resolve).collect()
+        let mut routes: Vec<Route> = self.routes.iter().map(resolve).collect();
+        label::name_all(&mut routes, &listeners);
+        routes
     }
 
     /// Whether the route's listener can look at what the route asks about.
@@ -100,7 +106,7 @@ impl Draft {
     }
 
     /// A route is dead if, on each of its listeners, an earlier one has the same conditions.
-    pub(super) fn check_shadowed(&self, routes: &[Route], errors: &mut Errors) {
+    pub(in crate::config) fn check_shadowed(&self, routes: &[Route], errors: &mut Errors) {
         let unresolved = |draft: &DraftRoute| {
             draft
                 .listener
@@ -158,7 +164,7 @@ impl Draft {
         }
     }
 
-    pub(super) fn check_unrouted(&self, errors: &mut Errors) {
+    pub(in crate::config) fn check_unrouted(&self, errors: &mut Errors) {
         // One whose listener is wrong may have been meant for any.
         let misnamed = |r: &DraftRoute| {
             r.listener.as_ref().is_some_and(|name| {
