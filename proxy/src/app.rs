@@ -27,6 +27,7 @@ use crate::{
         probe,
     },
     tunnel::{registry::Registry, watch},
+    upstream::directory::Directory,
     worker::{
         Process, Snapshot,
         thread::{self, Bound},
@@ -144,11 +145,14 @@ async fn serve(
     }
     let log = AccessLog::open(&config.log, metrics.access_log_dropped())
         .context("opening the access log")?;
-    let state = admin::State::new(metrics, Arc::clone(&tunnels), config.effective());
+    let directory = Arc::new(Directory::default());
+    let (upstreams, shown) = (Arc::clone(&directory), config.effective());
+    let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
     let process = Arc::new(Process {
         splice: config.splice,
         kernel,
-        snapshot: ArcSwap::from_pointee(Snapshot::new(config)),
+        snapshot: ArcSwap::from_pointee(Snapshot::new(config, &directory)),
+        directory,
         tunnels,
         admin: Arc::clone(&state),
     });

@@ -49,6 +49,8 @@ pub enum Kind {
     NoRoute,
     /// Client went away before the end.
     ClientGone,
+    /// No server of the upstream may be asked.
+    NoServer,
     /// Server's name has no address.
     Resolve,
     /// TCP connect refused or unreachable.
@@ -82,7 +84,7 @@ impl Kind {
             | RequestBodyTimeout | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed
             | VersionNotSupported | ExpectationFailed | ProxyAuthRequired | Forbidden(_)
             | NoRoute | ClientGone => Side::Downstream,
-            Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
+            NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
             | BadResponse(_) | ResponseTimeout | ResponseBodyBroken | ResponseBodyTimeout => {
                 Side::Upstream
             }
@@ -109,6 +111,7 @@ impl Kind {
             Forbidden(_) => "forbidden",
             NoRoute => "no_route",
             ClientGone => "client_gone",
+            NoServer => "no_server",
             Resolve => "resolve",
             Connect => "connect",
             ConnectTimeout => "connect_timeout",

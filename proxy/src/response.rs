@@ -32,7 +32,7 @@ pub fn status(kind: Kind) -> StatusCode {
             StatusCode::BAD_GATEWAY
         }
         ConnectTimeout | ResponseTimeout | ResponseBodyTimeout => StatusCode::GATEWAY_TIMEOUT,
-        PoolExhausted | Draining => StatusCode::SERVICE_UNAVAILABLE,
+        NoServer | PoolExhausted | Draining => StatusCode::SERVICE_UNAVAILABLE,
         Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -88,7 +88,7 @@ pub fn error(kind: Kind, exchange: Rc<Exchange>) -> Response<BodyStream> {
             let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             headers.insert(header::ALLOW, allow);
         }
-        Kind::PoolExhausted | Kind::Draining => {
+        Kind::NoServer | Kind::PoolExhausted | Kind::Draining => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

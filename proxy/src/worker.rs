@@ -29,7 +29,11 @@ use crate::{
     route::{self, Matched},
     splice::{Engine, kernel::Kernel},
     tunnel,
-    upstream::{self, balance::Upstream},
+    upstream::{
+        self,
+        balance::Upstream,
+        directory::{Directory, Group},
+    },
     watchdog::Watchdog,
 };
 
@@ -50,13 +54,16 @@ pub struct Snapshot {
     pub config: Config,
     /// Its routes.
     pub routes: route::Table,
+    /// Its upstreams, in the order of the configuration, with what is known of their servers.
+    pub groups: Vec<Arc<Group>>,
 }
 
 impl Snapshot {
-    /// Compiles what requests need.
-    pub fn new(config: Config) -> Self {
+    /// Compiles what requests need, and has the directory follow the configuration.
+    pub fn new(config: Config, directory: &Directory) -> Self {
         let routes = route::Table::compile(&config);
-        Self { config, routes }
+        let groups = directory.apply(&config.upstreams);
+        Self { config, routes, groups }
     }
 }
 
@@ -67,6 +74,8 @@ pub struct Process {
     pub snapshot: ArcSwap<Snapshot>,
     /// All open tunnels.
     pub tunnels: Arc<tunnel::registry::Registry>,
+    /// All upstreams and their servers, over every reload.
+    pub directory: Arc<Directory>,
     /// Counters, tunnels and configuration for the admin endpoint.
     pub admin: Arc<admin::State>,
     /// Engine of tunnels.
@@ -119,12 +128,16 @@ impl View {
         metrics: &WorkerMetrics,
         parking: &Rc<upstream::parked::Parking>,
         index: usize,
+        before: &[Rc<Upstream>],
     ) -> Self {
-        let upstreams = snapshot.config.upstreams.iter();
+        let upstreams = snapshot.config.upstreams.iter().zip(&snapshot.groups);
         let upstreams: Vec<_> = upstreams
-            .map(|upstream| {
+            .map(|(upstream, group)| {
                 let metrics = metrics.upstream(&upstream.name);
-                Rc::new(Upstream::new(upstream, &metrics, parking, index))
+                let before = before.iter().find(|before| *before.name == *upstream.name);
+                let before = before.map(Rc::as_ref);
+                let group = Arc::clone(group);
+                Rc::new(Upstream::new(upstream, group, &metrics, parking, index, before))
             })
             .collect();
         let routes = Matched::all(&snapshot.config, &upstreams);
@@ -144,7 +157,7 @@ impl Worker {
         let watchdog = Watchdog::new(shortest(&snapshot.config));
         let upstream_parking = upstream::parked::Parking::new()?;
         Ok(Self {
-            view: RefCell::new(View::new(snapshot, &metrics, &upstream_parking, index)),
+            view: RefCell::new(View::new(snapshot, &metrics, &upstream_parking, index, &[])),
             forward: RefCell::default(),
             forward_metrics: metrics.upstream("forward"),
             draining: Cell::new(false),
@@ -209,7 +222,8 @@ impl Worker {
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&view.snapshot, &snapshot) {
             let snapshot = Arc::clone(&snapshot);
-            *view = View::new(snapshot, &self.metrics, &self.upstream_parking, self.index);
+            let (metrics, parking) = (&self.metrics, &self.upstream_parking);
+            *view = View::new(snapshot, metrics, parking, self.index, &view.upstreams);
         }
         let found = find(&view.snapshot.routes);
         found.map(|index| Rc::clone(&view.routes[index])).ok_or(Error::new(Kind::NoRoute))
@@ -223,20 +237,13 @@ impl Worker {
             return Rc::clone(upstream);
         }
         if pools.len() >= MAX_FORWARD_POOLS {
-            pools.retain(|_, upstream| !upstream.servers().iter().all(|pool| pool.is_unused()));
+            pools.retain(|_, upstream| !upstream.is_unused());
         }
-        let named = config::Upstream {
-            name: server.to_string(),
-            servers: vec![server.clone()],
-            balance: config::Balance::RoundRobin,
-            host: config::HostPolicy::Preserve,
-            max_idle_connections: FORWARD_IDLE.0,
-            idle_timeout: FORWARD_IDLE.1,
-            max_connections: None,
-            local_bypass: false,
-        };
-        let upstream =
-            Rc::new(Upstream::new(&named, &self.forward_metrics, &self.upstream_parking, 0));
+        let mut named = config::Upstream::with_defaults(&server.to_string(), vec![server.clone()]);
+        (named.max_idle_connections, named.idle_timeout) = FORWARD_IDLE;
+        let (group, metrics) = (Group::new(&named), &self.forward_metrics);
+        let parking = &self.upstream_parking;
+        let upstream = Rc::new(Upstream::new(&named, group, metrics, parking, 0, None));
         if pools.len() < MAX_FORWARD_POOLS {
             pools.insert(server.clone(), Rc::clone(&upstream));
         }
@@ -263,7 +270,7 @@ impl Worker {
             let forward = self.forward.borrow();
             let upstreams = self.view.borrow().upstreams.clone();
             for upstream in upstreams.iter().chain(forward.values().flat_map(HashMap::values)) {
-                upstream.servers().iter().for_each(|pool| pool.sweep(now));
+                upstream.sweep(now);
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod access_log;
 mod backpressure;
+mod balancing;
 mod broken_upstream;
 mod cancellation;
 mod command_line;

@@ -9,6 +9,7 @@ use http::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body_util::Full;
+use serde::Serialize;
 
 use super::{
     Stage, State,
@@ -63,7 +64,8 @@ fn route(state: &State, method: &Method, path: &str) -> Answer {
         "/metrics" => |state| ok(metrics::CONTENT_TYPE, state.metrics.encode()),
         "/healthz" => |_| ok(TEXT, "alive\n"),
         "/readyz" => ready,
-        "/tunnels" => tunnels,
+        "/tunnels" => |state| json("tunnels", &state.tunnels.snapshot()),
+        "/upstreams" => |state| json("upstreams", &state.upstreams.view()),
         "/config" => |state| ok(TEXT, String::clone(&state.config_text.load())),
         _ => return text(StatusCode::NOT_FOUND, "not found\n"),
     };
@@ -87,11 +89,12 @@ fn ready(state: &State) -> Answer {
     }
 }
 
-fn tunnels(state: &State) -> Answer {
-    match serde_json::to_vec(&state.tunnels.snapshot()) {
+/// Answers with a value as JSON; `what` it is, for the log.
+fn json(what: &str, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
         Ok(body) => ok(JSON, body),
         Err(error) => {
-            tracing::error!("admin: tunnels as JSON: {error}");
+            tracing::error!("admin: {what} as JSON: {error}");
             text(StatusCode::INTERNAL_SERVER_ERROR, "see the log\n")
         }
     }

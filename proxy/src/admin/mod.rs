@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{drain, metrics::Metrics, tunnel::registry::Registry};
+use crate::{drain, metrics::Metrics, tunnel::registry::Registry, upstream::directory::Directory};
 
 mod answer;
 mod guard;
@@ -53,6 +53,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// For `/tunnels`.
     pub tunnels: Arc<Registry>,
+    /// For `/upstreams`.
+    pub upstreams: Arc<Directory>,
     /// For `/config`: the configuration in force, secrets hidden.
     pub config_text: ArcSwap<String>,
     /// For `/readyz`.
@@ -77,9 +79,15 @@ pub enum Stage {
 
 impl State {
     /// A process that is starting.
-    pub fn new(metrics: Arc<Metrics>, tunnels: Arc<Registry>, config_text: String) -> Arc<Self> {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        tunnels: Arc<Registry>,
+        upstreams: Arc<Directory>,
+        config_text: String,
+    ) -> Arc<Self> {
         let config_text = ArcSwap::from_pointee(config_text);
-        Arc::new(Self { metrics, tunnels, config_text, readiness: Readiness::default() })
+        let readiness = Readiness::default();
+        Arc::new(Self { metrics, tunnels, upstreams, config_text, readiness })
     }
 }
 

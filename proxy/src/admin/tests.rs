@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{error::Kind, metrics::Metrics};
+use crate::{config, error::Kind, metrics::Metrics};
 
 struct Endpoint {
     address: SocketAddr,
@@ -17,8 +17,8 @@ async fn endpoint() -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tunnels = Arc::new(Registry::default());
-    let state =
-        State::new(Metrics::new(1, Registry::clone(&tunnels)), tunnels, "workers = 1\n".into());
+    let metrics = Metrics::new(1, Registry::clone(&tunnels));
+    let state = State::new(metrics, tunnels, Arc::default(), "workers = 1\n".into());
     let (drain, watch) = drain::channel();
     tokio::spawn(serve(listener, state.clone(), watch));
     Endpoint { address, state, drain }
@@ -101,6 +101,21 @@ async fn tunnels_are_json_and_end_by_number() {
     let answer = endpoint.ask("GET", "/tunnels/7", "").await;
     assert_eq!(status(&answer), "405");
     assert!(answer.contains("allow: DELETE\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn upstreams_are_json() {
+    let endpoint = endpoint().await;
+    assert_eq!(body(&endpoint.get("/upstreams").await), "[]");
+    let group =
+        config::Upstream::with_defaults("api", vec![config::value::server("a:80").unwrap()]);
+    let group = endpoint.state.upstreams.apply(&[group]).remove(0);
+    group.set_weight("a:80", Some(3));
+    group.set_drain("a:80", Some(true));
+    assert_eq!(
+        body(&endpoint.get("/upstreams").await),
+        r#"[{"name":"api","servers":[{"address":"a:80","state":"draining","weight":3,"configured_weight":1,"backup":false,"draining":true}]}]"#
+    );
 }
 
 #[tokio::test]

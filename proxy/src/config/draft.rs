@@ -232,7 +232,8 @@ impl Draft {
                 warnings.push(format!("{place}: no route leads to upstream `{}`", upstream.name));
             }
             for (at, server) in upstream.servers.iter().enumerate() {
-                if upstream.servers.iter().take(at).any(|earlier| earlier == server) {
+                if upstream.servers.iter().take(at).any(|earlier| earlier.address == server.address)
+                {
                     warnings.push(format!(
                         "{place}: upstream `{}` names {server} more than once",
                         upstream.name

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, Upstream, limits::TABLE, value,
+    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE, upstreams, value,
 };
 
 impl Config {
@@ -30,7 +30,7 @@ impl Config {
         text(&mut out, "access", access);
         self.listeners.iter().for_each(|listener| write_listener(&mut out, listener));
         self.routes.iter().for_each(|route| route.write(&mut out, self));
-        self.upstreams.iter().for_each(|upstream| write_upstream(&mut out, upstream));
+        self.upstreams.iter().for_each(|upstream| upstreams::write::upstream(&mut out, upstream));
         out
     }
 }
@@ -84,20 +84,6 @@ fn write_forward(out: &mut String, policy: &ForwardPolicy) {
     list(out, "deny_ports", &ranges(&policy.deny_ports));
     let hidden = |user: &String| format!("{}:***", user.split(':').next().unwrap_or_default());
     list(out, "users", &policy.users.iter().map(hidden).collect::<Vec<_>>());
-}
-
-fn write_upstream(out: &mut String, upstream: &Upstream) {
-    header(out, "[[upstream]]");
-    text(out, "name", &upstream.name);
-    list(out, "servers", &upstream.servers);
-    text(out, "balance", value::word(&upstream.balance, value::BALANCE));
-    text(out, "host", value::word(&upstream.host, value::HOST));
-    key(out, "max_idle_connections", upstream.max_idle_connections);
-    text(out, "idle_timeout", value::show_duration(upstream.idle_timeout));
-    key(out, "local_bypass", upstream.local_bypass);
-    if let Some(most) = upstream.max_connections {
-        key(out, "max_connections", most);
-    }
 }
 
 // Writing to a `String` cannot fail.

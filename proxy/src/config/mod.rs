@@ -23,6 +23,7 @@ mod section;
 mod suggest;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upstreams;
 pub(crate) mod value;
 #[cfg(test)]
 mod workers_tests;
@@ -31,6 +32,7 @@ pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use limits::Limits;
 pub use routes::Route;
+pub use upstreams::{Balance, HostPolicy, MOST_WEIGHT, Server, Upstream, UpstreamServer};
 
 /// Reads and checks a file.
 pub fn load(path: &Path) -> Result<Config, Errors> {
@@ -157,62 +159,6 @@ impl fmt::Display for HostPattern {
             HostPattern::Wildcard(suffix) => write!(f, "*{suffix}"),
         }
     }
-}
-
-/// A group of servers that answer for the same thing.
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Unique name.
-    pub name: String,
-    /// At least one.
-    pub servers: Vec<Server>,
-    /// How one is chosen.
-    pub balance: Balance,
-    /// Which `Host` the server sees.
-    pub host: HostPolicy,
-    /// Idle connections kept per worker and server.
-    pub max_idle_connections: usize,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// Connections per worker and server at once; `None`: no limit. Requests wait for one, up to `connect_timeout`.
-    pub max_connections: Option<usize>,
-    /// Whether sockets of its servers on this host may be enrolled for tunnels.
-    pub local_bypass: bool,
-}
-
-/// Host and port of one server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Server {
-    /// Name or address, without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Only an IPv6 address has a colon, and a URI wants it in brackets.
-        if self.host.contains(':') {
-            return write!(f, "[{}]:{}", self.host, self.port);
-        }
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// How a server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// One after the other, per worker.
-    RoundRobin,
-}
-
-/// Which `Host` the server sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostPolicy {
-    /// What the client asked for (the default).
-    Preserve,
-    /// The server's own host and port.
-    Server,
 }
 
 /// Which engine moves the bytes of tunnels.

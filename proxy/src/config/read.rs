@@ -3,23 +3,17 @@
 //! Invariant: every key of the user guide (docs/configuration.md) is read here and
 //! nowhere else; reading goes on after a problem. Next on the way: `draft.rs`.
 
-use std::time::Duration;
-
 use toml::de::DeTable;
 
 use super::{
-    Balance, Config, ForwardPolicy, ForwardedPolicy, HostPolicy, Protocol, Upstream,
-    draft::{Draft, DraftListener, DraftUpstream, NO_ADDRESS},
+    Config, ForwardPolicy, ForwardedPolicy, Protocol,
+    draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Place, Placed, Wrong},
     limits, routes,
     section::{Section, Source},
-    value,
+    upstreams, value,
 };
 
-const IDLE_CONNECTIONS: usize = 64;
-/// More than a worker has ports for towards one server.
-const MOST_CONNECTIONS: usize = 1_000_000;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Threads beyond this are a slip of the finger on any machine there is.
 pub(crate) const MOST_WORKERS: usize = 1024;
 
@@ -99,18 +93,8 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     draft.listeners = listeners.iter().map(listener).collect();
     let sections = file.tables("route", "[[route]]", routes::KEYS);
     draft.routes = sections.iter().map(routes::read).collect();
-    let upstream_keys = [
-        "name",
-        "servers",
-        "balance",
-        "host",
-        "max_idle_connections",
-        "idle_timeout",
-        "max_connections",
-        "local_bypass",
-    ];
-    let upstreams = file.tables("upstream", "[[upstream]]", &upstream_keys);
-    draft.upstreams = upstreams.iter().map(upstream).collect();
+    let sections = file.tables("upstream", "[[upstream]]", upstreams::read::KEYS);
+    draft.upstreams = sections.iter().map(upstreams::read::upstream).collect();
     draft
 }
 
@@ -206,62 +190,6 @@ fn forward_policy(section: &Section<'_>) -> ForwardPolicy {
         allow_ports: ports("allow_ports"),
         deny_ports: ports("deny_ports"),
         users: values(section.list("users", "\"name:password\"", value::user)),
-    }
-}
-
-fn upstream(section: &Section<'_>) -> DraftUpstream {
-    let name = name(section, "name", "\"api\"");
-    let example = "\"127.0.0.1:3000\"";
-    let servers = section.list("servers", example, value::server);
-    if section.is_missing_or_empty("servers") {
-        let cure = format!("add `servers = [{example}]`");
-        // An empty list is wrong where it stands, a missing one where it should.
-        let place = section.get("servers").map_or_else(|| section.place.clone(), |(_, at)| at);
-        section.source.add(&place, Wrong::new("[[upstream]] has no `servers`", cure));
-    }
-    let max_connections = section.number("max_connections", 1, MOST_CONNECTIONS);
-    let max_idle = section.number("max_idle_connections", 0, MOST_CONNECTIONS);
-    let most = max_connections.as_ref().map_or(usize::MAX, |n| n.value);
-    if let Some(idle) = max_idle.as_ref().filter(|idle| idle.value > most) {
-        let what = "`max_idle_connections` is more than `max_connections`";
-        section.source.add(&idle.place, Wrong::new(what, format!("write at most {most}")));
-    }
-    DraftUpstream {
-        place: name.place,
-        upstream: Upstream {
-            name: name.value,
-            servers: values(servers),
-            balance: section
-                .parsed("balance", "\"round_robin\"", |text| value::choice(text, value::BALANCE))
-                .map_or(Balance::RoundRobin, |balance| balance.value),
-            host: section
-                .parsed("host", "\"preserve\" or \"server\"", |text| {
-                    value::choice(text, value::HOST)
-                })
-                .map_or(HostPolicy::Preserve, |host| host.value),
-            max_idle_connections: max_idle.map_or(IDLE_CONNECTIONS, |n| n.value).min(most),
-            idle_timeout: section
-                .parsed("idle_timeout", "\"60s\"", value::duration)
-                .map_or(IDLE_TIMEOUT, |time| time.value),
-            max_connections: max_connections.map(|n| n.value),
-            local_bypass: section.switch("local_bypass").unwrap_or(false),
-        },
-    }
-}
-
-impl Upstream {
-    /// An upstream with the defaults of the file.
-    pub(crate) fn with_defaults(name: &str, servers: Vec<super::Server>) -> Self {
-        Self {
-            name: name.to_owned(),
-            servers,
-            balance: Balance::RoundRobin,
-            host: HostPolicy::Preserve,
-            max_idle_connections: IDLE_CONNECTIONS,
-            idle_timeout: IDLE_TIMEOUT,
-            max_connections: None,
-            local_bypass: false,
-        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    AccessLog, Balance, ForwardedPolicy, HostPattern, HostPolicy, LogFormat, Server, SpliceMode,
-    Steering, errors::Wrong, forward::canonical, suggest,
+    AccessLog, ForwardedPolicy, HostPattern, LogFormat, Server, SpliceMode, Steering,
+    errors::Wrong, forward::canonical, suggest,
 };
 
 /// The words of an enumeration and what they stand for.
@@ -24,9 +24,6 @@ pub(crate) const SPLICE: Words<SpliceMode> = &[
 ];
 pub(crate) const LOG_FORMAT: Words<LogFormat> =
     &[("text", LogFormat::Text), ("json", LogFormat::Json)];
-pub(crate) const BALANCE: Words<Balance> = &[("round_robin", Balance::RoundRobin)];
-pub(crate) const HOST: Words<HostPolicy> =
-    &[("preserve", HostPolicy::Preserve), ("server", HostPolicy::Server)];
 pub(crate) const FORWARDED: Words<ForwardedPolicy> = &[
     ("replace", ForwardedPolicy::Replace),
     ("append", ForwardedPolicy::Append),

@@ -31,7 +31,10 @@ use crate::{
     route::Matched,
     splice::{Engine, hop_bypass::HopBypass, socket},
     tunnel::{self, registry},
-    upstream::{balance::Upstream, pool::Lease},
+    upstream::{
+        balance::{Tried, Upstream},
+        pool::Lease,
+    },
     worker::{ConnectionGuard, Worker},
 };
 
@@ -220,8 +223,8 @@ impl Connection {
     /// A connection to one of the upstream's servers: each is tried once.
     async fn connect(&mut self, upstream: &Upstream) -> Result<TcpStream, Error> {
         let timeout = self.listener.config.limits.connect_timeout;
-        let (first, mut others) = upstream.turn();
-        let mut pool = Rc::clone(first);
+        let mut tried = Tried::default();
+        let mut pool = upstream.pick(&tried).ok_or(Error::new(Kind::NoServer))?;
         loop {
             let error = match pool.connect(timeout).await {
                 Ok((server, address, lease)) => {
@@ -233,11 +236,10 @@ impl Connection {
             };
             let ip = pool.server().host.parse().ok();
             self.server = ip.map(|ip| SocketAddr::new(ip, pool.server().port)).or(self.server);
-            let Some(next) = others.next() else {
-                return Err(error);
-            };
+            tried.add(&pool);
+            let Some(next) = upstream.pick(&tried) else { return Err(error) };
             tracing::warn!(server = %pool.server(), %error, "trying another server");
-            pool = Rc::clone(upstream.server(next));
+            pool = next;
         }
     }
 

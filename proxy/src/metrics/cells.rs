@@ -91,7 +91,7 @@ pub(super) struct UpstreamCells {
 const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 26] = [
+pub(super) const KINDS: [Kind; 27] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -118,6 +118,7 @@ pub(super) const KINDS: [Kind; 26] = [
     Kind::Internal,
     Kind::MethodNotAllowed,
     Kind::BadClientHello(""),
+    Kind::NoServer,
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -149,6 +150,7 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::Internal => 23,
         Kind::MethodNotAllowed => 24,
         Kind::BadClientHello(_) => 25,
+        Kind::NoServer => 26,
     }
 }
 

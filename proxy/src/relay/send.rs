@@ -19,7 +19,7 @@ use crate::{
     exchange::Exchange,
     request as head,
     upstream::{
-        balance::Upstream,
+        balance::{Tried, Upstream},
         connection::{Connection, Link},
         pool::{Making, ServerPool},
     },
@@ -48,8 +48,8 @@ pub(super) async fn send(
     mut request: Request<BodyStream>,
     how: How,
 ) -> Result<(Response<Incoming>, Connection), Error> {
-    let (first, mut others) = upstream.turn();
-    let mut pool = Rc::clone(first);
+    let mut tried = Tried::default();
+    let mut pool = upstream.pick(&tried).ok_or(Error::new(Kind::NoServer))?;
     let mut fresh = how.fresh;
     loop {
         // Finding a connection has a limit of its own.
@@ -64,11 +64,13 @@ pub(super) async fn send(
                     if let Ok(ip) = pool.server().host.parse() {
                         exchange.reached(SocketAddr::new(ip, pool.server().port));
                     }
-                    let Some(next) = others.next().filter(|_| error.retry_safe) else {
+                    if !error.retry_safe {
                         return Err(error);
-                    };
+                    }
+                    tried.add(&pool);
+                    let Some(next) = upstream.pick(&tried) else { return Err(error) };
                     tracing::warn!(server = %pool.server(), %error, "trying another server");
-                    pool = Rc::clone(upstream.server(next));
+                    pool = next;
                     continue;
                 }
             },

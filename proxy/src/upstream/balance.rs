@@ -1,14 +1,24 @@
-//! Which server of an upstream gets the next request. State is per worker.
+//! Which server of an upstream gets the next request, at one worker.
+//!
+//! What all workers know of the servers is in the group (`directory.rs`); what this one knows
+//! (its pools, and whose turn it is) is here, made anew when the group's version has changed.
+//!
+//! Implements: REQ-EDGE-002
 
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
-    ops::Range,
     rc::Rc,
     sync::Arc,
 };
 
-use super::{parked::Parking, pool::ServerPool};
+use super::{
+    directory::Group,
+    lineup::Lineup,
+    parked::Parking,
+    pool::{self, ServerPool},
+    state::Member,
+};
 use crate::{config, metrics::UpstreamMetrics};
 
 /// One upstream as a worker sees it: its servers' pools and whose turn it is.
@@ -20,55 +30,102 @@ pub struct Upstream {
     pub host: config::HostPolicy,
     /// Whether sockets of its servers may be enrolled for local bypass.
     pub local_bypass: bool,
-    servers: Vec<Rc<ServerPool>>,
-    next: Cell<usize>,
+    group: Arc<Group>,
+    balance: config::Balance,
+    pools: pool::Settings,
+    metrics: UpstreamMetrics,
+    parking: Rc<Parking>,
+    worker: usize,
+    seen: Cell<u64>,
+    servers: RefCell<Vec<Rc<ServerPool>>>,
+    lineup: RefCell<Lineup>,
     labels: RefCell<Vec<(SocketAddr, Arc<str>)>>,
+}
+
+/// The servers that one request has been to. Allocates only once there is one.
+#[derive(Debug, Default)]
+pub struct Tried(Vec<Rc<ServerPool>>);
+
+impl Tried {
+    /// The request is not to come to this server again.
+    pub fn add(&mut self, pool: &Rc<ServerPool>) {
+        self.0.push(Rc::clone(pool));
+    }
+
+    fn has(&self, pool: &Rc<ServerPool>) -> bool {
+        self.0.iter().any(|tried| Rc::ptr_eq(tried, pool))
+    }
 }
 
 /// Addresses whose label is kept. A name may resolve to ever new ones.
 const MAX_LABELS: usize = 64;
 
 impl Upstream {
-    /// `first` staggers workers, so that they do not all begin with the same server.
-    /// Idle connections rest in `parking`.
+    /// The upstream at the worker of this number; idle connections rest in `parking`.
+    /// `before` is what a configuration that ends had in its place: pools of servers that stay
+    /// are taken over with their connections.
     pub fn new(
         upstream: &config::Upstream,
+        group: Arc<Group>,
         metrics: &UpstreamMetrics,
         parking: &Rc<Parking>,
-        first: usize,
+        worker: usize,
+        before: Option<&Self>,
     ) -> Self {
-        let servers = upstream.servers.iter();
-        Self {
+        let this = Self {
             name: upstream.name.as_str().into(),
             host: upstream.host,
             local_bypass: upstream.local_bypass,
-            servers: servers
-                .map(|server| {
-                    let settings = super::pool::Settings {
-                        max_idle: upstream.max_idle_connections,
-                        idle_timeout: upstream.idle_timeout,
-                        max_open: upstream.max_connections,
-                    };
-                    let (metrics, parking) = (metrics.clone(), Rc::clone(parking));
-                    Rc::new(ServerPool::new(server.clone(), settings, metrics, parking))
-                })
-                .collect(),
-            next: Cell::new(first),
+            group,
+            balance: upstream.balance,
+            pools: pool::Settings {
+                max_idle: upstream.max_idle_connections,
+                idle_timeout: upstream.idle_timeout,
+                max_open: upstream.max_connections,
+            },
+            metrics: metrics.clone(),
+            parking: Rc::clone(parking),
+            worker,
+            seen: Cell::new(0),
+            servers: RefCell::default(),
+            lineup: RefCell::default(),
             labels: RefCell::default(),
+        };
+        if let Some(before) = before.filter(|before| before.pools == this.pools) {
+            this.servers.replace(before.servers.borrow().clone());
         }
+        this.follow();
+        this
     }
 
-    /// The server whose turn it is, round robin, and the others for further attempts: each
-    /// of these gives one to [`Self::server`]. Once per request, for the turn moves on with it.
-    pub fn turn(&self) -> (&Rc<ServerPool>, Range<usize>) {
-        let turn = self.next.get() % self.servers.len();
-        self.next.set(turn + 1);
-        (&self.servers[turn], turn + 1..turn + self.servers.len())
+    /// The server for a request, of those that it has not been to. `None`: there is none.
+    pub fn pick(&self, tried: &Tried) -> Option<Rc<ServerPool>> {
+        if self.group.version() != self.seen.get() {
+            self.follow();
+        }
+        let servers = self.servers.borrow();
+        let chosen = self.lineup.borrow_mut().choose(|at| !tried.has(&servers[at]))?;
+        Some(Rc::clone(&servers[chosen]))
     }
 
-    /// The server of a further attempt.
-    pub fn server(&self, attempt: usize) -> &Rc<ServerPool> {
-        &self.servers[attempt % self.servers.len()]
+    /// Makes pools and order those of the group as it is now.
+    fn follow(&self) {
+        // Read first: what changes after it is seen next time.
+        self.seen.set(self.group.version());
+        let roster = self.group.roster();
+        let mut servers = self.servers.borrow_mut();
+        let pool = |member: &Member| {
+            let is_it = |pool: &&Rc<ServerPool>| Arc::ptr_eq(pool.state(), &member.state);
+            if let Some(pool) = servers.iter().find(is_it) {
+                return Rc::clone(pool);
+            }
+            let (metrics, parking) = (self.metrics.clone(), Rc::clone(&self.parking));
+            Rc::new(ServerPool::new(Arc::clone(&member.state), self.pools, metrics, parking))
+        };
+        let pools: Vec<_> = roster.iter().map(pool).collect();
+        // Pools of servers that are gone end with their idle connections.
+        *servers = pools;
+        self.lineup.replace(Lineup::new(&roster, self.balance, self.worker));
     }
 
     /// How a tunnel to this address of a server is named in `/tunnels`. One text for all.
@@ -84,9 +141,17 @@ impl Upstream {
         label
     }
 
-    /// All servers, for sweeping.
-    pub fn servers(&self) -> &[Rc<ServerPool>] {
-        &self.servers
+    /// Whether nothing is open to any server and nothing kept.
+    pub fn is_unused(&self) -> bool {
+        self.servers.borrow().iter().all(|pool| pool.is_unused())
+    }
+
+    /// Looks after idle connections, and lets go of servers that are gone.
+    pub fn sweep(&self, now: tokio::time::Instant) {
+        if self.group.version() != self.seen.get() {
+            self.follow();
+        }
+        self.servers.borrow().iter().for_each(|pool| pool.sweep(now));
     }
 }
 
@@ -95,20 +160,62 @@ mod tests {
     use super::*;
     use crate::{metrics::Metrics, tunnel::Registry};
 
+    fn upstream(servers: &str, worker: usize) -> (Upstream, Arc<Group>) {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nupstream = \"u\"\n[[upstream]]\nname = \"u\"\nservers = [{servers}]\n"
+        );
+        let config = config::parse(&text, "test").unwrap();
+        let metrics = Metrics::new(1, Registry::new()).worker(0).upstream("u");
+        let (parking, group) = (Parking::new().unwrap(), Group::new(&config.upstreams[0]));
+        let config = &config.upstreams[0];
+        (Upstream::new(config, Arc::clone(&group), &metrics, &parking, worker, None), group)
+    }
+
+    fn port(upstream: &Upstream, tried: &Tried) -> Option<u16> {
+        upstream.pick(tried).map(|pool| pool.server().port)
+    }
+
     #[tokio::test]
     async fn everybody_has_a_turn_and_each_attempt_another_server() {
-        let text = "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n\
-                    [[route]]\nupstream = \"u\"\n[[upstream]]\nname = \"u\"\n\
-                    servers = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]\n";
-        let config = config::parse(text, "test").unwrap();
-        let metrics = Metrics::new(1, Registry::new()).worker(0).upstream("u");
-        let upstream = Upstream::new(&config.upstreams[0], &metrics, &Parking::new().unwrap(), 4);
-        let ports = |(first, others): (&Rc<ServerPool>, Range<usize>)| -> Vec<u16> {
-            let others = others.map(|attempt| upstream.server(attempt));
-            std::iter::once(first).chain(others).map(|pool| pool.server().port).collect()
-        };
+        let (upstream, _) = upstream("\"a:1\", \"a:2\", \"a:3\"", 4);
         // All are taken before any is followed, as by requests at the same time.
-        let turns = [(); 4].map(|()| upstream.turn());
-        assert_eq!(turns.map(ports), [[2, 3, 1], [3, 1, 2], [1, 2, 3], [2, 3, 1]]);
+        let first = [(); 4].map(|()| upstream.pick(&Tried::default()).unwrap());
+        assert_eq!(first.each_ref().map(|pool| pool.server().port), [2, 3, 1, 2]);
+        for pool in first {
+            let (mut tried, mut ports) = (Tried::default(), vec![pool.server().port]);
+            tried.add(&pool);
+            while let Some(next) = upstream.pick(&tried) {
+                ports.push(next.server().port);
+                tried.add(&next);
+            }
+            ports.sort_unstable();
+            assert_eq!(ports, [1, 2, 3]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_drains_gets_nothing_and_a_backup_waits_for_the_others_to_be_gone() {
+        let (upstream, group) =
+            upstream("\"a:1\", \"a:2\", { address = \"a:3\", backup = true }", 0);
+        let none = Tried::default();
+        assert_eq!([(); 4].map(|()| port(&upstream, &none)), [1, 2, 1, 2].map(Some));
+        group.set_drain("a:1", Some(true));
+        assert_eq!([(); 2].map(|()| port(&upstream, &none)), [Some(2); 2]);
+        group.set_weight("a:2", Some(0));
+        assert_eq!([(); 2].map(|()| port(&upstream, &none)), [Some(3); 2]);
+        group.set_drain("a:3", Some(true));
+        assert_eq!(port(&upstream, &none), None);
+        group.set_weight("a:2", None);
+        assert_eq!(port(&upstream, &none), Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_change_of_one_server_leaves_the_pools_of_the_others() {
+        let (upstream, group) = upstream("\"a:1\", \"a:2\"", 0);
+        let pool = upstream.pick(&Tried::default()).unwrap();
+        group.set_weight("a:2", Some(5));
+        let again = [(); 6].map(|()| upstream.pick(&Tried::default()).unwrap());
+        assert_eq!(again.iter().filter(|again| Rc::ptr_eq(again, &pool)).count(), 1);
     }
 }

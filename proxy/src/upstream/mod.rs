@@ -1,11 +1,17 @@
 //! From a chosen upstream to a connection that can carry one exchange.
 //!
-//! `balance` picks a server, `pool` hands out a kept connection without waiting
+//! `directory` holds what the process knows of all servers (each a `state`), `balance` picks one
+//! of those in the `lineup` by a rule of `choose`, `pool` hands out a kept connection without waiting
 //! ([`pool::ServerPool::try_acquire`]) or makes one ([`pool::ServerPool::acquire_slow`]),
 //! `connection` owns what is checked out and the task that drives it, `parked` what idles.
 
 pub mod balance;
+pub mod choose;
 pub mod connect;
 pub mod connection;
+pub mod directory;
+mod lineup;
 pub mod parked;
 pub mod pool;
+pub mod state;
+pub mod view;

@@ -25,6 +25,7 @@ use super::{
     connect,
     connection::{Connection, Link},
     parked::{Parking, Spot},
+    state::ServerState,
 };
 use crate::{
     body::BodyStream,
@@ -39,7 +40,7 @@ use crate::{
 };
 
 /// Limits of one pool.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Idle connections kept.
     pub max_idle: usize,
@@ -96,7 +97,7 @@ impl Kept {
 
 /// The connections of one worker to one server.
 pub struct ServerPool {
-    server: Server,
+    state: Arc<ServerState>,
     host: HeaderValue,
     settings: Settings,
     metrics: UpstreamMetrics,
@@ -109,7 +110,7 @@ pub struct ServerPool {
 impl std::fmt::Debug for ServerPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerPool")
-            .field("server", &self.server)
+            .field("server", self.server())
             .field("open", &self.open)
             .finish()
     }
@@ -118,15 +119,15 @@ impl std::fmt::Debug for ServerPool {
 impl ServerPool {
     /// An empty pool, whose idle connections rest in `parking`.
     pub fn new(
-        server: Server,
+        state: Arc<ServerState>,
         settings: Settings,
         metrics: UpstreamMetrics,
         parking: Rc<Parking>,
     ) -> Self {
         // A server's name that cannot stand in a field was refused with the configuration.
-        let host = HeaderValue::from_str(&server.to_string());
+        let host = HeaderValue::from_str(&state.address().to_string());
         Self {
-            server,
+            state,
             host: host.unwrap_or(HeaderValue::from_static("")),
             settings,
             metrics,
@@ -139,7 +140,12 @@ impl ServerPool {
 
     /// The server it leads to.
     pub fn server(&self) -> &Server {
-        &self.server
+        self.state.address()
+    }
+
+    /// What all threads know of that server.
+    pub fn state(&self) -> &Arc<ServerState> {
+        &self.state
     }
 
     /// Its name and port, as `Host` has them.
@@ -233,7 +239,7 @@ impl ServerPool {
         deadline: Instant,
         policy: Option<&ForwardPolicy>,
     ) -> Result<(TcpStream, SocketAddr), Error> {
-        let connect = connect::connect(&self.server, policy);
+        let connect = connect::connect(self.server(), policy);
         let connected = tokio::time::timeout_at(deadline, connect)
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::ConnectTimeout).retry_safe()));

@@ -1,0 +1,117 @@
+//! Groups of servers, as they are configured: who they are and how one is chosen.
+//!
+//! What a server is doing (health, load) is not here but in `upstream::state`, for it
+//! outlives a configuration. Read from TOML by `read.rs`, written by `write.rs`.
+
+use std::{fmt, time::Duration};
+
+pub(super) mod read;
+#[cfg(test)]
+mod tests;
+pub(super) mod write;
+
+/// Idle connections kept per worker and server, unless told otherwise.
+const IDLE_CONNECTIONS: usize = 64;
+/// How long one is kept idle, unless told otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A group of servers that answer for the same thing.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Unique name.
+    pub name: String,
+    /// At least one; not all of them are backups.
+    pub servers: Vec<UpstreamServer>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// Which `Host` the server sees.
+    pub host: HostPolicy,
+    /// Idle connections kept per worker and server.
+    pub max_idle_connections: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Connections per worker and server at once; `None`: no limit. Requests wait for one, up to `connect_timeout`.
+    pub max_connections: Option<usize>,
+    /// Whether sockets of its servers on this host may be enrolled for tunnels.
+    pub local_bypass: bool,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamServer {
+    /// Where it is.
+    pub address: Server,
+    /// Its share of the requests, in proportion to the others' weights; 1 to [`MOST_WEIGHT`].
+    pub weight: u32,
+    /// Asked only while no other server can be.
+    pub backup: bool,
+    /// It gets no new requests.
+    pub drain: bool,
+}
+
+/// The largest weight of a server.
+pub const MOST_WEIGHT: u32 = 1000;
+
+impl UpstreamServer {
+    /// A server of which nothing but the address was said.
+    pub(crate) fn new(address: Server) -> Self {
+        Self { address, weight: 1, backup: false, drain: false }
+    }
+}
+
+impl fmt::Display for UpstreamServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// Host and port of one server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Only an IPv6 address has a colon, and a URI wants it in brackets.
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// How a server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other in proportion to their weights, per worker.
+    RoundRobin,
+}
+
+/// Which `Host` the server sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// What the client asked for (the default).
+    Preserve,
+    /// The server's own host and port.
+    Server,
+}
+
+impl Upstream {
+    /// An upstream with the defaults of the file.
+    pub(crate) fn with_defaults(name: &str, servers: Vec<Server>) -> Self {
+        Self {
+            name: name.to_owned(),
+            servers: servers.into_iter().map(UpstreamServer::new).collect(),
+            balance: Balance::RoundRobin,
+            host: HostPolicy::Preserve,
+            max_idle_connections: IDLE_CONNECTIONS,
+            idle_timeout: IDLE_TIMEOUT,
+            max_connections: None,
+            local_bypass: false,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `[[upstream]]` and its servers, read from TOML.
+//!
+//! A server is an address in the list `servers`, an inline table there, or a section
+//! `[[upstream.server]]`: all three mean the same.
+
+use toml::de::DeValue;
+
+use super::{
+    super::{
+        draft::DraftUpstream,
+        errors::{Placed, Wrong},
+        section::Section,
+        value::{self, Words},
+    },
+    Balance, HostPolicy, MOST_WEIGHT, Upstream, UpstreamServer,
+};
+
+/// More than a worker has ports for towards one server.
+const MOST_CONNECTIONS: usize = 1_000_000;
+
+pub(crate) const BALANCE: Words<Balance> = &[("round_robin", Balance::RoundRobin)];
+pub(crate) const HOST: Words<HostPolicy> =
+    &[("preserve", HostPolicy::Preserve), ("server", HostPolicy::Server)];
+
+/// Keys of `[[upstream]]`.
+pub(crate) const KEYS: &[&str] = &[
+    "name",
+    "servers",
+    "server",
+    "balance",
+    "host",
+    "max_idle_connections",
+    "idle_timeout",
+    "max_connections",
+    "local_bypass",
+];
+
+/// Keys of one server.
+const SERVER_KEYS: &[&str] = &["address", "weight", "backup", "drain"];
+
+const SERVER_TITLE: &str = "[[upstream.server]]";
+const EXAMPLE: &str = "\"127.0.0.1:3000\"";
+
+/// Reads one upstream.
+pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
+    let name = section
+        .required("name", "\"api\"", value::name)
+        .unwrap_or_else(|| Placed::new(String::new(), section.place.clone()));
+    let max_connections = section.number("max_connections", 1, MOST_CONNECTIONS);
+    let max_idle = section.number("max_idle_connections", 0, MOST_CONNECTIONS);
+    let most = max_connections.as_ref().map_or(usize::MAX, |n| n.value);
+    if let Some(idle) = max_idle.as_ref().filter(|idle| idle.value > most) {
+        let what = "`max_idle_connections` is more than `max_connections`";
+        section.source.add(&idle.place, Wrong::new(what, format!("write at most {most}")));
+    }
+    let defaults = Upstream::with_defaults("", Vec::new());
+    DraftUpstream {
+        upstream: Upstream {
+            name: name.value,
+            servers: servers(section),
+            balance: section
+                .parsed("balance", "\"round_robin\"", |text| value::choice(text, BALANCE))
+                .map_or(defaults.balance, |balance| balance.value),
+            host: section
+                .parsed("host", "\"preserve\" or \"server\"", |text| value::choice(text, HOST))
+                .map_or(defaults.host, |host| host.value),
+            max_idle_connections: max_idle
+                .map_or(defaults.max_idle_connections, |n| n.value)
+                .min(most),
+            idle_timeout: section
+                .parsed("idle_timeout", "\"60s\"", value::duration)
+                .map_or(defaults.idle_timeout, |time| time.value),
+            max_connections: max_connections.map(|n| n.value),
+            local_bypass: section.switch("local_bypass").unwrap_or(false),
+        },
+        place: name.place,
+    }
+}
+
+/// All servers, in the order of the file. Those that cannot be read are left out.
+fn servers(section: &Section<'_>) -> Vec<UpstreamServer> {
+    let mut servers = Vec::new();
+    match section.get("servers") {
+        Some((DeValue::Array(items), _)) => {
+            for item in items.iter() {
+                let place = section.source.place(item.span().start);
+                let read = match item.get_ref() {
+                    DeValue::String(text) => value::server(text).map(UpstreamServer::new),
+                    DeValue::Integer(number) => {
+                        value::server(number.as_str()).map(UpstreamServer::new)
+                    }
+                    DeValue::Table(table) => {
+                        let source = section.source;
+                        let table = Section::open(source, SERVER_TITLE, place, table, SERVER_KEYS);
+                        servers.extend(server(&table));
+                        continue;
+                    }
+                    _ => Err(Wrong::new(
+                        "a server is neither an address nor a table",
+                        format!("write {EXAMPLE} or {{ address = {EXAMPLE}, weight = 2 }}"),
+                    )),
+                };
+                match read {
+                    Ok(server) => servers.push(server),
+                    Err(wrong) => section.source.add(&place, wrong),
+                }
+            }
+        }
+        Some((_, place)) => {
+            let wrong = Wrong::new("`servers` is no list", format!("write servers = [{EXAMPLE}]"));
+            section.source.add(&place, wrong);
+        }
+        None => {}
+    }
+    let long = section.tables("server", SERVER_TITLE, SERVER_KEYS);
+    servers.extend(long.iter().filter_map(server));
+    let none = |key| section.is_missing_or_empty(key);
+    if none("servers") && none("server") {
+        // An empty list is wrong where it stands, a missing one where it should.
+        let place = section.get("servers").map_or_else(|| section.place.clone(), |(_, at)| at);
+        let cure = format!("add `servers = [{EXAMPLE}]`");
+        section.source.add(&place, Wrong::new("[[upstream]] has no `servers`", cure));
+    }
+    if !servers.is_empty() && servers.iter().all(|server| server.backup) {
+        let cure = "remove `backup = true` from those that are to be asked first";
+        section.source.add(&section.place, Wrong::new("every server is a backup", cure));
+    }
+    servers
+}
+
+fn server(section: &Section<'_>) -> Option<UpstreamServer> {
+    let address = section.required("address", EXAMPLE, value::server);
+    let weight = section.number("weight", 1, MOST_WEIGHT as usize);
+    let backup = section.switch("backup").unwrap_or(false);
+    let drain = section.switch("drain").unwrap_or(false);
+    Some(UpstreamServer {
+        address: address?.value,
+        weight: weight.map_or(1, |weight| weight.value as u32),
+        backup,
+        drain,
+    })
+}

@@ -1,0 +1,33 @@
+//! An upstream as TOML: what is in force, defaults included (see `effective.rs`).
+
+use super::{
+    super::{
+        effective::{header, key, text},
+        value,
+    },
+    Upstream, UpstreamServer,
+    read::{BALANCE, HOST},
+};
+
+/// Writes `[[upstream]]` and its servers.
+pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
+    header(out, "[[upstream]]");
+    text(out, "name", &upstream.name);
+    text(out, "balance", value::word(&upstream.balance, BALANCE));
+    text(out, "host", value::word(&upstream.host, HOST));
+    key(out, "max_idle_connections", upstream.max_idle_connections);
+    text(out, "idle_timeout", value::show_duration(upstream.idle_timeout));
+    key(out, "local_bypass", upstream.local_bypass);
+    if let Some(most) = upstream.max_connections {
+        key(out, "max_connections", most);
+    }
+    upstream.servers.iter().for_each(|one| server(out, one));
+}
+
+fn server(out: &mut String, server: &UpstreamServer) {
+    header(out, "[[upstream.server]]");
+    text(out, "address", &server.address);
+    key(out, "weight", server.weight);
+    key(out, "backup", server.backup);
+    key(out, "drain", server.drain);
+}

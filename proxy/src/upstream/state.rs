@@ -1,0 +1,99 @@
+//! What the process knows of one server while it runs: the one place that workers read for
+//! every request and that the control plane writes.
+//!
+//! It outlives a configuration: a server that a reload keeps (same upstream, same address)
+//! keeps its state. Everything here is an atomic; whoever changes what a choice depends on
+//! says so by [`super::directory::Group::changed`] afterwards, so that workers need to look at one
+//! number only while nothing changes.
+//!
+//! Implements: REQ-EDGE-002
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use crate::config::{Server, UpstreamServer};
+
+/// Milliseconds since the process first asked, from 1: 0 is left for "never".
+pub fn now() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+}
+
+/// No weight was set while the process runs.
+const AS_CONFIGURED: u32 = u32::MAX;
+
+/// Whether a server drains, if that was set while the process runs.
+const DRAIN_AS_CONFIGURED: u8 = 0;
+const DRAIN_NO: u8 = 1;
+const DRAIN_YES: u8 = 2;
+
+/// The state of one server, shared by all threads.
+#[derive(Debug)]
+pub struct ServerState {
+    address: Server,
+    weight: AtomicU32,
+    drain: AtomicU8,
+}
+
+/// A server of an upstream: what is configured, and how it is.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// As it is configured.
+    pub spec: UpstreamServer,
+    /// How it is.
+    pub state: Arc<ServerState>,
+}
+
+impl ServerState {
+    /// A server of which nothing is known yet.
+    pub fn new(address: Server) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            weight: AtomicU32::new(AS_CONFIGURED),
+            drain: AtomicU8::new(DRAIN_AS_CONFIGURED),
+        })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &Server {
+        &self.address
+    }
+
+    /// A weight instead of the configured one, or the configured one again.
+    pub(super) fn set_weight(&self, weight: Option<u32>) {
+        self.weight.store(weight.unwrap_or(AS_CONFIGURED), Relaxed);
+    }
+
+    /// Whether it drains, instead of what is configured, or that again.
+    pub(super) fn set_drain(&self, drain: Option<bool>) {
+        let value = match drain {
+            None => DRAIN_AS_CONFIGURED,
+            Some(false) => DRAIN_NO,
+            Some(true) => DRAIN_YES,
+        };
+        self.drain.store(value, Relaxed);
+    }
+}
+
+impl Member {
+    /// The weight in force.
+    pub fn weight(&self) -> u32 {
+        match self.state.weight.load(Relaxed) {
+            AS_CONFIGURED => self.spec.weight,
+            weight => weight,
+        }
+    }
+
+    /// Whether it gets no new requests.
+    pub fn is_draining(&self) -> bool {
+        match self.state.drain.load(Relaxed) {
+            DRAIN_AS_CONFIGURED => self.spec.drain,
+            drain => drain == DRAIN_YES,
+        }
+    }
+}
