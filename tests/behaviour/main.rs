@@ -20,6 +20,7 @@ mod forward_policy;
 mod forward_proxy;
 mod forwarding_fields;
 mod framing;
+mod guide;
 mod hop_by_hop;
 mod http10;
 mod interim;

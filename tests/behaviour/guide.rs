@@ -1,0 +1,28 @@
+//! The examples of the user guide: each one that stands in a `toml` fence is a whole file, and
+//! `underpass check` takes it.
+
+use std::{fs, path::Path};
+
+use underpass_tests::proxy::{run, scratch};
+
+#[test]
+fn every_example_of_the_guide_is_valid() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide");
+    let mut examples = 0;
+    for entry in fs::read_dir(guide).expect("docs/guide") {
+        let page = entry.expect("a page").path();
+        let text = fs::read_to_string(&page).expect("a readable page");
+        for rest in text.split("```toml\n").skip(1) {
+            let example = rest.split("```").next().expect("an end of the fence");
+            let path = scratch("toml");
+            fs::write(&path, example).expect("write the example");
+            let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
+            let _ = fs::remove_file(&path);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {said}\n{example}", page.display());
+            assert!(!said.contains("warning"), "{}: {said}\n{example}", page.display());
+            examples += 1;
+        }
+    }
+    assert!(examples > 0, "no examples");
+}
