@@ -200,7 +200,7 @@ impl Worker {
     /// The route of a request.
     ///
     /// # Errors
-    /// [`Kind::NoRoute`].
+    /// Those of [`route::Table::find`].
     pub fn route(&self, listener: usize, head: &route::Head<'_>) -> Result<Rc<Matched>, Error> {
         self.routed(|routes| routes.find(listener, head))
     }
@@ -217,7 +217,10 @@ impl Worker {
         self.routed(|routes| routes.find_tcp(listener, server_name))
     }
 
-    fn routed(&self, find: impl Fn(&route::Table) -> Option<usize>) -> Result<Rc<Matched>, Error> {
+    fn routed(
+        &self,
+        find: impl Fn(&route::Table) -> Result<usize, Kind>,
+    ) -> Result<Rc<Matched>, Error> {
         let snapshot = self.process.snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&view.snapshot, &snapshot) {
@@ -226,7 +229,7 @@ impl Worker {
             *view = View::new(snapshot, metrics, parking, self.index, &view.upstreams);
         }
         let found = find(&view.snapshot.routes);
-        found.map(|index| Rc::clone(&view.routes[index])).ok_or(Error::new(Kind::NoRoute))
+        found.map(|index| Rc::clone(&view.routes[index])).map_err(Error::new)
     }
 
     /// The pool of a server that a client of a forward proxy named.

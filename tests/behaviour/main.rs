@@ -32,6 +32,7 @@ mod parked_upstream;
 mod parking;
 mod refused_upgrade;
 mod retry;
+mod route_matching;
 mod routes;
 mod sni;
 mod streaming;

@@ -71,11 +71,25 @@ fn write_routes(config: &Config, listener: usize, tcp: bool, out: &mut String) {
 }
 
 fn describe(config: &Config, route: &Route, tcp: bool) -> String {
-    let method = route.method.as_ref().map_or(String::new(), |method| format!("{method} "));
+    let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
+    let method = match methods.as_slice() {
+        [] => String::new(),
+        methods => methods.join(",") + " ",
+    };
     let host = route.host.as_ref().or(route.sni.as_ref());
     let host = host.map_or("*".to_owned(), ToString::to_string);
-    let path = route.path_prefix.as_deref().unwrap_or(if tcp { "" } else { "/" });
+    let path = match &route.path {
+        Some(path) if path.key() == "path" => format!("{path} exactly"),
+        Some(path) => path.to_string(),
+        None => if tcp { "" } else { "/" }.to_owned(),
+    };
+    let more = match (route.headers.is_empty(), route.query.is_empty()) {
+        (true, true) => "",
+        (false, true) => " by headers",
+        (true, false) => " by query",
+        (false, false) => " by headers and query",
+    };
     let Some(upstream) = config.upstreams.get(route.upstream) else { return String::new() };
     let servers: Vec<String> = upstream.servers.iter().map(ToString::to_string).collect();
-    format!("{method}{host}{path} -> {} ({})", upstream.name, servers.join(", "))
+    format!("{method}{host}{path}{more} -> {} ({})", upstream.name, servers.join(", "))
 }

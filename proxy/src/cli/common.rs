@@ -10,8 +10,8 @@ use clap::Args;
 use crate::{
     app,
     config::{
-        AccessLog, Config, ForwardedPolicy, LogFormat, Place, Protocol, Server, SpliceMode,
-        Upstream,
+        AccessLog, AmbiguousPaths, Config, ForwardedPolicy, LogFormat, Place, Protocol, Server,
+        SpliceMode, Upstream,
         draft::{Draft, DraftListener, DraftUpstream},
         errors::Placed,
         limits::Setting,
@@ -110,6 +110,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         steering: None,
         limits: Vec::new(),
         preserve_header_case: false,
+        ambiguous_paths: AmbiguousPaths::Refuse,
         forwarded: ForwardedPolicy::Replace,
         local_bypass: false,
     }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use super::{
-    AccessLog, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol, Route,
-    SpliceMode, Steering, Upstream,
+    AccessLog, AmbiguousPaths, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol,
+    Route, SpliceMode, Steering, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
     routes::DraftRoute,
@@ -56,6 +56,7 @@ pub(crate) struct DraftListener {
     pub(crate) steering: Option<Placed<Steering>>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) preserve_header_case: bool,
+    pub(crate) ambiguous_paths: AmbiguousPaths,
     pub(crate) forwarded: ForwardedPolicy,
     pub(crate) local_bypass: bool,
 }
@@ -124,6 +125,7 @@ impl Draft {
                 steering: draft.steering.map_or(Steering::Load, |steering| steering.value),
                 limits,
                 preserve_header_case: draft.preserve_header_case,
+                ambiguous_paths: draft.ambiguous_paths,
                 forwarded: draft.forwarded,
                 local_bypass: draft.local_bypass || everywhere,
             }

@@ -53,6 +53,9 @@ fn write_listener(out: &mut String, listener: &Listener) {
         key(out, "preserve_header_case", listener.preserve_header_case);
         text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));
     }
+    if matches!(listener.protocol, Protocol::Http) {
+        text(out, "ambiguous_paths", value::word(&listener.ambiguous_paths, value::PATHS));
+    }
     key(out, "local_bypass", listener.local_bypass);
     write_limits(out, &listener.limits);
     if let Protocol::Forward(policy) = &listener.protocol {
@@ -103,6 +106,18 @@ pub(super) fn text(out: &mut String, name: &str, value: impl Display) {
 pub(super) fn list(out: &mut String, name: &str, items: &[impl Display]) {
     let items: Vec<String> = items.iter().map(quoted).collect();
     key(out, name, format!("[{}]", items.join(", ")));
+}
+
+/// A table in one line; nothing if it is empty.
+pub(super) fn entries<N: Display, V: Display>(
+    out: &mut String,
+    name: &str,
+    items: impl Iterator<Item = (N, V)>,
+) {
+    let items: Vec<_> = items.map(|(name, value)| format!("{} = {value}", quoted(name))).collect();
+    if !items.is_empty() {
+        key(out, name, format!("{{ {} }}", items.join(", ")));
+    }
 }
 
 fn quoted(value: impl Display) -> String {

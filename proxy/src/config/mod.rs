@@ -31,11 +31,8 @@ mod workers_tests;
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use limits::Limits;
-pub use routes::Route;
-pub use upstreams::{
-    Balance, Choice, HashBy, HostPolicy, MOST_WEIGHT, SameSite, Server, Sticky, Upstream,
-    UpstreamServer,
-};
+pub use routes::{Condition, Part, PathRule, Regex, Route, Segment, Tail, Test};
+pub use upstreams::{Balance, HostPolicy, MOST_WEIGHT, Server, Upstream, UpstreamServer};
 
 /// Reads and checks a file.
 pub fn load(path: &Path) -> Result<Config, Errors> {
@@ -105,11 +102,24 @@ pub struct Listener {
     pub limits: Limits,
     /// Whether the case of header names is kept on the way to the upstream (HTTP/1 both sides).
     pub preserve_header_case: bool,
+    /// What is done with a path that can be read in several ways.
+    pub ambiguous_paths: AmbiguousPaths,
     /// What is done with forwarding headers that the client sent.
     pub forwarded: ForwardedPolicy,
     /// Whether sockets of applications of this host that are clients of this listener may be
     /// enrolled for tunnels; on a forward proxy also those of their servers.
     pub local_bypass: bool,
+}
+
+/// What is done with a path that servers may read in different ways (`route/reading.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AmbiguousPaths {
+    /// Refused where these readings have different routes, else passed as it came (the default).
+    Refuse,
+    /// Put into its normal form, which is what routes and servers see.
+    Normalise,
+    /// Passed as it came, and routed by how it is written.
+    Pass,
 }
 
 /// Which worker gets a new connection.

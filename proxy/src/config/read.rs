@@ -6,7 +6,7 @@
 use toml::de::DeTable;
 
 use super::{
-    Config, ForwardPolicy, ForwardedPolicy, Protocol,
+    AmbiguousPaths, Config, ForwardPolicy, ForwardedPolicy, Protocol,
     draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Place, Placed, Wrong},
     limits, routes,
@@ -85,6 +85,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "steering",
         "limits",
         "preserve_header_case",
+        "ambiguous_paths",
         "forwarded",
         "forward",
         "local_bypass",
@@ -115,6 +116,9 @@ fn listener(section: &Section<'_>) -> DraftListener {
         }),
         limits: limits.unwrap_or_default(),
         preserve_header_case: section.switch("preserve_header_case").unwrap_or(false),
+        ambiguous_paths: section
+            .parsed("ambiguous_paths", "\"refuse\"", |text| value::choice(text, value::PATHS))
+            .map_or(AmbiguousPaths::Refuse, |paths| paths.value),
         forwarded: section
             .parsed("forwarded", "\"replace\"", |text| value::choice(text, value::FORWARDED))
             .map_or(ForwardedPolicy::Replace, |policy| policy.value),
@@ -145,6 +149,12 @@ fn protocol(section: &Section<'_>) -> Option<Protocol> {
     }
     if !matches!(protocol, Protocol::Forward(_)) {
         only_for_forward(section);
+    }
+    if let Some(place) =
+        section.place_of("ambiguous_paths").filter(|_| !matches!(protocol, Protocol::Http))
+    {
+        let wrong = Wrong::new("`ambiguous_paths` on a listener without paths", "remove the key");
+        section.source.add(&place, wrong);
     }
     Some(protocol)
 }

@@ -21,6 +21,8 @@ use super::{
 pub(super) struct Source<'a> {
     name: &'a str,
     text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     errors: RefCell<Errors>,
 }
 
@@ -42,15 +44,18 @@ const TOP_LEVEL: &[&str] = &["workers", "pin_workers", "splice", "drain_timeout"
 
 impl<'a> Source<'a> {
     pub(super) fn new(name: &'a str, text: &'a str) -> Self {
-        Self { name, text, errors: RefCell::default() }
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+        let lines = std::iter::once(0).chain(ends.map(|end| end + 1)).collect();
+        Self { name, text, lines, errors: RefCell::default() }
     }
 
     pub(super) fn place(&self, offset: usize) -> Place {
         let before = self.text.get(..offset.min(self.text.len())).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.lines.partition_point(|start| *start <= before.len());
+        let line_start = self.lines.get(line - 1).copied().unwrap_or(0);
         Place::File {
             name: self.name.to_owned(),
-            line: before.matches('\n').count() + 1,
+            line,
             column: before.get(line_start..).unwrap_or("").chars().count() + 1,
         }
     }
@@ -200,6 +205,55 @@ impl<'a> Section<'a> {
                     other => format!("`{key}` is {}", kind(other)),
                 };
                 let cure = format!("write a whole number from {least} to {most}");
+                self.source.add(&place, Wrong::new(what, cure));
+                None
+            }
+        }
+    }
+
+    /// Names and values of a table whose names are free, each with where it stands.
+    pub(super) fn entries(
+        &self,
+        key: &str,
+        right: &str,
+    ) -> Vec<(&'a str, Place, &'a DeValue<'a>, Place)> {
+        let Some((value, place)) = self.get(key) else { return Vec::new() };
+        let DeValue::Table(table) = value else {
+            self.mistyped(key, value, &place, right);
+            return Vec::new();
+        };
+        let place = |offset| self.source.place(offset);
+        let entry = |(name, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
+            let text: &'a std::borrow::Cow<'a, str> = name.get_ref();
+            (&**text, place(name.span().start), value.get_ref(), place(value.span().start))
+        };
+        table.iter().map(entry).collect()
+    }
+
+    /// One string or a list of them.
+    pub(super) fn one_or_more<T>(
+        &self,
+        key: &str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Vec<Placed<T>>> {
+        match self.get(key)? {
+            (DeValue::Array(_), _) => self.list(key, example, parse),
+            _ => self.parsed(key, example, parse).map(|one| vec![one]),
+        }
+    }
+
+    /// A whole number in a range around zero.
+    pub(super) fn signed(&self, key: &str, most: i64) -> Option<Placed<i64>> {
+        let (value, place) = self.get(key)?;
+        match integer(value).filter(|number| (-most..=most).contains(number)) {
+            Some(number) => Some(Placed::new(number, place)),
+            None => {
+                let cure = format!("write a whole number from -{most} to {most}");
+                let what = match value {
+                    DeValue::Integer(n) => format!("`{key} = {}` is out of range", n.as_str()),
+                    other => format!("`{key}` is {}", kind(other)),
+                };
                 self.source.add(&place, Wrong::new(what, cure));
                 None
             }

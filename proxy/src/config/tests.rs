@@ -89,7 +89,7 @@ fn a_good_file_becomes_the_configuration_it_says() {
     let [first, second] = config.routes.as_slice() else { panic!("two routes") };
     assert_eq!(first.listener, Some(0));
     assert_eq!(first.host, Some(HostPattern::Wildcard(".example.org".to_owned())));
-    assert_eq!(first.method, Some(http::Method::POST));
+    assert_eq!(first.methods, [http::Method::POST]);
     assert_eq!((second.listener, &second.host, second.upstream), (None, &None, 0));
     let servers = &config.upstreams.first().unwrap().servers;
     let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
@@ -319,7 +319,7 @@ fn every_wrong_file_names_the_line_and_the_cure() {
         ),
         (replaced(servers, "servers = [\"::1\"]"), "8:12", "\"[::1]:80\""),
         (
-            replaced(servers, "servers = [\"a:80\"]\nbalance = \"best\""),
+            replaced(servers, "servers = [\"a:80\"]\nbalance = \"random\""),
             "9:11",
             "valid: `round_robin`",
         ),

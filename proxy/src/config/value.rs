@@ -9,8 +9,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    AccessLog, ForwardedPolicy, HostPattern, LogFormat, Server, SpliceMode, Steering,
-    errors::Wrong, forward::canonical, suggest,
+    AccessLog, AmbiguousPaths, ForwardedPolicy, HostPattern, LogFormat, Server, SpliceMode,
+    Steering, errors::Wrong, forward::canonical, suggest,
 };
 
 /// The words of an enumeration and what they stand for.
@@ -28,6 +28,12 @@ pub(crate) const FORWARDED: Words<ForwardedPolicy> = &[
     ("replace", ForwardedPolicy::Replace),
     ("append", ForwardedPolicy::Append),
     ("off", ForwardedPolicy::Off),
+];
+
+pub(crate) const PATHS: Words<AmbiguousPaths> = &[
+    ("refuse", AmbiguousPaths::Refuse),
+    ("normalise", AmbiguousPaths::Normalise),
+    ("pass", AmbiguousPaths::Pass),
 ];
 
 pub(crate) const STEERING: Words<Steering> =
@@ -365,28 +371,6 @@ pub(crate) fn sni_pattern(text: &str) -> Result<HostPattern, Wrong> {
         ));
     }
     name_pattern("sni", text)
-}
-
-/// The path prefix of a route. Begins with `/`, as it travels in requests.
-pub(crate) fn path_prefix(text: &str) -> Result<String, Wrong> {
-    let bad = |cure: String| Err(Wrong::new(format!("`{text}` is not a path prefix"), cure));
-    if !text.starts_with('/') {
-        let path = text.split_once("://").map_or(text, |(_, rest)| {
-            rest.find('/').map_or("", |slash| rest.get(slash..).unwrap_or(""))
-        });
-        return bad(format!("begin it with a slash: \"/{}\"", path.trim_start_matches('/')));
-    }
-    if let Some(at) = text.find(['?', '#', '*']) {
-        let path = text.get(..at).unwrap_or("/");
-        return bad(format!("only the path is compared, as a prefix: \"{path}\""));
-    }
-    if text.split('/').any(|segment| segment == "." || segment == "..") {
-        return bad("write the path without `.` and `..`".to_owned());
-    }
-    if text.bytes().any(|b| !b.is_ascii_graphic()) {
-        return bad("write it as it travels in requests, percent-encoded: \"/%C3%A9\"".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 /// The method of a route. Methods are case-sensitive (RFC 9110, section 9.1).

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use crate::{
     authenticate,
     body::BodyStream,
-    config::Protocol,
+    config::{AmbiguousPaths, Protocol},
     connection::{self, Client},
     error::{Error, Kind},
     exchange::Exchange,
@@ -33,6 +33,7 @@ mod outgoing;
 mod own;
 mod send;
 mod switch;
+mod target;
 
 /// A request over HTTP/1.
 pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
@@ -123,6 +124,9 @@ async fn relay(
     };
     let upstream = match class.map_err(Error::new)? {
         Class::Inspect => {
+            if client.listener().config.ambiguous_paths == AmbiguousPaths::Normalise {
+                target::normalise(&mut request)?;
+            }
             let found = client.worker().route(client.listener().index, &Head::of(&request))?;
             Rc::clone(exchange.routed(found).upstream())
         }

@@ -20,10 +20,7 @@ use hyper::{
 };
 use tokio::net::TcpStream;
 
-use super::{
-    load::Load,
-    pool::{Lease, ServerPool},
-};
+use super::pool::{Lease, ServerPool};
 use crate::{
     body::BodyStream,
     splice::hop_bypass::HopBypass,
@@ -95,7 +92,6 @@ pub struct Connection {
     link: Rc<Link>,
     reused: bool,
     retired: bool,
-    load: Option<Load>,
 }
 
 impl Connection {
@@ -129,7 +125,7 @@ impl Connection {
             .handshake(io)
             .await?;
         tokio::task::spawn_local(drive(connection, Rc::clone(&link)));
-        Ok(Self { sender: Some(sender), link, reused: false, retired: false, load: None })
+        Ok(Self { sender: Some(sender), link, reused: false, retired: false })
     }
 
     /// It has carried a request before, though not in this life.
@@ -140,7 +136,7 @@ impl Connection {
 
     /// Takes a kept one into use.
     pub(super) fn resume(sender: http1::SendRequest<BodyStream>, link: Rc<Link>) -> Self {
-        Self { sender: Some(sender), link, reused: true, retired: false, load: None }
+        Self { sender: Some(sender), link, reused: true, retired: false }
     }
 
     /// Whether it carried a request before, so that the server may have closed it meanwhile.
@@ -154,19 +150,8 @@ impl Connection {
     }
 
     /// Counts the connection for its pool beyond the end of HTTP on it.
-    pub fn lease(&mut self) -> Option<Lease> {
-        let load = self.load.take();
-        self.link.pool.upgrade().map(|pool| Lease::take(pool).carry(load))
-    }
-
-    /// Has the request that goes out on it count as under way for as long as it is checked out.
-    pub fn carry(&mut self, load: Option<Load>) {
-        self.load = load;
-    }
-
-    /// The load that it carries.
-    pub fn load(&mut self) -> Option<&mut Load> {
-        self.load.as_mut()
+    pub fn lease(&self) -> Option<Lease> {
+        self.link.pool.upgrade().map(Lease::take)
     }
 
     /// Sends a request. The future resolves with the final response head. `None` after

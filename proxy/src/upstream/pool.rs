@@ -24,7 +24,6 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use super::{
     connect,
     connection::{Connection, Link},
-    load::Load,
     parked::{Parking, Spot},
     state::ServerState,
 };
@@ -311,18 +310,12 @@ impl ServerPool {
 
 /// A connection that has left HTTP and counts all the same, until this is dropped.
 #[derive(Debug)]
-pub struct Lease(Rc<ServerPool>, Option<Load>);
+pub struct Lease(Rc<ServerPool>);
 
 impl Lease {
     pub(super) fn take(pool: Rc<ServerPool>) -> Self {
         pool.open.set(pool.open.get() + 1);
-        Self(pool, None)
-    }
-
-    /// Has what is done on the connection count as under way.
-    pub fn carry(mut self, load: Option<Load>) -> Self {
-        self.1 = load;
-        self
+        Self(pool)
     }
 }
 

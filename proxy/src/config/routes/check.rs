@@ -7,23 +7,35 @@ use std::collections::HashMap;
 
 use super::{
     super::{
-        HostPattern, Protocol,
+        Protocol,
         draft::{Draft, DraftListener},
         errors::{Errors, Place, Placed, Wrong},
         suggest,
     },
-    DraftRoute, Route, label,
+    DraftRoute, PathRule, Route, label,
 };
 
-/// Listener, host, path, method and server name of a route: two with the same are one too
-/// many.
-type Conditions<'a> =
-    (usize, &'a Option<HostPattern>, &'a str, &'a Option<http::Method>, &'a Option<HostPattern>);
+/// What a route asks, in a form that is the same for what means the same: two routes with the
+/// same are one too many.
+type Asked = (usize, String);
 
 impl Route {
     /// Whether it holds on a listener; `tcp` says what is spoken there.
     pub fn is_on(&self, listener: usize, tcp: bool) -> bool {
         self.listener.map_or(self.sni.is_some() == tcp, |only| only == listener)
+    }
+
+    /// All conditions but the listener's, each in one spelling and in one order.
+    fn asked(&self) -> String {
+        let path = self.path.as_ref().filter(|path| !path.is_any()).map(PathRule::shape);
+        let mut methods: Vec<&str> = self.methods.iter().map(http::Method::as_str).collect();
+        methods.sort_unstable();
+        methods.dedup();
+        let mut rest: Vec<String> =
+            self.headers.iter().map(|header| format!("{}: {}", header.name, header.test)).collect();
+        rest.extend(self.query.iter().map(|query| format!("{:?} = {}", query.name, query.test)));
+        rest.sort_unstable();
+        format!("{:?} {path:?} {methods:?} {rest:?} {:?}", self.host, self.sni)
     }
 }
 
@@ -40,9 +52,12 @@ impl Draft {
             Route {
                 name: draft.name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
                 listener: listener.map(|found| found.unwrap_or(0)),
+                priority: draft.priority,
                 host: draft.host.clone(),
-                path_prefix: draft.path_prefix.clone(),
-                method: draft.method.clone(),
+                path: draft.path.clone(),
+                methods: draft.methods.clone(),
+                headers: draft.headers.clone(),
+                query: draft.query.clone(),
                 sni: draft.sni.as_ref().map(|sni| sni.value.clone()),
                 upstream: find("upstream", &draft.upstream, &upstreams, errors).unwrap_or(0),
             }
@@ -113,15 +128,14 @@ impl Draft {
                 .as_ref()
                 .is_some_and(|name| self.listeners.iter().all(|l| l.name.value != name.value))
         };
-        let mut seen: HashMap<Conditions<'_>, &Place> = HashMap::new();
+        let mut seen: HashMap<Asked, &Place> = HashMap::new();
         for (draft, route) in self.routes.iter().zip(routes) {
             let contradictory = draft.sni.is_some() && draft.of_requests.is_some();
             if draft.incomplete || contradictory || unresolved(draft) {
                 continue;
             }
-            // `/v1` and `/v1/` are compared as the same prefix; `/` is every path.
-            let path = route.path_prefix.as_deref().unwrap_or("/").trim_end_matches('/');
-            let key = |listener| (listener, &route.host, path, &route.method, &route.sni);
+            let asked = route.asked();
+            let key = |listener| (listener, asked.clone());
             let earlier: Option<Vec<&Place>> =
                 self.covered(route).map(|listener| seen.get(&key(listener)).copied()).collect();
             match earlier.as_deref() {
@@ -131,7 +145,7 @@ impl Draft {
                         format!(
                             "this route can never match: the one at {place} has the same conditions"
                         ),
-                        "remove one, or give it another host, path_prefix, method or sni",
+                        "remove one, or give it another host, path, method, header, query or sni",
                     ),
                 ),
                 Some([]) if draft.listener.is_none() && self.all_readable() => {

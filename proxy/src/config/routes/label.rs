@@ -3,7 +3,7 @@
 //! A made name stays the same when other routes come and go, so that logs and metrics can be
 //! compared over reloads: `web:POST:api.example.org/v1` is a route on the listener `web` with a
 //! method, a host and a path. Parts that a route does not have are left out, and `/` is the
-//! path of one that has none. Where two come to the same, the second gets `#2`, in the order
+//! path of one that has none; an exact path has a `=` before it. Where two come to the same, the second gets `#2`, in the order
 //! of the file. Invariant: a made name has a `/` or a `:`, which `name` cannot have.
 
 use std::{
@@ -41,13 +41,20 @@ fn write(out: &mut String, route: &Route, listeners: &[&str]) -> fmt::Result {
     if let Some(sni) = &route.sni {
         return write!(out, "sni:{sni}");
     }
-    if let Some(method) = &route.method {
-        write!(out, "{method}:")?;
+    for (at, method) in route.methods.iter().enumerate() {
+        write!(out, "{}{method}", if at == 0 { "" } else { "," })?;
+    }
+    if !route.methods.is_empty() {
+        out.push(':');
     }
     if let Some(host) = &route.host {
         write!(out, "{host}")?;
     }
-    write!(out, "{}", route.path_prefix.as_deref().unwrap_or("/"))
+    match &route.path {
+        Some(path) if path.key() == "path" => write!(out, "={path}"),
+        Some(path) => write!(out, "{path}"),
+        None => out.write_char('/'),
+    }
 }
 
 #[cfg(test)]
@@ -64,14 +71,26 @@ mod tests {
                 { upstream = "u", name = "mine", host = "a.test" },
                 { upstream = "u", listener = "web", host = "*.b.test", path_prefix = "/v1", method = "POST" },
                 { upstream = "u", path_prefix = "/v1" },
-                { upstream = "u", path_prefix = "/v1/x" },
+                { upstream = "u", path_prefix = "/v1", headers = { X-A = true } },
+                { upstream = "u", path = "/v1/x", method = ["GET", "HEAD"] },
+                { upstream = "u", path_pattern = "/{id}/{*rest}" },
                 { upstream = "u", listener = "tls" },
                 { upstream = "u", sni = "a.test" },
             ]
             upstream = [{ name = "u", servers = ["127.0.0.1:1"] }]"#;
         let config = crate::config::parse(text, "test").unwrap();
         let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
-        let wanted = ["/", "mine", "web:POST:*.b.test/v1", "/v1", "/v1/x", "tls:/", "sni:a.test"];
+        let wanted = [
+            "/",
+            "mine",
+            "web:POST:*.b.test/v1",
+            "/v1",
+            "/v1#2",
+            "GET,HEAD:=/v1/x",
+            "/{id}/{*rest}",
+            "tls:/",
+            "sni:a.test",
+        ];
         assert_eq!(names, wanted);
         let again = crate::config::parse(&config.effective(), "effective").unwrap();
         assert!(again.routes.iter().map(|route| route.name.as_str()).eq(names));

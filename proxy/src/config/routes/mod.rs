@@ -3,15 +3,23 @@
 //! `read.rs` reads the section, `check.rs` compares the whole file, `label.rs` names routes
 //! that have no name of their own.
 
+use http::{HeaderName, Method};
+
 use super::{
     HostPattern, effective,
     errors::{Place, Placed},
 };
 
 mod check;
+mod conditions;
 mod label;
+mod path;
 mod read;
+#[cfg(test)]
+mod tests;
 
+pub use conditions::{Condition, Regex, Test};
+pub use path::{Part, PathRule, Segment, Tail};
 pub(super) use read::{KEYS, read};
 
 /// One rule from request to upstream.
@@ -23,12 +31,18 @@ pub struct Route {
     /// Index into [`super::Config::listeners`]; `None`: on every tcp listener if it has an
     /// `sni`, else on every http listener.
     pub listener: Option<usize>,
+    /// Goes before how specific a route is; the higher wins. 0 unless said.
+    pub priority: i64,
     /// `None`: any host.
     pub host: Option<HostPattern>,
-    /// Path prefix, on whole segments (`/v1` matches `/v1` and `/v1/x`, not `/v10`).
-    pub path_prefix: Option<String>,
-    /// `None`: any method.
-    pub method: Option<http::Method>,
+    /// `None`: any path.
+    pub path: Option<PathRule>,
+    /// Empty: any method.
+    pub methods: Vec<Method>,
+    /// All of them have to hold.
+    pub headers: Vec<Condition<HeaderName>>,
+    /// All of them have to hold.
+    pub query: Vec<Condition<Box<str>>>,
     /// On tcp listeners: the server name of a TLS ClientHello; `None`: whatever matches no
     /// other route.
     pub sni: Option<HostPattern>,
@@ -44,9 +58,12 @@ pub(crate) struct DraftRoute {
     pub(crate) name: Option<Placed<String>>,
     /// Empty: could not be read.
     pub(crate) listener: Option<Placed<String>>,
+    pub(crate) priority: i64,
     pub(crate) host: Option<HostPattern>,
-    pub(crate) path_prefix: Option<String>,
-    pub(crate) method: Option<http::Method>,
+    pub(crate) path: Option<PathRule>,
+    pub(crate) methods: Vec<Method>,
+    pub(crate) headers: Vec<Condition<HeaderName>>,
+    pub(crate) query: Vec<Condition<Box<str>>>,
     pub(crate) sni: Option<Placed<HostPattern>>,
     /// The first condition that only a request can meet, by its key.
     pub(crate) of_requests: Option<Placed<&'static str>>,
@@ -63,9 +80,12 @@ impl DraftRoute {
             place: upstream.place.clone(),
             name: None,
             listener,
+            priority: 0,
             host: None,
-            path_prefix: None,
-            method: None,
+            path: None,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
             sni: None,
             of_requests: None,
             upstream,
@@ -84,15 +104,22 @@ impl Route {
         if let Some(listener) = self.listener.and_then(|index| config.listeners.get(index)) {
             effective::text(out, "listener", &listener.name);
         }
+        if self.priority != 0 {
+            effective::key(out, "priority", self.priority);
+        }
         if let Some(pattern) = &self.host {
             effective::text(out, "host", pattern);
         }
-        if let Some(prefix) = &self.path_prefix {
-            effective::text(out, "path_prefix", prefix);
+        if let Some(path) = &self.path {
+            effective::text(out, path.key(), path);
         }
-        if let Some(method) = &self.method {
-            effective::text(out, "method", method);
+        match self.methods.as_slice() {
+            [] => {}
+            [method] => effective::text(out, "method", method),
+            methods => effective::list(out, "method", methods),
         }
+        effective::entries(out, "headers", self.headers.iter().map(|c| (&c.name, &c.test)));
+        effective::entries(out, "query", self.query.iter().map(|c| (&c.name, &c.test)));
         if let Some(pattern) = &self.sni {
             effective::text(out, "sni", pattern);
         }

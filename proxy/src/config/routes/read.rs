@@ -1,38 +1,106 @@
 //! A `[[route]]` section to a [`DraftRoute`]: its keys, their types and what each may be.
 
 use super::{
-    super::{errors::Placed, read::name, section::Section, value},
-    DraftRoute,
+    super::{
+        errors::{Placed, Wrong},
+        read::name,
+        section::Section,
+        value,
+    },
+    DraftRoute, PathRule, conditions,
 };
 
 /// The keys of a route.
-pub(in crate::config) const KEYS: &[&str] =
-    &["name", "listener", "host", "path_prefix", "method", "sni", "upstream"];
+pub(in crate::config) const KEYS: &[&str] = &[
+    "name",
+    "listener",
+    "priority",
+    "host",
+    "path",
+    "path_prefix",
+    "path_pattern",
+    "method",
+    "headers",
+    "query",
+    "sni",
+    "upstream",
+];
+
+/// The keys that ask about a request.
+const OF_REQUESTS: &[&str] =
+    &["host", "path", "path_prefix", "path_pattern", "method", "headers", "query"];
+
+/// Priorities reach so far to both sides of 0.
+const MOST_PRIORITY: i64 = 1_000_000;
 
 /// Reads one section; what is wrong is added to its source's problems.
 pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
     let listener = section.place_of("listener").map(|_| name(section, "listener", "\"web\""));
     let host = section.parsed("host", "\"api.example.org\"", value::host_pattern);
-    let path_prefix = section.parsed("path_prefix", "\"/v1/\"", value::path_prefix);
-    let method = section.parsed("method", "\"GET\"", value::method);
+    let path = path(section);
+    let methods = section.one_or_more("method", "\"GET\"", value::method);
+    let headers = conditions::read(section, "headers", conditions::field);
+    let query = conditions::read(section, "query", conditions::query);
     let sni = section.parsed("sni", "\"api.example.org\"", value::sni_pattern);
-    let of_requests = ["host", "path_prefix", "method"]
-        .into_iter()
-        .find_map(|key| Some(Placed::new(key, section.place_of(key)?)));
+    let of_requests =
+        OF_REQUESTS.iter().find_map(|key| Some(Placed::new(*key, section.place_of(key)?)));
     let unread = |key, read: bool| section.place_of(key).is_some() && !read;
+    let whole = |key, count: usize| match section.get(key) {
+        Some((value, _)) => value.as_array().map_or(1, |items| items.len()) == count,
+        None => true,
+    };
+    if let Some(place) =
+        section.place_of("method").filter(|_| section.is_missing_or_empty("method"))
+    {
+        let wrong = Wrong::new("a list without a method", "leave `method` out to match all");
+        section.source.add(&place, wrong);
+    }
     DraftRoute {
         place: section.place.clone(),
         name: section.parsed("name", "\"api-v1\"", value::name),
         incomplete: unread("host", host.is_some())
-            || unread("path_prefix", path_prefix.is_some())
-            || unread("method", method.is_some())
+            || path.is_err()
+            || !whole("method", methods.as_ref().map_or(0, Vec::len))
+            || headers.iter().any(Option::is_none)
+            || query.iter().any(Option::is_none)
+            || ["headers", "query"].iter().any(|key| unread(key, is_table(section, key)))
             || unread("sni", sni.is_some()),
         listener,
+        priority: section.signed("priority", MOST_PRIORITY).map_or(0, |priority| priority.value),
         host: host.map(|h| h.value),
-        path_prefix: path_prefix.map(|p| p.value),
-        method: method.map(|m| m.value),
+        path: path.unwrap_or_default(),
+        methods: methods.unwrap_or_default().into_iter().map(|method| method.value).collect(),
+        headers: headers.into_iter().flatten().collect(),
+        query: query.into_iter().flatten().collect(),
         sni,
         of_requests,
         upstream: name(section, "upstream", "\"api\""),
     }
+}
+
+/// The path that is asked for, if any. `Err`: it could not be read.
+fn path(section: &Section<'_>) -> Result<Option<PathRule>, ()> {
+    type Parse = fn(&str) -> Result<PathRule, Wrong>;
+    let forms: [(&str, &str, Parse); 3] = [
+        ("path", "\"/health\"", PathRule::exact),
+        ("path_prefix", "\"/v1/\"", PathRule::prefix),
+        ("path_pattern", "\"/users/{id}\"", PathRule::pattern),
+    ];
+    let mut given = forms.into_iter().filter(|(key, ..)| section.place_of(key).is_some());
+    let Some((key, example, parse)) = given.next() else { return Ok(None) };
+    if let Some((other, ..)) = given.next()
+        && let Some(place) = section.place_of(other)
+    {
+        let what = format!("`{key}` and `{other}` in one route");
+        section.source.add(&place, Wrong::new(what, "write one of them, or make it two routes"));
+        return Err(());
+    }
+    match section.parsed(key, example, parse) {
+        Some(rule) => Ok(Some(rule.value)),
+        None => Err(()),
+    }
+}
+
+fn is_table(section: &Section<'_>, key: &str) -> bool {
+    section.get(key).is_some_and(|(value, _)| value.is_table())
 }

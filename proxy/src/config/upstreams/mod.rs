@@ -5,13 +5,10 @@
 
 use std::{fmt, time::Duration};
 
-mod choice;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;
 pub(super) mod write;
-
-pub use choice::{Balance, Choice, HashBy, SameSite, Sticky};
 
 /// Idle connections kept per worker and server, unless told otherwise.
 const IDLE_CONNECTIONS: usize = 64;
@@ -26,7 +23,7 @@ pub struct Upstream {
     /// At least one; not all of them are backups.
     pub servers: Vec<UpstreamServer>,
     /// How one is chosen.
-    pub choice: Choice,
+    pub balance: Balance,
     /// Which `Host` the server sees.
     pub host: HostPolicy,
     /// Idle connections kept per worker and server.
@@ -87,6 +84,13 @@ impl fmt::Display for Server {
     }
 }
 
+/// How a server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other in proportion to their weights, per worker.
+    RoundRobin,
+}
+
 /// Which `Host` the server sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostPolicy {
@@ -102,7 +106,7 @@ impl Upstream {
         Self {
             name: name.to_owned(),
             servers: servers.into_iter().map(UpstreamServer::new).collect(),
-            choice: Choice::default(),
+            balance: Balance::RoundRobin,
             host: HostPolicy::Preserve,
             max_idle_connections: IDLE_CONNECTIONS,
             idle_timeout: IDLE_TIMEOUT,
