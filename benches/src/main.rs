@@ -72,6 +72,8 @@ enum Name {
     Rss,
     /// Heap allocations per request; fails above the pinned bound
     Allocs,
+    /// Finding a route among 10 to 10,000; fails if that allocates
+    Routes,
     /// New connections beside long ones that are all at one worker
     Steer,
     /// All of the above, in this order
@@ -109,11 +111,13 @@ fn main() -> anyhow::Result<()> {
         Name::Ttfb => run::ttfb::run(&settings),
         Name::Rss => run::rss::run(&settings),
         Name::Allocs => run::allocs::run(&settings),
+        Name::Routes => run::routes::run(&settings),
         Name::Steer => run::steer::run(&settings),
         Name::All => {
             run::ttfb::run(&settings)?;
             run::rss::run(&settings)?;
             run::steer::run(&settings)?;
+            run::routes::run(&settings)?;
             run::allocs::run(&settings)
         }
         Name::Peers => run::peers::run(&settings, &options, args.workers.max(1)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 pub mod allocs;
 pub mod peers;
+pub mod routes;
 pub mod rss;
 pub mod soak;
 pub mod steer;
