@@ -1,35 +1,28 @@
-//! Every configuration in the user guide is one that `underpass check` takes.
+//! The examples of the user guide: each one that stands in a `toml` fence is a whole file, and
+//! `underpass check` takes it.
 
-use std::path::PathBuf;
+use std::{fs, path::Path};
 
-use mantra_macros::req_test;
 use underpass_tests::proxy::{run, scratch};
 
-fn pages() -> Vec<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/guide");
-    let entries = std::fs::read_dir(folder).expect("docs/guide");
-    let mut pages: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
-    pages.sort();
-    pages
-}
-
-#[req_test("REQ-EDGE-008")]
 #[test]
-fn every_example_of_the_guide_is_a_valid_file() {
-    let mut checked = 0;
-    for page in pages() {
-        let text = std::fs::read_to_string(&page).unwrap();
-        for example in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
-            let file = scratch("toml");
-            std::fs::write(&file, example).unwrap();
-            let output = run(&["check", "--config", &file.to_string_lossy()]);
-            std::fs::remove_file(&file).unwrap();
+fn every_example_of_the_guide_is_valid() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide");
+    let mut examples = 0;
+    for entry in fs::read_dir(guide).expect("docs/guide") {
+        let page = entry.expect("a page").path();
+        let text = fs::read_to_string(&page).expect("a readable page");
+        for rest in text.split("```toml\n").skip(1) {
+            let example = rest.split("```").next().expect("an end of the fence");
+            let path = scratch("toml");
+            fs::write(&path, example).expect("write the example");
+            let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
+            let _ = fs::remove_file(&path);
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{}: {said}\n{example}", page.display());
-            assert!(!said.contains("no route leads"), "{}: {said}\n{example}", page.display());
-            checked += 1;
+            assert!(!said.contains("warning"), "{}: {said}\n{example}", page.display());
+            examples += 1;
         }
     }
-    assert!(checked >= 3, "{checked} examples");
+    assert!(examples > 0, "no examples");
 }

@@ -10,7 +10,8 @@
 //! had come instead.
 //!
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
-//! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]
+//! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]; a server that
+//!   changes its ways: [`fickle`]
 //! * a sender that says again what it has said: [`repeat`]
 //! * a process that lacks something: [`without`]; what that does to bytes: [`fate`]
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
@@ -29,6 +30,7 @@ pub mod clock;
 pub mod curl;
 pub mod engine;
 pub mod fate;
+pub mod fickle;
 pub mod h2_frames;
 pub mod matrix;
 pub mod message;
@@ -51,6 +53,7 @@ pub use bed::{Bed, Plan};
 pub use client::{BodySender, HttpClient, OutBody, bytes_from, collect};
 pub use clock::{eventually, within};
 pub use fate::Fate;
+pub use fickle::{Fickle, Mode};
 pub use matrix::{Engine, Version};
 pub use message::{BodyReader, Head, Message};
 pub use metrics::Metrics;

@@ -32,7 +32,10 @@ pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use limits::Limits;
 pub use routes::{Condition, Part, PathRule, Regex, Route, Segment, Tail, Test};
-pub use upstreams::{Balance, HostPolicy, MOST_WEIGHT, Server, Upstream, UpstreamServer};
+pub use upstreams::{
+    Balance, Choice, HashBy, HostPolicy, MOST_WEIGHT, SameSite, Server, Sticky, Upstream,
+    UpstreamServer,
+};
 
 /// Reads and checks a file.
 pub fn load(path: &Path) -> Result<Config, Errors> {

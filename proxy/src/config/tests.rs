@@ -319,7 +319,7 @@ fn every_wrong_file_names_the_line_and_the_cure() {
         ),
         (replaced(servers, "servers = [\"::1\"]"), "8:12", "\"[::1]:80\""),
         (
-            replaced(servers, "servers = [\"a:80\"]\nbalance = \"random\""),
+            replaced(servers, "servers = [\"a:80\"]\nbalance = \"best\""),
             "9:11",
             "valid: `round_robin`",
         ),

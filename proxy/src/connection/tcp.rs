@@ -224,22 +224,30 @@ impl Connection {
     async fn connect(&mut self, upstream: &Upstream) -> Result<TcpStream, Error> {
         let timeout = self.listener.config.limits.connect_timeout;
         let mut tried = Tried::default();
-        let mut pool = upstream.pick(&tried).ok_or(Error::new(Kind::NoServer))?;
+        let key = upstream.key_of_connection(self.peer.ip());
+        let mut picked = upstream.pick(key, &tried).ok_or(Error::new(Kind::NoServer))?;
         loop {
+            let pool = &picked.pool;
             let error = match pool.connect(timeout).await {
                 Ok((server, address, lease)) => {
                     self.server = Some(address);
-                    self.lease = Some(lease);
+                    if let Some(load) = &mut picked.load {
+                        load.answered();
+                    }
+                    self.lease = Some(lease.carry(picked.load));
                     return Ok(server);
                 }
                 Err(error) => error,
             };
             let ip = pool.server().host.parse().ok();
             self.server = ip.map(|ip| SocketAddr::new(ip, pool.server().port)).or(self.server);
-            tried.add(&pool);
-            let Some(next) = upstream.pick(&tried) else { return Err(error) };
+            if let Some(load) = &mut picked.load {
+                load.failed();
+            }
+            tried.add(pool);
+            let Some(next) = upstream.pick(key, &tried) else { return Err(error) };
             tracing::warn!(server = %pool.server(), %error, "trying another server");
-            pool = next;
+            picked = next;
         }
     }
 

@@ -49,11 +49,13 @@ pub(super) async fn send(
     how: How,
 ) -> Result<(Response<Incoming>, Connection), Error> {
     let mut tried = Tried::default();
-    let mut pool = upstream.pick(&tried).ok_or(Error::new(Kind::NoServer))?;
+    let key = upstream.key(request.headers(), request.uri().path(), exchange.client().peer().ip());
+    let mut picked = upstream.pick(key, &tried).ok_or(Error::new(Kind::NoServer))?;
     let mut fresh = how.fresh;
     loop {
         // Finding a connection has a limit of its own.
         exchange.watched().done(Wait::Response);
+        let pool = &picked.pool;
         let kept = if fresh { None } else { pool.try_acquire(&making) };
         let mut connection = match kept {
             Some(connection) => connection,
@@ -67,16 +69,19 @@ pub(super) async fn send(
                     if !error.retry_safe {
                         return Err(error);
                     }
-                    tried.add(&pool);
-                    let Some(next) = upstream.pick(&tried) else { return Err(error) };
+                    if let Some(load) = &mut picked.load {
+                        load.failed();
+                    }
+                    tried.add(pool);
+                    let Some(next) = upstream.pick(key, &tried) else { return Err(error) };
                     tracing::warn!(server = %pool.server(), %error, "trying another server");
-                    pool = next;
+                    picked = next;
                     continue;
                 }
             },
         };
         exchange.reached(connection.link().address);
-        name_host(&mut request, upstream, &pool);
+        name_host(&mut request, upstream, pool);
         if !request.headers().contains_key(header::CONTENT_LENGTH) {
             exchange.request_is_chunked(&connection.link().wire);
         }
@@ -90,9 +95,24 @@ pub(super) async fn send(
         // Pinned here and passed by reference: by value it would be in the state twice.
         let sent = std::pin::pin!(sent);
         match wait(exchange, &link, sent, how.expects_continue).await {
-            Ok(response) => return Ok((response, connection)),
-            Err(Failed::Other(error)) => return Err(error),
-            Err(Failed::Sending(mut error)) => {
+            Ok(mut response) => {
+                if let Some(load) = &mut picked.load {
+                    load.answered();
+                }
+                connection.carry(picked.load);
+                if let Some(cookie) = picked.set_cookie {
+                    response.headers_mut().append(header::SET_COOKIE, cookie);
+                }
+                return Ok((response, connection));
+            }
+            Err(failed) => {
+                if let Some(load) = &mut picked.load {
+                    load.failed();
+                }
+                let mut error = match failed {
+                    Failed::Other(error) => return Err(error),
+                    Failed::Sending(error) => error,
+                };
                 if let Some(fault) = exchange.fault() {
                     return Err(Error::because(fault, error.into_error()));
                 }

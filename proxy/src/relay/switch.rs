@@ -61,7 +61,7 @@ impl Offer {
 pub(super) async fn switch(
     exchange: &Rc<Exchange>,
     answer: Response<Incoming>,
-    connection: Connection,
+    mut connection: Connection,
     upstream: &Upstream,
     offer: &Offer,
 ) -> Result<Response<BodyStream>, Error> {

@@ -7,17 +7,21 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
 
+use http::{HeaderMap, HeaderValue};
+
 use super::{
+    affinity::Key,
     directory::Group,
     lineup::Lineup,
+    load::Load,
     parked::Parking,
     pool::{self, ServerPool},
-    state::Member,
+    state::{self, Member},
 };
 use crate::{config, metrics::UpstreamMetrics};
 
@@ -31,7 +35,8 @@ pub struct Upstream {
     /// Whether sockets of its servers may be enrolled for local bypass.
     pub local_bypass: bool,
     group: Arc<Group>,
-    balance: config::Balance,
+    choice: config::Choice,
+    counts_load: bool,
     pools: pool::Settings,
     metrics: UpstreamMetrics,
     parking: Rc<Parking>,
@@ -39,7 +44,20 @@ pub struct Upstream {
     seen: Cell<u64>,
     servers: RefCell<Vec<Rc<ServerPool>>>,
     lineup: RefCell<Lineup>,
+    /// When the lineup is to be made anew, by `state::now`.
+    due: Cell<Option<u64>>,
     labels: RefCell<Vec<(SocketAddr, Arc<str>)>>,
+}
+
+/// A server that was chosen for a request.
+#[derive(Debug)]
+pub struct Picked {
+    /// Its connections.
+    pub pool: Rc<ServerPool>,
+    /// The request, counted as under way there; to be kept as long as it is.
+    pub load: Option<Load>,
+    /// What is to tell the client which server it has.
+    pub set_cookie: Option<HeaderValue>,
 }
 
 /// The servers that one request has been to. Allocates only once there is one.
@@ -77,7 +95,8 @@ impl Upstream {
             host: upstream.host,
             local_bypass: upstream.local_bypass,
             group,
-            balance: upstream.balance,
+            choice: upstream.choice.clone(),
+            counts_load: upstream.choice.counts_load(),
             pools: pool::Settings {
                 max_idle: upstream.max_idle_connections,
                 idle_timeout: upstream.idle_timeout,
@@ -89,6 +108,7 @@ impl Upstream {
             seen: Cell::new(0),
             servers: RefCell::default(),
             lineup: RefCell::default(),
+            due: Cell::new(None),
             labels: RefCell::default(),
         };
         if let Some(before) = before.filter(|before| before.pools == this.pools) {
@@ -98,14 +118,35 @@ impl Upstream {
         this
     }
 
+    /// What a request brings for the choice of its server.
+    pub fn key(&self, headers: &HeaderMap, path: &str, client: IpAddr) -> Key {
+        Key::of_request(&self.choice, headers, path, client)
+    }
+
+    /// What a connection that is not looked into brings.
+    pub fn key_of_connection(&self, client: IpAddr) -> Key {
+        Key::of_connection(&self.choice, client)
+    }
+
     /// The server for a request, of those that it has not been to. `None`: there is none.
-    pub fn pick(&self, tried: &Tried) -> Option<Rc<ServerPool>> {
-        if self.group.version() != self.seen.get() {
+    pub fn pick(&self, key: Key, tried: &Tried) -> Option<Picked> {
+        self.keep_up();
+        let servers = self.servers.borrow();
+        let mut lineup = self.lineup.borrow_mut();
+        let chosen = lineup.choose(&servers, key, &|pool| tried.has(pool), state::now);
+        let (chosen, set_cookie) = chosen?;
+        let pool = Rc::clone(&servers[chosen]);
+        let load = self.counts_load.then(|| Load::begin(pool.state()));
+        Some(Picked { pool, load, set_cookie: set_cookie.cloned() })
+    }
+
+    /// Follows the group where that has changed.
+    fn keep_up(&self) {
+        if self.group.version() != self.seen.get()
+            || self.due.get().is_some_and(|due| state::now() >= due)
+        {
             self.follow();
         }
-        let servers = self.servers.borrow();
-        let chosen = self.lineup.borrow_mut().choose(|at| !tried.has(&servers[at]))?;
-        Some(Rc::clone(&servers[chosen]))
     }
 
     /// Makes pools and order those of the group as it is now.
@@ -125,7 +166,10 @@ impl Upstream {
         let pools: Vec<_> = roster.iter().map(pool).collect();
         // Pools of servers that are gone end with their idle connections.
         *servers = pools;
-        self.lineup.replace(Lineup::new(&roster, self.balance, self.worker));
+        let mut lineup = Lineup::new(&roster, &self.choice, &self.name, self.worker, state::now());
+        lineup.go_on(self.lineup.take());
+        self.due.set(lineup.due());
+        self.lineup.replace(lineup);
     }
 
     /// How a tunnel to this address of a server is named in `/tunnels`. One text for all.
@@ -148,9 +192,7 @@ impl Upstream {
 
     /// Looks after idle connections, and lets go of servers that are gone.
     pub fn sweep(&self, now: tokio::time::Instant) {
-        if self.group.version() != self.seen.get() {
-            self.follow();
-        }
+        self.keep_up();
         self.servers.borrow().iter().for_each(|pool| pool.sweep(now));
     }
 }
@@ -173,21 +215,22 @@ mod tests {
     }
 
     fn port(upstream: &Upstream, tried: &Tried) -> Option<u16> {
-        upstream.pick(tried).map(|pool| pool.server().port)
+        upstream.pick(Key::default(), tried).map(|picked| picked.pool.server().port)
     }
 
     #[tokio::test]
     async fn everybody_has_a_turn_and_each_attempt_another_server() {
         let (upstream, _) = upstream("\"a:1\", \"a:2\", \"a:3\"", 4);
         // All are taken before any is followed, as by requests at the same time.
-        let first = [(); 4].map(|()| upstream.pick(&Tried::default()).unwrap());
+        let first =
+            [(); 4].map(|()| upstream.pick(Key::default(), &Tried::default()).unwrap().pool);
         assert_eq!(first.each_ref().map(|pool| pool.server().port), [2, 3, 1, 2]);
         for pool in first {
             let (mut tried, mut ports) = (Tried::default(), vec![pool.server().port]);
             tried.add(&pool);
-            while let Some(next) = upstream.pick(&tried) {
-                ports.push(next.server().port);
-                tried.add(&next);
+            while let Some(next) = upstream.pick(Key::default(), &tried) {
+                ports.push(next.pool.server().port);
+                tried.add(&next.pool);
             }
             ports.sort_unstable();
             assert_eq!(ports, [1, 2, 3]);
@@ -213,9 +256,10 @@ mod tests {
     #[tokio::test]
     async fn a_change_of_one_server_leaves_the_pools_of_the_others() {
         let (upstream, group) = upstream("\"a:1\", \"a:2\"", 0);
-        let pool = upstream.pick(&Tried::default()).unwrap();
+        let pool = upstream.pick(Key::default(), &Tried::default()).unwrap().pool;
         group.set_weight("a:2", Some(5));
-        let again = [(); 6].map(|()| upstream.pick(&Tried::default()).unwrap());
+        let again =
+            [(); 6].map(|()| upstream.pick(Key::default(), &Tried::default()).unwrap().pool);
         assert_eq!(again.iter().filter(|again| Rc::ptr_eq(again, &pool)).count(), 1);
     }
 }

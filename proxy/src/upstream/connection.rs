@@ -20,7 +20,10 @@ use hyper::{
 };
 use tokio::net::TcpStream;
 
-use super::pool::{Lease, ServerPool};
+use super::{
+    load::Load,
+    pool::{Lease, ServerPool},
+};
 use crate::{
     body::BodyStream,
     splice::hop_bypass::HopBypass,
@@ -92,6 +95,7 @@ pub struct Connection {
     link: Rc<Link>,
     reused: bool,
     retired: bool,
+    load: Option<Load>,
 }
 
 impl Connection {
@@ -125,7 +129,7 @@ impl Connection {
             .handshake(io)
             .await?;
         tokio::task::spawn_local(drive(connection, Rc::clone(&link)));
-        Ok(Self { sender: Some(sender), link, reused: false, retired: false })
+        Ok(Self { sender: Some(sender), link, reused: false, retired: false, load: None })
     }
 
     /// It has carried a request before, though not in this life.
@@ -136,7 +140,7 @@ impl Connection {
 
     /// Takes a kept one into use.
     pub(super) fn resume(sender: http1::SendRequest<BodyStream>, link: Rc<Link>) -> Self {
-        Self { sender: Some(sender), link, reused: true, retired: false }
+        Self { sender: Some(sender), link, reused: true, retired: false, load: None }
     }
 
     /// Whether it carried a request before, so that the server may have closed it meanwhile.
@@ -150,8 +154,19 @@ impl Connection {
     }
 
     /// Counts the connection for its pool beyond the end of HTTP on it.
-    pub fn lease(&self) -> Option<Lease> {
-        self.link.pool.upgrade().map(Lease::take)
+    pub fn lease(&mut self) -> Option<Lease> {
+        let load = self.load.take();
+        self.link.pool.upgrade().map(|pool| Lease::take(pool).carry(load))
+    }
+
+    /// Has the request that goes out on it count as under way for as long as it is checked out.
+    pub fn carry(&mut self, load: Option<Load>) {
+        self.load = load;
+    }
+
+    /// The load that it carries.
+    pub fn load(&mut self) -> Option<&mut Load> {
+        self.load.as_mut()
     }
 
     /// Sends a request. The future resolves with the final response head. `None` after

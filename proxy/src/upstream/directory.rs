@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::state::{Member, ServerState};
+use super::state::{Member, ServerState, now};
 use crate::config;
 
 /// The servers of a group, in the order of the configuration.
@@ -34,6 +34,7 @@ pub struct Directory(Mutex<BTreeMap<String, Arc<Group>>>);
 pub struct Group {
     name: Box<str>,
     version: Version,
+    config: ArcSwap<config::Upstream>,
     roster: ArcSwap<Roster>,
     /// Held while the roster changes: two changes at once would lose one.
     editing: Mutex<()>,
@@ -80,6 +81,7 @@ impl Group {
         let group = Self {
             name: upstream.name.as_str().into(),
             version: Version::default(),
+            config: ArcSwap::from_pointee(upstream.clone()),
             roster: ArcSwap::default(),
             editing: Mutex::default(),
         };
@@ -100,6 +102,11 @@ impl Group {
     /// Something has changed that a choice depends on.
     pub(super) fn changed(&self) {
         self.version.0.fetch_add(1, Release);
+    }
+
+    /// As it is configured.
+    pub fn config(&self) -> Arc<config::Upstream> {
+        self.config.load_full()
     }
 
     /// Its servers.
@@ -133,6 +140,15 @@ impl Group {
         found
     }
 
+    /// A server of which nothing is known; unless the group is new with it, it may be cold.
+    fn newcomer(&self, spec: &config::UpstreamServer, first: bool) -> Arc<ServerState> {
+        let state = ServerState::new(spec.address.clone());
+        if !first {
+            state.returns(now());
+        }
+        state
+    }
+
     fn apply(&self, upstream: &config::Upstream) {
         let _editing = lock(&self.editing);
         let before = self.roster.load_full();
@@ -153,11 +169,12 @@ impl Group {
                 // Named twice, it is one server all the same.
                 None => match roster.iter().find(is_it) {
                     Some(twin) => Arc::clone(&twin.state),
-                    None => ServerState::new(spec.address.clone()),
+                    None => self.newcomer(spec, before.is_empty()),
                 },
             };
             roster.push(Member { spec: spec.clone(), state });
         }
+        self.config.store(Arc::new(upstream.clone()));
         self.roster.store(Arc::new(roster));
         self.changed();
     }

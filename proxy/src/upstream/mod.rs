@@ -5,12 +5,14 @@
 //! ([`pool::ServerPool::try_acquire`]) or makes one ([`pool::ServerPool::acquire_slow`]),
 //! `connection` owns what is checked out and the task that drives it, `parked` what idles.
 
+pub mod affinity;
 pub mod balance;
 pub mod choose;
 pub mod connect;
 pub mod connection;
 pub mod directory;
 mod lineup;
+pub mod load;
 pub mod parked;
 pub mod pool;
 pub mod state;

@@ -24,6 +24,7 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use super::{
     connect,
     connection::{Connection, Link},
+    load::Load,
     parked::{Parking, Spot},
     state::ServerState,
 };
@@ -310,12 +311,18 @@ impl ServerPool {
 
 /// A connection that has left HTTP and counts all the same, until this is dropped.
 #[derive(Debug)]
-pub struct Lease(Rc<ServerPool>);
+pub struct Lease(Rc<ServerPool>, Option<Load>);
 
 impl Lease {
     pub(super) fn take(pool: Rc<ServerPool>) -> Self {
         pool.open.set(pool.open.get() + 1);
-        Self(pool)
+        Self(pool, None)
+    }
+
+    /// Has what is done on the connection count as under way.
+    pub fn carry(mut self, load: Option<Load>) -> Self {
+        self.1 = load;
+        self
     }
 }
 

@@ -11,11 +11,12 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
 
+use super::{choose::hash, load::Gauge};
 use crate::config::{Server, UpstreamServer};
 
 /// Milliseconds since the process first asked, from 1: 0 is left for "never".
@@ -36,8 +37,14 @@ const DRAIN_YES: u8 = 2;
 #[derive(Debug)]
 pub struct ServerState {
     address: Server,
+    /// What it is for a hash.
+    id: u64,
     weight: AtomicU32,
     drain: AtomicU8,
+    /// When it came back, by [`now`]; 0: it has been here from the beginning.
+    returned: AtomicU64,
+    /// Its load, where that is counted.
+    pub gauge: Gauge,
 }
 
 /// A server of an upstream: what is configured, and how it is.
@@ -53,7 +60,10 @@ impl ServerState {
     /// A server of which nothing is known yet.
     pub fn new(address: Server) -> Arc<Self> {
         Arc::new(Self {
+            id: hash::of(address.to_string().as_bytes()),
             address,
+            returned: AtomicU64::new(0),
+            gauge: Gauge::default(),
             weight: AtomicU32::new(AS_CONFIGURED),
             drain: AtomicU8::new(DRAIN_AS_CONFIGURED),
         })
@@ -62,6 +72,24 @@ impl ServerState {
     /// Where it is.
     pub fn address(&self) -> &Server {
         &self.address
+    }
+
+    /// What it is for a hash: of its address, the same in every process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// It takes part again, or for the first time, and may be cold.
+    pub(super) fn returns(&self, now: u64) {
+        self.returned.store(now, Relaxed);
+    }
+
+    /// For how long it has taken part again, in milliseconds; `None`: from the beginning.
+    pub fn back_for(&self, now: u64) -> Option<u64> {
+        match self.returned.load(Relaxed) {
+            0 => None,
+            since => Some(now.saturating_sub(since)),
+        }
     }
 
     /// A weight instead of the configured one, or the configured one again.

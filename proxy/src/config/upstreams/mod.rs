@@ -5,10 +5,13 @@
 
 use std::{fmt, time::Duration};
 
+mod choice;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;
 pub(super) mod write;
+
+pub use choice::{Balance, Choice, HashBy, SameSite, Sticky};
 
 /// Idle connections kept per worker and server, unless told otherwise.
 const IDLE_CONNECTIONS: usize = 64;
@@ -23,7 +26,7 @@ pub struct Upstream {
     /// At least one; not all of them are backups.
     pub servers: Vec<UpstreamServer>,
     /// How one is chosen.
-    pub balance: Balance,
+    pub choice: Choice,
     /// Which `Host` the server sees.
     pub host: HostPolicy,
     /// Idle connections kept per worker and server.
@@ -84,13 +87,6 @@ impl fmt::Display for Server {
     }
 }
 
-/// How a server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// One after the other in proportion to their weights, per worker.
-    RoundRobin,
-}
-
 /// Which `Host` the server sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostPolicy {
@@ -106,7 +102,7 @@ impl Upstream {
         Self {
             name: name.to_owned(),
             servers: servers.into_iter().map(UpstreamServer::new).collect(),
-            balance: Balance::RoundRobin,
+            choice: Choice::default(),
             host: HostPolicy::Preserve,
             max_idle_connections: IDLE_CONNECTIONS,
             idle_timeout: IDLE_TIMEOUT,

@@ -12,13 +12,12 @@ use super::{
         section::Section,
         value::{self, Words},
     },
-    Balance, HostPolicy, MOST_WEIGHT, Upstream, UpstreamServer,
+    Choice, HostPolicy, MOST_WEIGHT, Upstream, UpstreamServer,
 };
 
 /// More than a worker has ports for towards one server.
 const MOST_CONNECTIONS: usize = 1_000_000;
 
-pub(crate) const BALANCE: Words<Balance> = &[("round_robin", Balance::RoundRobin)];
 pub(crate) const HOST: Words<HostPolicy> =
     &[("preserve", HostPolicy::Preserve), ("server", HostPolicy::Server)];
 
@@ -28,6 +27,10 @@ pub(crate) const KEYS: &[&str] = &[
     "servers",
     "server",
     "balance",
+    "hash_by",
+    "max_load_percent",
+    "slow_start",
+    "sticky",
     "host",
     "max_idle_connections",
     "idle_timeout",
@@ -56,11 +59,9 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
     let defaults = Upstream::with_defaults("", Vec::new());
     DraftUpstream {
         upstream: Upstream {
+            choice: Choice::read(section, &name.value),
             name: name.value,
             servers: servers(section),
-            balance: section
-                .parsed("balance", "\"round_robin\"", |text| value::choice(text, BALANCE))
-                .map_or(defaults.balance, |balance| balance.value),
             host: section
                 .parsed("host", "\"preserve\" or \"server\"", |text| value::choice(text, HOST))
                 .map_or(defaults.host, |host| host.value),

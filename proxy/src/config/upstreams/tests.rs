@@ -35,8 +35,56 @@ fn the_three_forms_of_a_server_mean_the_same() {
 }
 
 #[test]
+fn every_rule_can_be_said_and_reads_back() {
+    for (word, wanted) in choice::BALANCE {
+        let by = if *wanted == Balance::Hash { "hash_by = \"path\"\n" } else { "" };
+        let lines = format!("servers = [\"a:1\"]\nbalance = \"{word}\"\n{by}");
+        assert_eq!(upstream(&lines).choice.balance, *wanted);
+    }
+    let session = http::HeaderName::from_static("x-session");
+    for (text, wanted) in [
+        ("client", HashBy::Client),
+        ("path", HashBy::Path),
+        ("header:X-Session", HashBy::Header(session)),
+        ("cookie:SID", HashBy::Cookie("SID".to_owned())),
+    ] {
+        let choice = upstream(&format!(
+            "servers = [\"a:1\"]\nbalance = \"hash\"\nhash_by = \"{text}\"\n\
+             max_load_percent = 125\nslow_start = \"30s\"\n"
+        ))
+        .choice;
+        assert_eq!((choice.hash_by, choice.max_load_percent), (wanted, Some(125)));
+        assert_eq!(choice.slow_start, Some(Duration::from_secs(30)));
+    }
+}
+
+#[test]
+fn a_sticky_cookie_has_safe_attributes_unless_told_otherwise() {
+    let sticky = upstream("servers = [\"a:1\"]\n[upstream.sticky]\n").choice.sticky.unwrap();
+    let wanted = Sticky {
+        cookie: "underpass_api".to_owned(),
+        secret: None,
+        secure: false,
+        same_site: SameSite::Lax,
+        max_age: None,
+        while_draining: true,
+    };
+    assert_eq!(sticky, wanted);
+    let lines = "servers = [\"a:1\"]\n[upstream.sticky]\ncookie = \"SID\"\nsecure = true\n\
+                 same_site = \"none\"\nmax_age = \"8h\"\nwhile_draining = false\n";
+    let sticky = upstream(lines).choice.sticky.unwrap();
+    assert_eq!(sticky.max_age, Some(Duration::from_secs(8 * 3600)));
+    let text =
+        format!("{HEAD}servers = [\"a:1\"]\n[upstream.sticky]\nsecret = \"0123456789s3cret\"");
+    let effective = parse(&text, "test.toml").unwrap().effective();
+    assert!(!effective.contains("s3cret"), "{effective}");
+    parse(&effective, "effective.toml").unwrap();
+}
+
+#[test]
 fn every_wrong_upstream_names_the_line_and_the_cure() {
     let one = "servers = [\"a:1\"]\n";
+    let with = |lines: &str| format!("{one}{lines}");
     let cases: &[(&str, &str, &str)] = &[
         ("servers = [{ adress = \"a:1\" }]", "8:14", "did you mean `address`?"),
         ("servers = [{ weight = 2 }]", "8:12", "add `address = \"127.0.0.1:3000\"`"),
@@ -50,6 +98,28 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
         ("[upstream.server]\naddress = \"a:1\"", "8:1", "[[server]] (two brackets"),
         ("servers = [{ address = \"a:1\", backup = true }]", "6:1", "remove `backup = true`"),
         ("server = []", "6:1", "add `servers = [\"127.0.0.1:3000\"]`"),
+        // How one is chosen.
+        (&with("balance = \"best\""), "9:11", "valid: `round_robin`"),
+        (&with("balance = \"hash\""), "9:11", "add `hash_by = \"client\"`"),
+        (&with("balance = \"hash\"\nhash_by = \"user\""), "10:11", "`header:NAME`"),
+        (&with("balance = \"hash\"\nhash_by = \"header:x y\""), "10:11", "\"header:x-user\""),
+        (&with("balance = \"hash\"\nhash_by = \"cookie:\""), "10:11", "\"session\""),
+        (&with("hash_by = \"client\""), "9:11", "`balance = \"hash\"`"),
+        (&with("balance = \"random\"\nmax_load_percent = 125"), "10:20", "remove the key"),
+        (
+            &with("balance = \"hash\"\nhash_by = \"path\"\nmax_load_percent = 100"),
+            "11:20",
+            "from 101 to 10000",
+        ),
+        (&with("slow_start = 30"), "9:14", "\"30s\""),
+        (&with("sticky = true"), "9:10", "[upstream.sticky]"),
+        (&with("[upstream.sticky]\ncookies = \"a\""), "10:1", "did you mean `cookie`?"),
+        (&with("[upstream.sticky]\ncookie = \"a b\""), "10:10", "\"session\""),
+        (&with("[upstream.sticky]\nsecret = \"s3cret\""), "10:10", "at least 16 characters"),
+        (&with("[upstream.sticky]\nsame_site = \"none\""), "10:13", "add `secure = true`"),
+        (&with("[upstream.sticky]\nsame_site = \"laxe\""), "10:13", "did you mean `lax`?"),
+        (&with("[upstream.sticky]\nmax_age = 60"), "10:11", "\"60s\""),
+        (&with("[upstream.sticky]\nwhile_draining = 1"), "10:18", "true or false"),
         (one, "", ""),
     ];
     let mut failures = Vec::new();
@@ -63,6 +133,7 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
                 errors.starts_with(&format!("bad.toml:{place}: "))
                     && errors.contains(cure)
                     && errors.lines().count() == 1
+                    && !errors.contains("s3cret")
             }
         };
         if !wanted {

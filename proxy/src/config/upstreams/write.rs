@@ -6,20 +6,23 @@ use super::{
         value,
     },
     Upstream, UpstreamServer,
-    read::{BALANCE, HOST},
+    read::HOST,
 };
 
 /// Writes `[[upstream]]` and its servers.
 pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     header(out, "[[upstream]]");
     text(out, "name", &upstream.name);
-    text(out, "balance", value::word(&upstream.balance, BALANCE));
+    upstream.choice.write(out);
     text(out, "host", value::word(&upstream.host, HOST));
     key(out, "max_idle_connections", upstream.max_idle_connections);
     text(out, "idle_timeout", value::show_duration(upstream.idle_timeout));
     key(out, "local_bypass", upstream.local_bypass);
     if let Some(most) = upstream.max_connections {
         key(out, "max_connections", most);
+    }
+    if let Some(sticky) = &upstream.choice.sticky {
+        sticky.write(out);
     }
     upstream.servers.iter().for_each(|one| server(out, one));
 }

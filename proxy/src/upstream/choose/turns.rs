@@ -5,7 +5,7 @@
 //! `a a b a c a a`, not five times in a row, and over as many turns as the weights sum up
 //! to, each has exactly its share.
 
-use super::Candidate;
+use super::{Candidate, Now};
 
 /// Whose turn it is.
 #[derive(Debug, Default)]
@@ -20,17 +20,25 @@ impl Turns {
     pub fn new(candidates: &[Candidate], first: usize) -> Self {
         let mut turns = Self { credit: vec![0; candidates.len()] };
         for _ in 0..first % candidates.len().max(1) {
-            turns.next(candidates, |_| true);
+            turns.advance(candidates, |_| true);
         }
         turns
     }
 
-    /// The next of those that are `open`, by its place among the candidates.
-    pub fn next(
-        &mut self,
-        candidates: &[Candidate],
-        open: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    /// The next of those that are open, by its place among the candidates.
+    pub fn next(&mut self, candidates: &[Candidate], now: &impl Now) -> Option<usize> {
+        self.advance(candidates, |at| now.is_open(at))
+    }
+
+    /// Goes on with the turns of `before`, where the candidates are the same: weights that
+    /// change a little every moment must not begin anew each time.
+    pub fn go_on(&mut self, before: Self) {
+        if before.credit.len() == self.credit.len() {
+            *self = before;
+        }
+    }
+
+    fn advance(&mut self, candidates: &[Candidate], open: impl Fn(usize) -> bool) -> Option<usize> {
         let mut gained = 0;
         let mut chosen: Option<usize> = None;
         for (at, candidate) in candidates.iter().enumerate().filter(|(at, _)| open(*at)) {
@@ -48,12 +56,16 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::candidates, *};
+    use super::{
+        super::tests::{Played, candidates},
+        *,
+    };
 
     fn turns(weights: &[u32], first: usize, n: usize) -> Vec<usize> {
         let candidates = candidates(weights);
         let mut turns = Turns::new(&candidates, first);
-        (0..n).map(|_| turns.next(&candidates, |_| true).unwrap()).collect()
+        let now = Played::idle(weights.len());
+        (0..n).map(|_| turns.next(&candidates, &now).unwrap()).collect()
     }
 
     #[test]
@@ -80,9 +92,8 @@ mod tests {
     fn who_is_not_open_is_passed_over() {
         let candidates = candidates(&[1, 1, 1]);
         let mut turns = Turns::new(&candidates, 0);
-        let chosen: Vec<_> =
-            (0..4).map(|_| turns.next(&candidates, |at| at != 1).unwrap()).collect();
+        let now = Played { closed: vec![1], ..Played::idle(3) };
+        let chosen: Vec<_> = (0..4).map(|_| turns.next(&candidates, &now).unwrap()).collect();
         assert_eq!(chosen, [0, 2, 0, 2]);
-        assert_eq!(turns.next(&candidates, |_| false), None);
     }
 }
