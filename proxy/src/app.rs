@@ -151,7 +151,7 @@ async fn serve(
     let process = Arc::new(Process {
         splice: config.splice,
         kernel,
-        snapshot: ArcSwap::from_pointee(Snapshot::new(config, &directory)),
+        snapshot: ArcSwap::from_pointee(Snapshot::new(config, &directory, None)),
         directory,
         tunnels,
         admin: Arc::clone(&state),

@@ -22,8 +22,13 @@ use hyper::body::Incoming;
 use crate::{
     error::{Error, Kind},
     exchange::Exchange,
+    middleware::compress::Coding,
     upstream::connection::Connection,
 };
+
+mod coded;
+
+use coded::Coded;
 
 /// A streaming body with its tap.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ enum Source {
     Announced(u64),
     Fixed(Bytes),
     Incoming(Incoming),
+    /// One of these, put into a content coding.
+    Coded(Box<Coded>),
 }
 
 #[derive(Debug)]
@@ -102,6 +109,26 @@ impl BodyStream {
         }
         Self { source, tap: Tap::Response(tap) }
     }
+
+    /// Puts the body of an answer into a content coding, chunk by chunk as they come. One that
+    /// has no bytes stays as it is: there is none (HEAD).
+    ///
+    /// # Errors
+    /// If there is no memory for the coding.
+    pub fn encode(&mut self, coding: Coding) -> std::io::Result<()> {
+        let source = std::mem::replace(&mut self.source, Source::Empty);
+        self.source = match source {
+            Source::Incoming(_) | Source::Fixed(_) if !self.is_to_head() => {
+                Source::Coded(Box::new(Coded::new(source, coding)?))
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    fn is_to_head(&self) -> bool {
+        matches!(&self.tap, Tap::Response(tap) if tap.exchange.is_to_head())
+    }
 }
 
 impl Body for BodyStream {
@@ -129,9 +156,14 @@ impl Body for BodyStream {
                 }
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
             }
+            Source::Coded(coded) => match &mut this.tap {
+                Tap::Response(tap) => counted(coded.poll_frame(tap, cx), tap),
+                // Only answers are encoded.
+                Tap::Request(_) | Tap::None => Poll::Ready(None),
+            },
             Source::Incoming(body) => match &mut this.tap {
                 Tap::Request(exchange) => poll_request(body, exchange, cx),
-                Tap::Response(tap) => poll_response(body, tap, cx),
+                Tap::Response(tap) => counted(poll_response(body, tap, cx), tap),
                 Tap::None => Pin::new(body)
                     .poll_frame(cx)
                     .map_err(|error| Error::because(Kind::Internal, error)),
@@ -145,6 +177,7 @@ impl Body for BodyStream {
             Source::Announced(_) => false,
             Source::Fixed(text) => text.is_empty(),
             Source::Incoming(body) => body.is_end_stream(),
+            Source::Coded(coded) => coded.is_over(),
         }
     }
 
@@ -154,8 +187,22 @@ impl Body for BodyStream {
             Source::Announced(length) => SizeHint::with_exact(*length),
             Source::Fixed(text) => SizeHint::with_exact(text.len() as u64),
             Source::Incoming(body) => body.size_hint(),
+            Source::Coded(_) => SizeHint::default(),
         }
     }
+}
+
+/// Counts what goes to the client.
+fn counted(
+    frame: Poll<Option<Result<Frame<Bytes>, Error>>>,
+    tap: &ResponseTap,
+) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    if let Poll::Ready(Some(Ok(frame))) = &frame
+        && let Some(data) = frame.data_ref()
+    {
+        tap.exchange.sent(data.len());
+    }
+    frame
 }
 
 fn poll_request(
@@ -203,9 +250,6 @@ fn poll_response(
     };
     Poll::Ready(match frame {
         Some(Ok(frame)) => {
-            if let Some(data) = frame.data_ref() {
-                tap.exchange.sent(data.len());
-            }
             if frame.is_trailers() || body.is_end_stream() {
                 tap.ended = true;
                 tap.release();

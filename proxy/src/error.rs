@@ -43,7 +43,13 @@ pub enum Kind {
     ExpectationFailed,
     /// Forward proxy asks for credentials.
     ProxyAuthRequired,
-    /// Forward proxy does not reach that destination.
+    /// No credentials, or wrong ones.
+    Unauthorized,
+    /// More requests than in this time are allowed.
+    RateLimited,
+    /// More requests at once than are allowed.
+    TooManyAtOnce,
+    /// Not for this client; or a destination that the forward proxy does not reach.
     Forbidden(&'static str),
     /// No route for this request.
     NoRoute,
@@ -82,8 +88,8 @@ impl Kind {
         match self {
             BadRequest(_) | HeadTooLarge | UriTooLong | BadClientHello(_) | HeadTimeout
             | RequestBodyTimeout | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed
-            | VersionNotSupported | ExpectationFailed | ProxyAuthRequired | Forbidden(_)
-            | NoRoute | ClientGone => Side::Downstream,
+            | VersionNotSupported | ExpectationFailed | ProxyAuthRequired | Unauthorized
+            | RateLimited | TooManyAtOnce | Forbidden(_) | NoRoute | ClientGone => Side::Downstream,
             NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
             | BadResponse(_) | ResponseTimeout | ResponseBodyBroken | ResponseBodyTimeout => {
                 Side::Upstream
@@ -108,6 +114,9 @@ impl Kind {
             VersionNotSupported => "version_not_supported",
             ExpectationFailed => "expectation_failed",
             ProxyAuthRequired => "proxy_auth_required",
+            Unauthorized => "unauthorized",
+            RateLimited => "rate_limited",
+            TooManyAtOnce => "too_many_at_once",
             Forbidden(_) => "forbidden",
             NoRoute => "no_route",
             ClientGone => "client_gone",

@@ -18,6 +18,7 @@ use crate::{
     access_log,
     connection::Client,
     error::{Error, Kind},
+    middleware::Visits,
     route::Matched,
     upstream::balance::Upstream,
     watchdog::{Wait, Watched},
@@ -45,6 +46,7 @@ pub struct Exchange {
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
     route: OnceCell<Rc<Matched>>,
+    visits: RefCell<Visits>,
     upstream: RefCell<Option<Rc<Upstream>>>,
     server: Cell<Option<std::net::SocketAddr>>,
     status: Cell<StatusCode>,
@@ -92,6 +94,7 @@ impl Exchange {
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
             route: OnceCell::new(),
+            visits: RefCell::default(),
             upstream: RefCell::new(None),
             server: Cell::new(None),
             status: Cell::new(StatusCode::INTERNAL_SERVER_ERROR),
@@ -147,6 +150,11 @@ impl Exchange {
     /// Its route. `None`: it has none yet, or comes to a forward proxy.
     pub fn route(&self) -> Option<&Rc<Matched>> {
         self.route.get()
+    }
+
+    /// What has been done with it on its way.
+    pub fn visits(&self) -> &RefCell<Visits> {
+        &self.visits
     }
 
     /// Where it goes.
@@ -273,6 +281,16 @@ impl Exchange {
         self.answer_is_chunked.set(true);
     }
 
+    /// The answer is not as long as the server said: over HTTP/1 its end is told by chunks, or
+    /// by the end of the connection.
+    pub fn answer_has_no_length(&self) {
+        match self.version {
+            Version::HTTP_11 => self.answer_is_chunked(),
+            Version::HTTP_2 => {}
+            _ => self.client.answering(true),
+        }
+    }
+
     /// Gives the answer's trailers to the wire. False: they are hyper's to send.
     pub fn pass_answer_trailers(&self, trailers: &HeaderMap) -> bool {
         let wire = self.client.wire().filter(|_| self.answer_is_chunked.get());
@@ -364,6 +382,7 @@ impl Exchange {
         metrics.sent(self.response_bytes.get());
         if let Some(line) = &self.line {
             let upstream = self.upstream.borrow();
+            let visits = self.visits.borrow();
             let path = line.target.path_and_query().map_or("*", |path| path.as_str());
             let whole;
             // Over HTTP/2 the authority is no part of the target.
@@ -388,6 +407,7 @@ impl Exchange {
                     .as_ref()
                     .and_then(|host| host.to_str().ok())
                     .or(line.target.authority().map(|authority| authority.as_str())),
+                request_id: visits.request_id().and_then(|id| id.to_str().ok()),
                 route: self.route().map(|route| &*route.name),
                 upstream: upstream.as_ref().map(|upstream| &*upstream.name),
                 server: self.server.get(),

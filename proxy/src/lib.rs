@@ -42,6 +42,7 @@ pub mod headers;
 pub mod listener;
 pub mod lot;
 pub mod metrics;
+pub mod middleware;
 pub mod placement;
 pub mod reclaim;
 pub mod relay;

@@ -24,6 +24,9 @@ pub fn status(kind: Kind) -> StatusCode {
         VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         ExpectationFailed => StatusCode::EXPECTATION_FAILED,
         ProxyAuthRequired => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        Unauthorized => StatusCode::UNAUTHORIZED,
+        RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        TooManyAtOnce => StatusCode::SERVICE_UNAVAILABLE,
         Forbidden(_) => StatusCode::FORBIDDEN,
         NoRoute => StatusCode::NOT_FOUND,
         // Nobody is there to read it.
@@ -88,7 +91,7 @@ pub fn error(kind: Kind, exchange: Rc<Exchange>) -> Response<BodyStream> {
             let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             headers.insert(header::ALLOW, allow);
         }
-        Kind::NoServer | Kind::PoolExhausted | Kind::Draining => {
+        Kind::NoServer | Kind::PoolExhausted | Kind::Draining | Kind::TooManyAtOnce => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

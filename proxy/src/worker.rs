@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Kind},
     listener::steer::Seat,
     metrics::{UpstreamMetrics, WorkerMetrics},
+    middleware::{Chain, Chains},
     reclaim::Reclaim,
     route::{self, Matched},
     splice::{Engine, kernel::Kernel},
@@ -54,16 +55,20 @@ pub struct Snapshot {
     pub config: Config,
     /// Its routes.
     pub routes: route::Table,
+    /// What is done with requests on their way.
+    pub chains: Chains,
     /// Its upstreams, in the order of the configuration, with what is known of their servers.
     pub groups: Vec<Arc<Group>>,
 }
 
 impl Snapshot {
     /// Compiles what requests need, and has the directory follow the configuration.
-    pub fn new(config: Config, directory: &Directory) -> Self {
+    /// `before`: the one in force so far, whose limits go on counting.
+    pub fn new(config: Config, directory: &Directory, before: Option<&Self>) -> Self {
         let routes = route::Table::compile(&config);
         let groups = directory.apply(&config.upstreams);
-        Self { config, routes, groups }
+        let chains = Chains::compile(&config, before.map(|before| &before.chains));
+        Self { config, routes, chains, groups }
     }
 }
 
@@ -140,7 +145,7 @@ impl View {
                 Rc::new(Upstream::new(upstream, group, &metrics, parking, index, before))
             })
             .collect();
-        let routes = Matched::all(&snapshot.config, &upstreams);
+        let routes = Matched::all(&snapshot.config, &snapshot.chains, &upstreams);
         Self { snapshot, upstreams, routes }
     }
 }
@@ -215,6 +220,11 @@ impl Worker {
         server_name: Option<&str>,
     ) -> Result<Rc<Matched>, Error> {
         self.routed(|routes| routes.find_tcp(listener, server_name))
+    }
+
+    /// What is done with every request of a listener.
+    pub fn chain_of(&self, listener: usize) -> Option<Arc<Chain>> {
+        self.process.snapshot.load().chains.of_listener(listener).cloned()
     }
 
     fn routed(

@@ -1,5 +1,5 @@
 //! The examples of the user guide: each one that stands in a `toml` fence is a whole file, and
-//! `underpass check` takes it.
+//! `underpass check` takes it. What they name below `/etc/underpass/` is put into a folder here.
 
 use std::{fs, path::Path};
 
@@ -8,6 +8,12 @@ use underpass_tests::proxy::{run, scratch};
 #[test]
 fn every_example_of_the_guide_is_valid() {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide");
+    let folder = scratch("d");
+    fs::create_dir(&folder).expect("a folder");
+    for (name, content) in FILES {
+        fs::write(folder.join(name), content).expect("write a file of the examples");
+    }
+    let etc = format!("{}/", folder.display());
     let mut examples = 0;
     for entry in fs::read_dir(guide).expect("docs/guide") {
         let page = entry.expect("a page").path();
@@ -15,7 +21,7 @@ fn every_example_of_the_guide_is_valid() {
         for rest in text.split("```toml\n").skip(1) {
             let example = rest.split("```").next().expect("an end of the fence");
             let path = scratch("toml");
-            fs::write(&path, example).expect("write the example");
+            fs::write(&path, example.replace("/etc/underpass/", &etc)).expect("write the example");
             let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
             let _ = fs::remove_file(&path);
             let said = String::from_utf8_lossy(&output.stderr);
@@ -24,5 +30,12 @@ fn every_example_of_the_guide_is_valid() {
             examples += 1;
         }
     }
+    let _ = fs::remove_dir_all(folder);
     assert!(examples > 0, "no examples");
 }
+
+/// What the examples read.
+const FILES: &[(&str, &str)] = &[(
+    "jwks.json",
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+)];

@@ -26,6 +26,7 @@ mod http10;
 mod interim;
 mod keep_alive;
 mod message_limits;
+mod middleware;
 mod nginx_origin;
 mod no_delay;
 mod parked_upstream;

@@ -55,6 +55,7 @@ fn text(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
     let end = Ending::of(exchange.end);
     field(out, "end", end.end);
     for (name, value) in [
+        ("request_id", exchange.request_id),
         ("error", end.error),
         ("error_detail", end.error_detail),
         ("tunnel", end.tunnel),
@@ -97,6 +98,8 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         #[serde(skip_serializing_if = "Option::is_none")]
         ttfb_seconds: Option<f64>,
         duration_seconds: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a str>,
         #[serde(flatten)]
         end: Ending<'a>,
     }
@@ -117,6 +120,7 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         response_bytes: exchange.response_bytes,
         ttfb_seconds: exchange.ttfb.map(to_the_microsecond),
         duration_seconds: to_the_microsecond(exchange.duration),
+        request_id: exchange.request_id,
         end: Ending::of(exchange.end),
     };
     line.serialize(&mut serde_json::Serializer::with_formatter(out, Ascii))?;

@@ -46,6 +46,8 @@ pub struct Exchange<'a> {
     pub host: Option<&'a str>,
     /// Name of the route, once found.
     pub route: Option<&'a str>,
+    /// The name that the request was given, where that is asked for.
+    pub request_id: Option<&'a str>,
     /// Name of the upstream, once chosen.
     pub upstream: Option<&'a str>,
     /// The server that was connected to.

@@ -108,6 +108,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         ipv6_only: true,
         protocol: Some(protocol),
         steering: None,
+        middleware: Vec::new(),
         limits: Vec::new(),
         preserve_header_case: false,
         ambiguous_paths: AmbiguousPaths::Refuse,

@@ -17,6 +17,7 @@ use super::{
     Route, SpliceMode, Steering, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
+    middleware::DraftMiddleware,
     routes::DraftRoute,
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Draft {
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) listeners: Vec<DraftListener>,
+    pub(crate) middleware: Vec<DraftMiddleware>,
     pub(crate) routes: Vec<DraftRoute>,
     pub(crate) upstreams: Vec<DraftUpstream>,
 }
@@ -54,6 +56,7 @@ pub(crate) struct DraftListener {
     /// `None`: could not be read.
     pub(crate) protocol: Option<Protocol>,
     pub(crate) steering: Option<Placed<Steering>>,
+    pub(crate) middleware: Vec<Placed<String>>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) preserve_header_case: bool,
     pub(crate) ambiguous_paths: AmbiguousPaths,
@@ -82,6 +85,7 @@ impl Draft {
             access_log: None,
             limits: Vec::new(),
             listeners: Vec::new(),
+            middleware: Vec::new(),
             routes: Vec::new(),
             upstreams: Vec::new(),
         }
@@ -102,6 +106,12 @@ impl Draft {
         self.check_names(&mut errors);
         self.check_addresses(&mut errors);
         let pin_workers = self.check_pinning(&mut errors);
+        let middleware = self.resolve_definitions(&mut errors);
+        let of_listeners: Vec<Vec<usize>> = self
+            .listeners
+            .iter()
+            .map(|listener| self.resolve_middleware(&listener.middleware, &mut errors))
+            .collect();
         let routes = self.resolve_routes(&mut errors);
         self.check_shadowed(&routes, &mut errors);
         self.check_unrouted(&mut errors);
@@ -111,7 +121,7 @@ impl Draft {
         Limits::from_settings(&self.limits, &mut errors);
         let global = self.limits;
         let everywhere = self.local_bypass;
-        let listeners = self.listeners.into_iter().map(|draft| {
+        let listeners = self.listeners.into_iter().zip(of_listeners).map(|(draft, middleware)| {
             let limits = if draft.limits.is_empty() {
                 Limits::from_settings(&global, &mut Errors::default())
             } else {
@@ -123,6 +133,7 @@ impl Draft {
                 ipv6_only: draft.ipv6_only,
                 protocol: draft.protocol.unwrap_or(Protocol::Http),
                 steering: draft.steering.map_or(Steering::Load, |steering| steering.value),
+                middleware,
                 limits,
                 preserve_header_case: draft.preserve_header_case,
                 ambiguous_paths: draft.ambiguous_paths,
@@ -141,6 +152,7 @@ impl Draft {
             pin_workers,
             admin: self.admin.map(|admin| admin.value),
             listeners,
+            middleware,
             routes,
             upstreams: upstreams.collect(),
             splice: self.splice.unwrap_or(SpliceMode::Auto),
@@ -229,6 +241,7 @@ impl Draft {
                 ));
             }
         }
+        self.warn_unused_middleware(warnings);
         for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {
             if !routes.iter().any(|route| route.upstream == index) {
                 warnings.push(format!("{place}: no route leads to upstream `{}`", upstream.name));

@@ -28,38 +28,48 @@ impl Config {
             AccessLog::File(path) => path.display().to_string(),
         };
         text(&mut out, "access", access);
-        self.listeners.iter().for_each(|listener| write_listener(&mut out, listener));
+        self.listeners.iter().for_each(|listener| self.write_listener(&mut out, listener));
+        self.middleware.iter().for_each(|middleware| middleware.write(&mut out));
         self.routes.iter().for_each(|route| route.write(&mut out, self));
         self.upstreams.iter().for_each(|upstream| upstreams::write::upstream(&mut out, upstream));
         out
     }
-}
 
-fn write_listener(out: &mut String, listener: &Listener) {
-    header(out, "[[listener]]");
-    text(out, "name", &listener.name);
-    text(out, "address", listener.address);
-    if listener.address.is_ipv6() {
-        key(out, "ipv6_only", listener.ipv6_only);
+    /// The names of what is done with requests.
+    pub(super) fn write_middleware(&self, out: &mut String, used: &[usize]) {
+        let names: Vec<&str> = used.iter().map(|index| &*self.middleware[*index].name).collect();
+        if !names.is_empty() {
+            list(out, "middleware", &names);
+        }
     }
-    let protocol = match &listener.protocol {
-        Protocol::Http => "http",
-        Protocol::Forward(_) => "forward",
-        Protocol::Tcp => "tcp",
-    };
-    text(out, "protocol", protocol);
-    text(out, "steering", value::word(&listener.steering, value::STEERING));
-    if !matches!(listener.protocol, Protocol::Tcp) {
-        key(out, "preserve_header_case", listener.preserve_header_case);
-        text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));
-    }
-    if matches!(listener.protocol, Protocol::Http) {
-        text(out, "ambiguous_paths", value::word(&listener.ambiguous_paths, value::PATHS));
-    }
-    key(out, "local_bypass", listener.local_bypass);
-    write_limits(out, &listener.limits);
-    if let Protocol::Forward(policy) = &listener.protocol {
-        write_forward(out, policy);
+
+    fn write_listener(&self, out: &mut String, listener: &Listener) {
+        header(out, "[[listener]]");
+        text(out, "name", &listener.name);
+        text(out, "address", listener.address);
+        if listener.address.is_ipv6() {
+            key(out, "ipv6_only", listener.ipv6_only);
+        }
+        let protocol = match &listener.protocol {
+            Protocol::Http => "http",
+            Protocol::Forward(_) => "forward",
+            Protocol::Tcp => "tcp",
+        };
+        text(out, "protocol", protocol);
+        text(out, "steering", value::word(&listener.steering, value::STEERING));
+        if !matches!(listener.protocol, Protocol::Tcp) {
+            key(out, "preserve_header_case", listener.preserve_header_case);
+            text(out, "forwarded", value::word(&listener.forwarded, value::FORWARDED));
+        }
+        if matches!(listener.protocol, Protocol::Http) {
+            text(out, "ambiguous_paths", value::word(&listener.ambiguous_paths, value::PATHS));
+        }
+        self.write_middleware(out, &listener.middleware);
+        key(out, "local_bypass", listener.local_bypass);
+        write_limits(out, &listener.limits);
+        if let Protocol::Forward(policy) = &listener.protocol {
+            write_forward(out, policy);
+        }
     }
 }
 

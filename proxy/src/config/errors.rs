@@ -85,6 +85,11 @@ impl Wrong {
     pub(crate) fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { what: what.into(), cure: cure.into() }
     }
+
+    /// The same, in a line of the file that a value names.
+    pub(crate) fn in_line(self, line: usize) -> Self {
+        Self { what: format!("line {line}: {}", self.what), ..self }
+    }
 }
 
 impl<T> Placed<T> {

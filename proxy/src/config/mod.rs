@@ -17,6 +17,7 @@ mod effective;
 pub(crate) mod errors;
 mod forward;
 pub mod limits;
+pub mod middleware;
 pub(crate) mod read;
 pub(crate) mod routes;
 mod section;
@@ -31,6 +32,7 @@ mod workers_tests;
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use limits::Limits;
+pub use middleware::Middleware;
 pub use routes::{Condition, Part, PathRule, Regex, Route, Segment, Tail, Test};
 pub use upstreams::{
     Balance, Choice, HashBy, HostPolicy, MOST_WEIGHT, SameSite, Server, Sticky, Upstream,
@@ -76,6 +78,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// In order of the file; `route::Table` compiles them.
     pub routes: Vec<Route>,
+    /// What listeners and routes name by its index.
+    pub middleware: Vec<Middleware>,
     /// Groups of servers.
     pub upstreams: Vec<Upstream>,
     /// Which engine moves the bytes of tunnels.
@@ -101,6 +105,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Which worker gets a new connection.
     pub steering: Steering,
+    /// What is done with every request, in this order: indices into [`Config::middleware`].
+    pub middleware: Vec<usize>,
     /// Limits in force on this listener (defaults, `[limits]`, then its own).
     pub limits: Limits,
     /// Whether the case of header names is kept on the way to the upstream (HTTP/1 both sides).

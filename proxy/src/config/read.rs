@@ -9,7 +9,7 @@ use super::{
     AmbiguousPaths, Config, ForwardPolicy, ForwardedPolicy, Protocol,
     draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Place, Placed, Wrong},
-    limits, routes,
+    limits, middleware, routes,
     section::{Section, Source},
     upstreams, value,
 };
@@ -56,6 +56,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "log",
             "limits",
             "listener",
+            "middleware",
             "route",
             "upstream",
         ],
@@ -84,6 +85,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "protocol",
         "steering",
         "limits",
+        "middleware",
         "preserve_header_case",
         "ambiguous_paths",
         "forwarded",
@@ -96,6 +98,8 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     draft.routes = sections.iter().map(routes::read).collect();
     let sections = file.tables("upstream", "[[upstream]]", upstreams::read::KEYS);
     draft.upstreams = sections.iter().map(upstreams::read::upstream).collect();
+    let sections = file.tables("middleware", "[[middleware]]", middleware::KEYS);
+    draft.middleware = sections.iter().map(middleware::read).collect();
     draft
 }
 
@@ -114,6 +118,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
         steering: section.parsed("steering", "\"load\", \"cpu\" or \"hash\"", |text| {
             value::choice(text, value::STEERING)
         }),
+        middleware: named_middleware(section),
         limits: limits.unwrap_or_default(),
         preserve_header_case: section.switch("preserve_header_case").unwrap_or(false),
         ambiguous_paths: section
@@ -161,7 +166,7 @@ fn protocol(section: &Section<'_>) -> Option<Protocol> {
 
 /// A problem for each key of a tcp listener that is about heads of requests.
 fn only_for_http(section: &Section<'_>) {
-    for key in ["preserve_header_case", "forwarded"] {
+    for key in ["preserve_header_case", "forwarded", "middleware"] {
         if let Some((_, place)) = section.get(key) {
             let what = format!("`{key}` on a tcp listener, which looks into no request");
             section.source.add(&place, Wrong::new(what, "remove the key"));
@@ -210,7 +215,12 @@ pub(super) fn name(section: &Section<'_>, key: &str, example: &str) -> Placed<St
         .unwrap_or_else(|| Placed::new(String::new(), section.place.clone()))
 }
 
-fn values<T>(list: Option<Vec<Placed<T>>>) -> Vec<T> {
+/// What is named by `middleware`, in order.
+pub(super) fn named_middleware(section: &Section<'_>) -> Vec<Placed<String>> {
+    section.list("middleware", "\"office-only\"", value::name).unwrap_or_default()
+}
+
+pub(super) fn values<T>(list: Option<Vec<Placed<T>>>) -> Vec<T> {
     list.unwrap_or_default().into_iter().map(|item| item.value).collect()
 }
 

@@ -14,7 +14,7 @@ use toml::{
 use super::{
     errors::{Errors, Place, Placed, Wrong},
     limits::{self, Given},
-    suggest,
+    suggest, value,
 };
 
 /// The file and what has been found wrong in it.
@@ -258,6 +258,58 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// Bytes: a whole number, or a string with a unit.
+    pub(super) fn size(&self, key: &str) -> Option<Placed<u64>> {
+        let (value, place) = self.get(key)?;
+        let size = match (value, integer(value)) {
+            (_, Some(number)) => value::size(&number.to_string()),
+            (DeValue::String(text), _) => value::size(text),
+            _ => {
+                self.mistyped(key, value, &place, "a size such as \"64KiB\"");
+                return None;
+            }
+        };
+        match size {
+            Ok(size) => Some(Placed::new(size, place)),
+            Err(wrong) => {
+                self.source.add(&place, wrong);
+                None
+            }
+        }
+    }
+
+    /// The strings of a table whose keys are names of the user's.
+    pub(super) fn pairs<T>(
+        &self,
+        key: &str,
+        example: &str,
+        parse: impl Fn(&str, &str) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        let (value, place) = self.get(key)?;
+        let DeValue::Table(table) = value else {
+            self.mistyped(key, value, &place, &format!("a table: {key} = {{ {example} }}"));
+            return None;
+        };
+        let mut pairs = Vec::with_capacity(table.len());
+        for (name, value) in table.iter() {
+            let place = self.source.place(value.span().start);
+            let DeValue::String(text) = value.get_ref() else {
+                self.mistyped(name.get_ref(), value.get_ref(), &place, "a string");
+                continue;
+            };
+            match parse(name.get_ref(), text) {
+                Ok(pair) => pairs.push(pair),
+                Err(wrong) => self.source.add(&place, wrong),
+            }
+        }
+        Some(pairs)
+    }
+
+    /// A problem.
+    pub(super) fn add(&self, place: &Place, wrong: Wrong) {
+        self.source.add(place, wrong);
     }
 
     /// `true` or `false`.

@@ -300,6 +300,7 @@ impl Connection {
             request: None,
             host: self.server_name.as_deref(),
             route: self.route.as_ref().map(|route| &*route.name),
+            request_id: None,
             upstream: self.upstream.as_ref().map(|upstream| &*upstream.name),
             server: self.server,
             request_bytes: up,

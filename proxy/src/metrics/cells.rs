@@ -91,7 +91,7 @@ pub(super) struct UpstreamCells {
 const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 27] = [
+pub(super) const KINDS: [Kind; 30] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -119,6 +119,9 @@ pub(super) const KINDS: [Kind; 27] = [
     Kind::MethodNotAllowed,
     Kind::BadClientHello(""),
     Kind::NoServer,
+    Kind::Unauthorized,
+    Kind::RateLimited,
+    Kind::TooManyAtOnce,
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -151,6 +154,9 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::MethodNotAllowed => 24,
         Kind::BadClientHello(_) => 25,
         Kind::NoServer => 26,
+        Kind::Unauthorized => 27,
+        Kind::RateLimited => 28,
+        Kind::TooManyAtOnce => 29,
     }
 }
 

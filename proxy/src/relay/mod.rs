@@ -20,6 +20,7 @@ use crate::{
     connection::{self, Client},
     error::{Error, Kind},
     exchange::Exchange,
+    middleware,
     request::{self as head, Class},
     response,
     route::Head,
@@ -60,6 +61,7 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
         Ok(response) => response,
         Err(error) => failed(error, Rc::clone(&exchange)),
     };
+    middleware::leave(&exchange, &mut response);
     if !exchange.is_tunnel() {
         wire.resume_http(number);
     }
@@ -86,7 +88,9 @@ pub async fn http2(
         Ok(()) => relay(&exchange, request, || false).await,
         Err(kind) => Err(Error::new(kind)),
     };
-    answer.unwrap_or_else(|error| failed(error, exchange))
+    let mut response = answer.unwrap_or_else(|error| failed(error, Rc::clone(&exchange)));
+    middleware::leave(&exchange, &mut response);
+    response
 }
 
 fn failed(error: Error, exchange: Rc<Exchange>) -> Response<BodyStream> {
@@ -110,6 +114,12 @@ async fn relay(
     {
         return Err(Error::new(Kind::RequestBodyTooLarge));
     }
+    let listener = client.listener().index;
+    if let Some(chain) = client.worker().chain_of(listener)
+        && let Err(answer) = Box::pin(middleware::enter(&chain, exchange, &mut request)).await
+    {
+        return Ok(answer);
+    }
     let (class, policy) = match &client.listener().config.protocol {
         Protocol::Http => (head::classify_reverse(&request), None),
         Protocol::Forward(policy) => {
@@ -127,8 +137,15 @@ async fn relay(
             if client.listener().config.ambiguous_paths == AmbiguousPaths::Normalise {
                 target::normalise(&mut request)?;
             }
-            let found = client.worker().route(client.listener().index, &Head::of(&request))?;
-            Rc::clone(exchange.routed(found).upstream())
+            let found = client.worker().route(listener, &Head::of(&request))?;
+            let route = exchange.routed(found);
+            if let Some(chain) = &route.chain
+                && let Err(answer) =
+                    Box::pin(middleware::enter(chain, exchange, &mut request)).await
+            {
+                return Ok(answer);
+            }
+            Rc::clone(route.upstream())
         }
         Class::InspectAt(server) => {
             client.worker().forward_upstream(client.listener().index, &server)

@@ -4,9 +4,13 @@
 //! already looked up; an exchange takes it by a count of references. Whoever wants something
 //! per route, a counter or a limit, puts it here.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
-use crate::{config::Config, upstream::balance::Upstream};
+use crate::{
+    config::Config,
+    middleware::{Chain, Chains},
+    upstream::balance::Upstream,
+};
 
 /// A route of the snapshot in force.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub struct Matched {
     pub index: usize,
     /// As the access log and metrics call it.
     pub name: Rc<str>,
+    /// What is done with requests before that.
+    pub chain: Option<Arc<Chain>>,
     /// What is done with what comes.
     pub action: Action,
 }
@@ -28,12 +34,13 @@ pub enum Action {
 
 impl Matched {
     /// All routes, in the order of the configuration, over its upstreams, in theirs.
-    pub fn all(config: &Config, upstreams: &[Rc<Upstream>]) -> Vec<Rc<Self>> {
+    pub fn all(config: &Config, chains: &Chains, upstreams: &[Rc<Upstream>]) -> Vec<Rc<Self>> {
         let routes = config.routes.iter().enumerate();
         routes
             .map(|(index, route)| {
                 let action = Action::Upstream(Rc::clone(&upstreams[route.upstream]));
-                Rc::new(Self { index, name: route.name.as_str().into(), action })
+                let chain = chains.of_route(index).cloned();
+                Rc::new(Self { index, name: route.name.as_str().into(), chain, action })
             })
             .collect()
     }

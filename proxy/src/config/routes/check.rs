@@ -59,6 +59,7 @@ impl Draft {
                 headers: draft.headers.clone(),
                 query: draft.query.clone(),
                 sni: draft.sni.as_ref().map(|sni| sni.value.clone()),
+                middleware: self.resolve_middleware(&draft.middleware, errors),
                 upstream: find("upstream", &draft.upstream, &upstreams, errors).unwrap_or(0),
             }
         };

@@ -46,6 +46,9 @@ pub struct Route {
     /// On tcp listeners: the server name of a TLS ClientHello; `None`: whatever matches no
     /// other route.
     pub sni: Option<HostPattern>,
+    /// What is done with its requests, in this order, after what their listener does: indices
+    /// into [`super::Config::middleware`].
+    pub middleware: Vec<usize>,
     /// Index into [`super::Config::upstreams`].
     pub upstream: usize,
 }
@@ -67,6 +70,7 @@ pub(crate) struct DraftRoute {
     pub(crate) sni: Option<Placed<HostPattern>>,
     /// The first condition that only a request can meet, by its key.
     pub(crate) of_requests: Option<Placed<&'static str>>,
+    pub(crate) middleware: Vec<Placed<String>>,
     /// Empty: could not be read.
     pub(crate) upstream: Placed<String>,
     /// A condition could not be read: not to be compared with others.
@@ -88,6 +92,7 @@ impl DraftRoute {
             query: Vec::new(),
             sni: None,
             of_requests: None,
+            middleware: Vec::new(),
             upstream,
             incomplete: false,
         }
@@ -123,6 +128,7 @@ impl Route {
         if let Some(pattern) = &self.sni {
             effective::text(out, "sni", pattern);
         }
+        config.write_middleware(out, &self.middleware);
         if let Some(upstream) = config.upstreams.get(self.upstream) {
             effective::text(out, "upstream", &upstream.name);
         }

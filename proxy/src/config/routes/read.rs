@@ -3,7 +3,7 @@
 use super::{
     super::{
         errors::{Placed, Wrong},
-        read::name,
+        read::{name, named_middleware},
         section::Section,
         value,
     },
@@ -23,12 +23,13 @@ pub(in crate::config) const KEYS: &[&str] = &[
     "headers",
     "query",
     "sni",
+    "middleware",
     "upstream",
 ];
 
 /// The keys that ask about a request.
 const OF_REQUESTS: &[&str] =
-    &["host", "path", "path_prefix", "path_pattern", "method", "headers", "query"];
+    &["host", "path", "path_prefix", "path_pattern", "method", "headers", "query", "middleware"];
 
 /// Priorities reach so far to both sides of 0.
 const MOST_PRIORITY: i64 = 1_000_000;
@@ -74,6 +75,7 @@ pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
         query: query.into_iter().flatten().collect(),
         sni,
         of_requests,
+        middleware: named_middleware(section),
         upstream: name(section, "upstream", "\"api\""),
     }
 }

@@ -1,0 +1,98 @@
+//! The body of an answer in a content coding that the server did not use.
+//!
+//! Invariant: what has come is on its way before the next is waited for. A body that breaks
+//! off has no end in its coding either, so no decoder takes it for whole.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+
+use crate::{
+    error::{Error, Kind},
+    middleware::compress::{Coding, Encoder},
+};
+
+use super::{ResponseTap, Source, poll_response};
+
+/// A body and what encodes it.
+#[derive(Debug)]
+pub(super) struct Coded {
+    source: Source,
+    encoder: Encoder,
+    end: End,
+}
+
+#[derive(Debug)]
+enum End {
+    /// More may come.
+    Open,
+    /// The last bytes have gone, these have not.
+    Trailers(HeaderMap),
+    /// Nothing is left.
+    Over,
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, Error>>>;
+
+impl Coded {
+    pub(super) fn new(source: Source, coding: Coding) -> io::Result<Self> {
+        Ok(Self { source, encoder: Encoder::new(coding)?, end: End::Open })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.end, End::Over)
+    }
+
+    pub(super) fn poll_frame(&mut self, tap: &mut ResponseTap, cx: &mut Context<'_>) -> Polled {
+        match std::mem::replace(&mut self.end, End::Over) {
+            End::Open => self.end = End::Open,
+            End::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            End::Over => return Poll::Ready(None),
+        }
+        loop {
+            let frame = match &mut self.source {
+                Source::Incoming(body) => poll_response(body, tap, cx),
+                Source::Fixed(text) if !text.is_empty() => {
+                    Poll::Ready(Some(Ok(Frame::data(std::mem::take(text)))))
+                }
+                _ => {
+                    tap.ended = true;
+                    Poll::Ready(None)
+                }
+            };
+            let made = match frame {
+                Poll::Pending if self.encoder.owes() => self.encoder.flush(),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => self.finish(None),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        // It has come, though it may not go on yet.
+                        tap.exchange.sent(0);
+                        self.encoder.push(&data)
+                    }
+                    Err(frame) => self.finish(frame.into_trailers().ok()),
+                },
+            };
+            match made {
+                Ok(bytes) if bytes.is_empty() && matches!(self.end, End::Open) => {}
+                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Err(error) => {
+                    tap.exchange.fail(Kind::Internal);
+                    tap.exchange.client().cut();
+                    return Poll::Ready(Some(Err(Error::because(Kind::Internal, error))));
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<Bytes> {
+        self.end = trailers.map_or(End::Over, End::Trailers);
+        self.encoder.finish()
+    }
+}
