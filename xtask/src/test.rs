@@ -9,11 +9,11 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
     ebpf,
-    workspace::{binary, call, cargo, exit, say},
+    workspace::{binary, call, cargo, exit, metadata, say},
 };
 
 /// Programs that some tests put beside or behind the proxy.
@@ -50,13 +50,40 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let mut passed = true;
     if bpf && args.is_empty() && is_privileged() {
         say("test: the behaviour suite over local bypass of every connection");
-        let mut over = tests(&["--package", "underpass-tests", "--test", "behaviour"])?;
+        let mut over = tests(&["--workspace", "--test", "behaviour"])?;
         over.env("UNDERPASS_TEST_LOCAL_BYPASS", "1").arg("--");
         over.args(NOT_OVER_BYPASS.iter().flat_map(|test| ["--skip", test]));
         passed = over.status()?.success();
     }
-    let code = exit(&mut tests(&["--workspace"])?)?;
+    if !args.is_empty() {
+        return exit(&mut tests(&["--workspace"])?);
+    }
+    // Those of the kernel path last: they take the longest, and what fails among them is then
+    // what is read last.
+    // Always the whole workspace, or its dependencies would be built with other features.
+    let targets = test_targets()?;
+    let mut others = vec!["--workspace", "--lib", "--bins"];
+    others.extend(targets.iter().filter(|it| *it != KERNEL).flat_map(|it| ["--test", it]));
+    for what in [&others[..], &["--workspace", "--doc"]] {
+        passed &= tests(what)?.status()?.success();
+    }
+    let code = exit(&mut tests(&["--workspace", "--test", KERNEL])?)?;
     Ok(if passed { code } else { ExitCode::FAILURE })
+}
+
+/// The tests of the kernel path.
+const KERNEL: &str = "kernel";
+
+/// Names of the targets of the workspace that are tests and nothing else.
+fn test_targets() -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    let names: Vec<String> =
+        tests.filter_map(|target| Some(target["name"].as_str()?.to_owned())).collect();
+    ensure!(names.iter().any(|name| name == KERNEL), "cargo metadata: no tests of the kernel path");
+    Ok(names)
 }
 
 /// Tests that say what is only so without local bypass.

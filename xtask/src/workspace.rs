@@ -25,10 +25,15 @@ pub(crate) fn bpf_dir(name: &str) -> PathBuf {
     root().join("target").join(name)
 }
 
+/// What cargo knows of the workspace.
+pub(crate) fn metadata() -> Result<serde_json::Value> {
+    let metadata = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    Ok(serde_json::from_str(&metadata)?)
+}
+
 /// Where cargo puts the binaries of a profile.
 pub(crate) fn binary(profile: &str, name: &str) -> Result<PathBuf> {
-    let metadata = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let metadata = metadata()?;
     let target = metadata["target_directory"].as_str().context("cargo metadata: no target")?;
     Ok(Path::new(target).join(profile).join(name))
 }

@@ -21,7 +21,7 @@ use super::{
     sockets::{self, Pair},
 };
 
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A sender that was taken nothing from for so long is held back.
 const HELD_BACK: Duration = Duration::from_millis(5);

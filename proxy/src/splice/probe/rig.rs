@@ -33,9 +33,10 @@ use super::{
     sockets::Pair,
 };
 
-/// Longest wait without a byte that gets further, for what takes microseconds; a machine may
-/// be busy.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait without a byte that gets further, for what takes microseconds. Redirects go by a
+/// worker of the kernel, which on a machine with five processes to each CPU was seen to take
+/// more than a second to get its turn.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Longest wait where bytes do get further: a few megabytes, which an emulated processor
 /// takes seconds for. What the kernel can do must not be denied for the machine's slowness.
