@@ -1,8 +1,10 @@
 //! Orderly end: every connection holds a [`Watch`]; the process ends when all are gone.
 //!
-//! Two signals, in this order: *draining* (finish what you do, start nothing new) and
-//! *forced* (the deadline has passed: end now). [`Drain::wait`] returns when the last
-//! `Watch` has been dropped, so nothing that holds one is ever cut off unseen.
+//! Three signals, in this order: *leaving* (take no new connections, end kept ones with their
+//! next answer), *draining* (finish what you do, start nothing new) and *forced* (the deadline
+//! has passed: end now). A hand-over to another process begins with the first, an end without
+//! a successor with the second. [`Drain::wait`] returns when the last `Watch` has been dropped,
+//! so nothing that holds one is ever cut off unseen.
 
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Phase {
     Serving,
+    Leaving,
     Draining,
     Forced,
 }
@@ -37,15 +40,32 @@ pub fn channel() -> (Drain, Watch) {
 }
 
 impl Drain {
+    /// Tells everybody to take nothing new and to end kept connections with their next answer.
+    /// Idempotent.
+    pub fn leave(&self) {
+        self.reach(Phase::Leaving);
+    }
+
     /// Tells everybody to finish. Idempotent.
     pub fn start(&self) {
+        self.reach(Phase::Draining);
+    }
+
+    fn reach(&self, wanted: Phase) {
         self.phase.send_if_modified(|phase| {
-            let first = *phase < Phase::Draining;
+            let first = *phase < wanted;
             if first {
-                *phase = Phase::Draining;
+                *phase = wanted;
             }
             first
         });
+    }
+
+    /// Waits for all watches to go while everybody [leaves](Self::leave), at most for `limit`.
+    /// Returns whether all went.
+    pub async fn left(&mut self, limit: Duration) -> bool {
+        self.leave();
+        tokio::time::timeout(limit, self.alive.recv()).await.is_ok()
     }
 
     /// Waits for all watches to go, forces them after `deadline`, and then gives them
@@ -64,6 +84,16 @@ impl Watch {
     /// Whether a drain has begun.
     pub fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Whether no new connections are to be taken any more.
+    pub fn is_leaving(&self) -> bool {
+        *self.phase.borrow() >= Phase::Leaving
+    }
+
+    /// Resolves when no new connections are to be taken any more (at once if that is so).
+    pub async fn leaving(&mut self) {
+        self.reached(Phase::Leaving).await;
     }
 
     /// Resolves when a drain begins (at once if it has).

@@ -180,7 +180,7 @@ impl Watched {
 #[derive(Debug)]
 pub struct Watchdog {
     watched: RefCell<Vec<Weak<Watched>>>,
-    tick: Duration,
+    tick: Cell<Duration>,
     first: Notify,
     forced: Cell<bool>,
 }
@@ -188,13 +188,18 @@ pub struct Watchdog {
 impl Watchdog {
     /// Ticks often enough for `shortest`, the shortest limit in force.
     pub fn new(shortest: Duration) -> Self {
-        let tick = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
+        let tick = Cell::new(tick_for(shortest));
         Self { watched: RefCell::default(), tick, first: Notify::new(), forced: Cell::new(false) }
+    }
+
+    /// Another shortest limit is in force, from the tick after the next.
+    pub fn set_shortest(&self, shortest: Duration) {
+        self.tick.set(tick_for(shortest));
     }
 
     /// How often it looks.
     pub fn tick(&self) -> Duration {
-        self.tick
+        self.tick.get()
     }
 
     /// Watches until the returned handle is dropped.
@@ -229,7 +234,7 @@ impl Watchdog {
             if self.watched.borrow().is_empty() {
                 self.first.notified().await;
             }
-            tokio::time::sleep(self.tick).await;
+            tokio::time::sleep(self.tick.get()).await;
             let now = Instant::now();
             let mut rests = RESTS;
             self.watched.borrow_mut().retain(|watched| match watched.upgrade() {
@@ -241,6 +246,10 @@ impl Watchdog {
             });
         }
     }
+}
+
+fn tick_for(shortest: Duration) -> Duration {
+    (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
@@ -15,6 +15,8 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{sync::Notify, time::Instant};
 
+mod change;
+pub mod orders;
 pub mod thread;
 
 use crate::{
@@ -23,7 +25,7 @@ use crate::{
     connection::parked::Parking,
     drain,
     error::{Error, Kind},
-    listener::steer::Seat,
+    listener::{Door, Listener, steer::Seat},
     metrics::{UpstreamMetrics, WorkerMetrics},
     middleware::{Chain, Chains},
     reclaim::Reclaim,
@@ -52,7 +54,7 @@ const FORWARD_IDLE: (usize, Duration) = (8, Duration::from_secs(60));
 #[derive(Debug)]
 pub struct Snapshot {
     /// As it was checked.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Its routes.
     pub routes: route::Table,
     /// What is done with requests on their way.
@@ -68,7 +70,7 @@ impl Snapshot {
         let routes = route::Table::compile(&config);
         let groups = directory.apply(&config.upstreams);
         let chains = Chains::compile(&config, before.map(|before| &before.chains));
-        Self { config, routes, chains, groups }
+        Self { config: Arc::new(config), routes, chains, groups }
     }
 }
 
@@ -89,6 +91,9 @@ pub struct Process {
     pub kernel: Option<Arc<Kernel>>,
 }
 
+/// By the server that a client named.
+type ForwardPools = HashMap<Server, Rc<Upstream>>;
+
 /// One worker, seen from its own thread.
 #[derive(Debug)]
 pub struct Worker {
@@ -107,21 +112,29 @@ pub struct Worker {
     /// For those who wait for the end by themselves.
     pub drain: drain::Watch,
     index: usize,
+    leaving: Cell<bool>,
     draining: Cell<bool>,
     forced: Cell<bool>,
     connections: Cell<usize>,
     /// Where this worker says how many those are.
-    seats: RefCell<Vec<Rc<Seat>>>,
+    seats: RefCell<Vec<Weak<Seat>>>,
     last_gone: Notify,
-    view: RefCell<View>,
+    view: RefCell<Rc<View>>,
+    doors: RefCell<Vec<Rc<Door>>>,
+    /// Sockets that are registered and accept nothing yet.
+    prepared: RefCell<Vec<orders::Prepared>>,
+    /// With the number of the door.
+    accepting: RefCell<Vec<(u64, tokio::task::JoinHandle<()>)>>,
+    /// All that some connection may still belong to.
+    listeners: RefCell<Vec<Weak<Listener>>>,
     /// By listener: what one may reach, another may be forbidden.
-    forward: RefCell<HashMap<usize, HashMap<Server, Rc<Upstream>>>>,
+    forward: RefCell<HashMap<Arc<str>, ForwardPools>>,
     forward_metrics: UpstreamMetrics,
 }
 
-/// The upstreams and routes of the snapshot that this worker saw last.
+/// A configuration as this worker goes by it: its upstreams and routes.
 #[derive(Debug)]
-struct View {
+pub struct View {
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Rc<Upstream>>,
     routes: Vec<Rc<Matched>>,
@@ -162,9 +175,20 @@ impl Worker {
         let watchdog = Watchdog::new(shortest(&snapshot.config));
         let upstream_parking = upstream::parked::Parking::new()?;
         Ok(Self {
-            view: RefCell::new(View::new(snapshot, &metrics, &upstream_parking, index, &[])),
+            view: RefCell::new(Rc::new(View::new(
+                snapshot,
+                &metrics,
+                &upstream_parking,
+                index,
+                &[],
+            ))),
+            doors: RefCell::default(),
+            prepared: RefCell::default(),
+            accepting: RefCell::default(),
+            listeners: RefCell::default(),
             forward: RefCell::default(),
             forward_metrics: metrics.upstream("forward"),
+            leaving: Cell::new(false),
             draining: Cell::new(false),
             forced: Cell::new(false),
             connections: Cell::new(0),
@@ -179,6 +203,11 @@ impl Worker {
             drain,
             index,
         })
+    }
+
+    /// Whether connections are to end with their next answer.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Whether connections are to end after what they are doing.
@@ -199,15 +228,19 @@ impl Worker {
 
     fn set_connections(&self, open: usize) {
         self.connections.set(open);
-        self.seats.borrow().iter().for_each(|seat| seat.set_load(open));
+        self.each_seat(|seat| seat.set_load(open));
+    }
+
+    fn each_seat(&self, tell: impl Fn(&Seat)) {
+        self.seats.borrow().iter().filter_map(Weak::upgrade).for_each(|seat| tell(&seat));
     }
 
     /// The route of a request.
     ///
     /// # Errors
     /// Those of [`route::Table::find`].
-    pub fn route(&self, listener: usize, head: &route::Head<'_>) -> Result<Rc<Matched>, Error> {
-        self.routed(|routes| routes.find(listener, head))
+    pub fn route(&self, listener: &Listener, head: &route::Head<'_>) -> Result<Rc<Matched>, Error> {
+        self.routed(listener, |routes| routes.find(listener.index(), head))
     }
 
     /// The route of a connection of a tcp listener, by the server name where it has one.
@@ -216,36 +249,41 @@ impl Worker {
     /// [`Kind::NoRoute`].
     pub fn route_tcp(
         &self,
-        listener: usize,
+        listener: &Listener,
         server_name: Option<&str>,
     ) -> Result<Rc<Matched>, Error> {
-        self.routed(|routes| routes.find_tcp(listener, server_name))
+        self.routed(listener, |routes| routes.find_tcp(listener.index(), server_name))
+    }
+
+    /// Whether a route of this tcp listener goes by the server name.
+    pub fn wants_server_name(&self, listener: &Listener) -> bool {
+        self.view_of(listener).snapshot.routes.wants_server_name(listener.index())
     }
 
     /// What is done with every request of a listener.
-    pub fn chain_of(&self, listener: usize) -> Option<Arc<Chain>> {
-        self.process.snapshot.load().chains.of_listener(listener).cloned()
+    pub fn chain_of(&self, listener: &Listener) -> Option<Arc<Chain>> {
+        self.view_of(listener).snapshot.chains.of_listener(listener.index()).cloned()
     }
 
     fn routed(
         &self,
+        listener: &Listener,
         find: impl Fn(&route::Table) -> Result<usize, Kind>,
     ) -> Result<Rc<Matched>, Error> {
-        let snapshot = self.process.snapshot.load();
-        let mut view = self.view.borrow_mut();
-        if !Arc::ptr_eq(&view.snapshot, &snapshot) {
-            let snapshot = Arc::clone(&snapshot);
-            let (metrics, parking) = (&self.metrics, &self.upstream_parking);
-            *view = View::new(snapshot, metrics, parking, self.index, &view.upstreams);
-        }
+        let view = self.view_of(listener);
         let found = find(&view.snapshot.routes);
         found.map(|index| Rc::clone(&view.routes[index])).map_err(Error::new)
     }
 
+    /// The configuration that connections of this listener go by.
+    fn view_of(&self, listener: &Listener) -> Rc<View> {
+        listener.parted().unwrap_or_else(|| Rc::clone(&self.view.borrow()))
+    }
+
     /// The pool of a server that a client of a forward proxy named.
-    pub fn forward_upstream(&self, listener: usize, server: &Server) -> Rc<Upstream> {
+    pub fn forward_upstream(&self, listener: &Listener, server: &Server) -> Rc<Upstream> {
         let mut forward = self.forward.borrow_mut();
-        let pools = forward.entry(listener).or_default();
+        let pools = forward.entry(Arc::clone(&listener.name)).or_default();
         if let Some(upstream) = pools.get(server) {
             return Rc::clone(upstream);
         }
@@ -277,11 +315,11 @@ impl Worker {
         let reclaim = Reclaim::default();
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.seats.borrow().iter().for_each(|seat| seat.tick());
+            self.each_seat(Seat::tick);
             reclaim.look(self.parking.parked() + self.upstream_parking.parked());
             let now = Instant::now();
             let forward = self.forward.borrow();
-            let upstreams = self.view.borrow().upstreams.clone();
+            let upstreams = self.all_upstreams();
             for upstream in upstreams.iter().chain(forward.values().flat_map(HashMap::values)) {
                 upstream.sweep(now);
             }
@@ -291,6 +329,9 @@ impl Worker {
     /// Follows the drain and tells the connections, which look at the flags when woken.
     async fn follow(&self) {
         let mut drain = self.drain.clone();
+        drain.leaving().await;
+        self.leaving.set(true);
+        self.watchdog.wake_all();
         drain.draining().await;
         self.draining.set(true);
         self.watchdog.wake_all();

@@ -15,6 +15,10 @@ use std::{
 };
 
 use mantra_macros::req_test;
+use underpass::{
+    app::{Address, Wish, run_with},
+    config::Sources,
+};
 
 const BODY_BYTES: usize = 10_000_000;
 
@@ -53,7 +57,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Starts a proxy in this process.
-fn proxy(origin: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::Sender<()>) {
+fn proxy(origin: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::Sender<Wish>) {
     let text = format!(
         "workers = 1\n[log]\naccess = \"off\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
@@ -64,8 +68,9 @@ fn proxy(origin: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::Sender<()>) {
     let (stop, stops) = tokio::sync::mpsc::channel(1);
     let (ready, address) = mpsc::channel();
     std::thread::spawn(move || {
-        underpass::app::run_with(config, || Ok(stops), |all| ready.send(all[0].address).unwrap())
-            .unwrap();
+        let ready = |all: &[Address]| ready.send(all[0].address).unwrap();
+        let loaded = (config.clone(), Sources::default());
+        run_with(config, loaded, || Ok(stops), ready).unwrap();
     });
     (address.recv_timeout(Duration::from_secs(10)).unwrap(), stop)
 }

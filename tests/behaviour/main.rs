@@ -32,6 +32,7 @@ mod no_delay;
 mod parked_upstream;
 mod parking;
 mod refused_upgrade;
+mod reload;
 mod retry;
 mod route_matching;
 mod routes;

@@ -112,6 +112,8 @@ pub struct Proxy {
     stderr: Arc<Mutex<String>>,
     /// Reads stderr to its end.
     capture: Option<JoinHandle<()>>,
+    /// Lines of stdout behind those that made it ready.
+    lines: Mutex<mpsc::Receiver<String>>,
     config: Option<PathBuf>,
 }
 
@@ -212,12 +214,22 @@ impl ProxyBuilder {
         let mut child = command.spawn().expect("start underpass");
         let (stderr, capture) = capture(child.stderr.take().expect("stderr"));
         let lines = lines(child.stdout.take().expect("stdout"));
-        let mut proxy =
-            Proxy { child, listening: HashMap::new(), stderr, capture: Some(capture), config };
+        let mut proxy = Proxy {
+            child,
+            listening: HashMap::new(),
+            stderr,
+            capture: Some(capture),
+            lines: Mutex::new(lines),
+            config,
+        };
         let begin = Instant::now();
         while proxy.listening.len() < self.expected {
-            match lines.recv_timeout(BOUND.saturating_sub(begin.elapsed())) {
-                Ok(line) => proxy.listening.extend(listening(&line)),
+            let line = proxy.lines.lock().expect("lines");
+            match line.recv_timeout(BOUND.saturating_sub(begin.elapsed())) {
+                Ok(text) => {
+                    drop(line);
+                    proxy.listening.extend(listening(&text));
+                }
                 Err(e) => panic!(
                     "not ready ({e}): {:?} of {} listeners, arguments {:?}",
                     proxy.listening, self.expected, self.args
@@ -329,6 +341,17 @@ impl Proxy {
         };
         eventually(&format!("a log line with {parts:?}"), async || find().is_some()).await;
         find().expect("found before")
+    }
+
+    /// Takes note of what has begun to listen since it was ready.
+    pub fn look_for_listeners(&mut self) {
+        let lines = self.lines.get_mut().expect("lines");
+        self.listening.extend(lines.try_iter().filter_map(|line| listening(&line)));
+    }
+
+    /// The file that configures it.
+    pub fn config_path(&self) -> &Path {
+        self.config.as_deref().expect("started with a configuration")
     }
 
     /// Process id.

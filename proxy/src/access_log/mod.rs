@@ -9,7 +9,7 @@
 //! nothing that a peer sent can end a line or look like another field.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
     net::SocketAddr,
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
@@ -101,26 +101,47 @@ pub enum End<'a> {
 
 /// The log of the process. Dropping it writes what is left.
 #[derive(Debug)]
-pub struct AccessLog(Option<Queue>);
+pub struct AccessLog(Queue);
 
 /// Implements: REQ-CTRL-005
 impl AccessLog {
     /// Opens what the configuration names. Lost lines are counted in `dropped`
     /// (see `Metrics::access_log_dropped`).
+    ///
+    /// # Errors
+    /// As open(2), or if there is no thread to be had.
     pub fn open(log: &config::Log, dropped: Counter) -> io::Result<Self> {
-        let sink = match &log.access {
-            config::AccessLog::Off => return Ok(Self(None)),
+        match Self::sink(log)? {
+            Some(file) => Self::into_sink(file, log.format, QUEUE_BYTES, dropped, true),
+            // It may be switched on later.
+            None => Self::into_sink(io::sink(), log.format, QUEUE_BYTES, dropped, false),
+        }
+    }
+
+    /// Where lines are to go by this configuration, for [`Self::switch`]; `None`: nowhere. A
+    /// file is opened anew, so that one that was moved away is let go.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn sink(log: &config::Log) -> io::Result<Option<File>> {
+        Ok(match &log.access {
+            config::AccessLog::Off => None,
             // A descriptor of its own: whoever holds the lock of `io::stderr` while a
             // slow reader blocks it would hold up every thread that traces.
-            config::AccessLog::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
-            config::AccessLog::File(path) => append(path)?,
-        };
-        Self::into_sink(sink, log.format, QUEUE_BYTES, dropped)
+            config::AccessLog::Stderr => Some(io::stderr().as_fd().try_clone_to_owned()?.into()),
+            config::AccessLog::File(path) => Some(append(path)?),
+        })
+    }
+
+    /// Has lines go there. What was logged before goes where it was to go, and what is logged
+    /// at this moment to either.
+    pub fn switch(&self, sink: Option<File>) {
+        self.0.switch(sink);
     }
 
     /// The end that a worker writes to. One for each thread.
     pub fn worker(&self) -> Writer {
-        Writer::new(self.0.as_ref())
+        Writer::new(&self.0)
     }
 
     /// Writes all lines that were logged before this call, then closes.
@@ -136,12 +157,13 @@ impl AccessLog {
         format: LogFormat,
         queue_bytes: usize,
         dropped: Counter,
+        on: bool,
     ) -> io::Result<Self> {
-        Ok(Self(Some(Queue::start(sink, format, queue_bytes, dropped)?)))
+        Ok(Self(Queue::start(sink, format, queue_bytes, dropped, on)?))
     }
 }
 
-fn append(path: &Path) -> io::Result<std::fs::File> {
+fn append(path: &Path) -> io::Result<File> {
     // Client addresses are personal data: not for everybody on the machine.
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }

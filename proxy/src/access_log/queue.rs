@@ -12,6 +12,7 @@
 
 use std::{
     cell::Cell,
+    fs::File,
     io::{self, Write},
     marker::PhantomData,
     mem,
@@ -52,7 +53,8 @@ pub(super) struct Queue {
 /// one user besides the thread that writes.
 #[derive(Debug)]
 pub struct Writer {
-    to: Option<(Arc<Lane>, Arc<Shared>)>,
+    lane: Arc<Lane>,
+    shared: Arc<Shared>,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -66,6 +68,10 @@ struct Shared {
     /// A buffer is half full: write now.
     urgent: AtomicBool,
     stopping: AtomicBool,
+    /// Whether lines go anywhere.
+    on: AtomicBool,
+    /// Where they go from the next pass on.
+    next: Mutex<Option<File>>,
     thread: OnceLock<Thread>,
 }
 
@@ -79,6 +85,7 @@ impl Queue {
         format: LogFormat,
         queue_bytes: usize,
         dropped: Counter,
+        on: bool,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             format,
@@ -87,11 +94,25 @@ impl Queue {
             lanes: Mutex::default(),
             urgent: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            on: AtomicBool::new(on),
+            next: Mutex::default(),
             thread: OnceLock::new(),
         });
         let drained = Drainer { shared: shared.clone(), out: Out::new(sink), batch: Vec::new() };
         let thread = thread::Builder::new().name("access-log".into()).spawn(|| drained.run())?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Writes to another file, once what has been logged so far is in the one before; `None`:
+    /// nowhere.
+    pub(super) fn switch(&self, to: Option<File>) {
+        self.shared.on.store(to.is_some(), Relaxed);
+        if let Some(file) = to {
+            *lock(&self.shared.next) = Some(file);
+            if let Some(thread) = self.shared.thread.get() {
+                thread.unpark();
+            }
+        }
     }
 }
 
@@ -114,25 +135,25 @@ impl Drop for Queue {
 }
 
 impl Writer {
-    pub(super) fn new(queue: Option<&Queue>) -> Self {
-        let to = queue.map(|queue| {
-            let lane = Arc::<Lane>::default();
-            lock(&queue.shared.lanes).push(lane.clone());
-            (lane, queue.shared.clone())
-        });
-        Self { to, not_sync: PhantomData }
+    pub(super) fn new(queue: &Queue) -> Self {
+        let lane = Arc::<Lane>::default();
+        lock(&queue.shared.lanes).push(lane.clone());
+        Self { lane, shared: queue.shared.clone(), not_sync: PhantomData }
     }
 
     /// Whether lines go anywhere. Where not, nothing need be gathered for one.
     pub fn is_on(&self) -> bool {
-        self.to.is_some()
+        self.shared.on.load(Relaxed)
     }
 
     /// Leaves a line to be written, or counts it as dropped. Never waits.
     ///
     /// Implements: REQ-CTRL-005
     pub fn log(&self, exchange: &Exchange<'_>) {
-        let Some((lane, shared)) = &self.to else { return };
+        let Self { lane, shared, .. } = self;
+        if !self.is_on() {
+            return;
+        }
         if shared.stopping.load(Acquire) {
             shared.dropped.inc();
             return;
@@ -193,6 +214,9 @@ impl<W: Write> Drainer<W> {
             let last = self.shared.stopping.load(Acquire);
             self.shared.urgent.store(false, Release);
             let found = self.drain();
+            if let Some(file) = lock(&self.shared.next).take() {
+                self.out.switch(file);
+            }
             if last {
                 return;
             }
@@ -242,9 +266,15 @@ impl Lane {
     }
 }
 
+/// Where lines go: where they were sent at the start, or later.
+enum Sink<W> {
+    First(W),
+    Later(File),
+}
+
 /// Where lines go, and what state the last failure left it in.
 struct Out<W> {
-    sink: W,
+    sink: Sink<W>,
     /// The last write ended inside a line.
     torn: bool,
     failing: bool,
@@ -252,7 +282,11 @@ struct Out<W> {
 
 impl<W: Write> Out<W> {
     fn new(sink: W) -> Self {
-        Self { sink, torn: false, failing: false }
+        Self { sink: Sink::First(sink), torn: false, failing: false }
+    }
+
+    fn switch(&mut self, to: File) {
+        *self = Self { sink: Sink::Later(to), torn: false, failing: false };
     }
 
     /// Writes whole lines; returns how many were lost.
@@ -282,7 +316,12 @@ impl<W: Write> Out<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let mut written = 0;
         while written < bytes.len() {
-            match self.sink.write(&bytes[written..]) {
+            let rest = &bytes[written..];
+            let wrote = match &mut self.sink {
+                Sink::First(sink) => sink.write(rest),
+                Sink::Later(file) => file.write(rest),
+            };
+            match wrote {
                 Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

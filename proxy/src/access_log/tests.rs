@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         mpsc::{self, Receiver},
     },
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use super::*;
@@ -197,8 +197,9 @@ fn split(line: &str) -> Vec<String> {
 fn every_line_logged_before_shutdown_is_written_in_order() {
     let memory = Memory::default();
     let dropped = Counter::default();
-    let log = AccessLog::into_sink(memory.clone(), LogFormat::Text, QUEUE_BYTES, dropped.clone())
-        .unwrap();
+    let log =
+        AccessLog::into_sink(memory.clone(), LogFormat::Text, QUEUE_BYTES, dropped.clone(), true)
+            .unwrap();
     let workers: Vec<_> = (0..2)
         .map(|worker| {
             let writer = log.worker();
@@ -227,8 +228,8 @@ fn every_line_logged_before_shutdown_is_written_in_order() {
 #[test]
 fn a_line_is_written_soon_without_shutdown() {
     let (reader, writer) = io::pipe().unwrap();
-    let log =
-        AccessLog::into_sink(writer, LogFormat::Text, QUEUE_BYTES, Counter::default()).unwrap();
+    let log = AccessLog::into_sink(writer, LogFormat::Text, QUEUE_BYTES, Counter::default(), true)
+        .unwrap();
     let worker = log.worker();
     for path in ["/first", "/second"] {
         worker.log(&exchange(path));
@@ -247,7 +248,7 @@ fn a_full_queue_drops_the_line_and_counts_it() {
     let dropped = Counter::default();
     let sink = Stalled { seen, go_on, then: memory.clone() };
     let one = line(LogFormat::Text, &exchange("/0")).len();
-    let log = AccessLog::into_sink(sink, LogFormat::Text, one * 3, dropped.clone()).unwrap();
+    let log = AccessLog::into_sink(sink, LogFormat::Text, one * 3, dropped.clone(), true).unwrap();
     let worker = log.worker();
     worker.log(&exchange("/0"));
     is_stalled.recv().unwrap();
@@ -285,7 +286,8 @@ fn a_failing_sink_counts_its_lines_and_starts_a_new_line_when_it_recovers() {
     let memory = Memory::default();
     let dropped = Counter::default();
     let sink = Flaky(0, memory.clone());
-    let log = AccessLog::into_sink(sink, LogFormat::Text, QUEUE_BYTES, dropped.clone()).unwrap();
+    let log =
+        AccessLog::into_sink(sink, LogFormat::Text, QUEUE_BYTES, dropped.clone(), true).unwrap();
     let worker = log.worker();
     worker.log(&exchange("/lost"));
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -322,4 +324,38 @@ fn off_logs_nothing_and_a_file_is_appended_to() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(text.lines().count(), 2);
+}
+
+#[test]
+fn a_switched_log_loses_nothing_and_can_go_off_and_on() {
+    let path = |name: &str| {
+        std::env::temp_dir().join(format!("underpass-switch-{name}-{}.log", std::process::id()))
+    };
+    let to =
+        |name| config::Log { format: LogFormat::Text, access: config::AccessLog::File(path(name)) };
+    let log = AccessLog::open(&to("a"), Counter::default()).unwrap();
+    let worker = log.worker();
+    worker.log(&exchange("/first"));
+    log.switch(AccessLog::sink(&to("b")).unwrap());
+    // What comes now may be in either, and what comes when the switch is over in the second.
+    let both = || ["a", "b"].map(|name| std::fs::read_to_string(path(name)).unwrap());
+    let begin = Instant::now();
+    let mut sent = 0;
+    while !both()[1].contains("/more") {
+        assert!(begin.elapsed() < Duration::from_secs(10), "never switched");
+        worker.log(&exchange("/more"));
+        sent += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    log.switch(None);
+    assert!(!worker.is_on());
+    worker.log(&exchange("/off"));
+    log.switch(AccessLog::sink(&to("b")).unwrap());
+    worker.log(&exchange("/last"));
+    log.shutdown();
+    let [first, second] = both();
+    let count = |target: &str| (first.clone() + &second).matches(target).count();
+    assert!(first.contains("/first") && second.contains("/last"));
+    assert_eq!([count("/first"), count("/more"), count("/off"), count("/last")], [1, sent, 0, 1]);
+    ["a", "b"].iter().for_each(|name| std::fs::remove_file(path(name)).unwrap());
 }

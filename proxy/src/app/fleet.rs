@@ -6,7 +6,10 @@ use std::{io, thread::JoinHandle, time::Duration};
 use anyhow::Context as _;
 use tokio::time::sleep;
 
-use crate::worker::thread::Started;
+use crate::worker::{
+    orders::{Order, Orders},
+    thread::Started,
+};
 
 /// How often is looked whether a worker has ended. It happens once in the life of a process,
 /// if at all, and a thread tells nobody by itself.
@@ -16,6 +19,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     threads: Vec<Option<JoinHandle<io::Result<()>>>>,
+    orders: Vec<Orders>,
 }
 
 impl Fleet {
@@ -25,15 +29,24 @@ impl Fleet {
     /// What the first one failed by that does not.
     pub(super) async fn assemble(started: Vec<Started>) -> anyhow::Result<Self> {
         let mut threads = Vec::with_capacity(started.len());
-        for (index, Started { thread, serving }) in started.into_iter().enumerate() {
+        let mut all_orders = Vec::with_capacity(started.len());
+        for (index, Started { thread, serving, orders }) in started.into_iter().enumerate() {
             if serving.await.is_err() {
                 // It is ending, or has ended.
                 let why = how_it_ended(thread);
                 return Err(why).with_context(|| format!("worker {index} cannot serve"));
             }
             threads.push(Some(thread));
+            all_orders.push(orders);
         }
-        Ok(Self { threads })
+        Ok(Self { threads, orders: all_orders })
+    }
+
+    /// Gives each worker an order, in their order. One that has ended loses it.
+    pub(super) fn order(&self, mut order: impl FnMut() -> Order) {
+        for orders in &self.orders {
+            let _ = orders.send(order());
+        }
     }
 
     /// Resolves when one has ended, with its number and why. Not to be asked during a drain,
@@ -88,18 +101,19 @@ mod tests {
             serves.send(()).unwrap();
             end.recv().unwrap()
         });
-        Started { thread, serving }
+        Started { thread, serving, orders: tokio::sync::mpsc::unbounded_channel().0 }
     }
 
     #[tokio::test]
     async fn one_that_cannot_serve_fails_the_start_by_its_reason() {
         let (end, told) = mpsc::channel();
         let (serves, serving) = oneshot::channel::<()>();
+        let orders = tokio::sync::mpsc::unbounded_channel().0;
         let thread = thread::spawn(move || {
             drop(serves);
             Err(io::Error::other("no epoll set"))
         });
-        let error = Fleet::assemble(vec![worker(told), Started { thread, serving }]).await;
+        let error = Fleet::assemble(vec![worker(told), Started { thread, serving, orders }]).await;
         assert_eq!(format!("{:#}", error.unwrap_err()), "worker 1 cannot serve: no epoll set");
         end.send(Ok(())).unwrap();
     }

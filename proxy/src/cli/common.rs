@@ -8,9 +8,9 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use clap::Args;
 
 use crate::{
-    app,
+    app::{self, Source},
     config::{
-        AccessLog, AmbiguousPaths, Config, ForwardedPolicy, LogFormat, Place, Protocol, Server,
+        AccessLog, AmbiguousPaths, ForwardedPolicy, Loaded, LogFormat, Place, Protocol, Server,
         SpliceMode, Upstream,
         draft::{Draft, DraftListener, DraftUpstream},
         errors::Placed,
@@ -23,7 +23,7 @@ use crate::{
 /// Threads that `--workers` may ask for, as in the file.
 const WORKERS: std::ops::RangeInclusive<i64> = 1..=crate::config::read::MOST_WORKERS as i64;
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct Common {
     /// Engine that moves the bytes of tunnels: auto, kernel, pipe or copy [default: auto]
     #[arg(long, value_name = "ENGINE", value_parser = value::splice)]
@@ -129,11 +129,13 @@ pub(super) fn route_all_to(draft: &mut Draft, servers: Vec<Server>) {
 }
 
 /// Starts logging and serves until the drain is over.
-pub(super) fn serve(config: Config) -> anyhow::Result<ExitCode> {
+pub(super) fn serve(source: impl Source) -> anyhow::Result<ExitCode> {
+    let Loaded { config, sources } = source.load();
+    let config = config?;
     super::logging::init(config.log.format)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    app::run(config)?;
+    app::run_from(source, config, sources)?;
     Ok(ExitCode::SUCCESS)
 }

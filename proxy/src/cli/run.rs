@@ -2,26 +2,41 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::config::{self, Config, Errors};
+use crate::{
+    app::Source,
+    config::{self, Loaded},
+};
 
 use super::common::{self, Common};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
     /// Configuration file (TOML)
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
 
+    /// Follow changes of the file without a signal
+    #[arg(long)]
+    watch: bool,
+
     #[command(flatten)]
     common: Common,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    common::serve(config(args)?)
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    common::serve(args)
 }
 
-pub(super) fn config(args: &Args) -> Result<Config, Errors> {
-    let (mut draft, errors) = config::load_draft(&args.config)?;
-    args.common.apply(&mut draft);
-    draft.resolve(errors)
+/// The file may be read again at any time, the flags stay.
+impl Source for Args {
+    const CHANGES: bool = true;
+
+    fn load(&self) -> Loaded {
+        let mut loaded = config::load_draft(&self.config);
+        self.common.apply(&mut loaded.draft);
+        if self.watch {
+            loaded.draft.watch = Some(true);
+        }
+        loaded.resolve()
+    }
 }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::CommandFactory as _;
 
 use super::*;
+use crate::app::Source as _;
 use crate::config::{AccessLog, Config, ForwardPolicy, LogFormat, Protocol, SpliceMode};
 
 fn parsed(line: &str) -> Result<Command, clap::Error> {
@@ -16,7 +17,7 @@ fn config(line: &str) -> Result<Config, String> {
     match parsed(line).map_err(|error| error.to_string())? {
         Command::Reverse(args) => reverse::config(args).map_err(|errors| errors.to_string()),
         Command::Forward(args) => forward::config(args, None).map_err(|errors| errors.to_string()),
-        Command::Run(args) => run::config(&args).map_err(|errors| errors.to_string()),
+        Command::Run(args) => args.load().config.map_err(|errors| errors.to_string()),
         other => Err(format!("{other:?} serves nothing")),
     }
 }

@@ -37,6 +37,7 @@ pub(crate) struct Draft {
     /// On every listener and upstream, whatever they say.
     pub(crate) local_bypass: bool,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) watch: Option<bool>,
     pub(crate) admin: Option<Placed<SocketAddr>>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) access_log: Option<AccessLog>,
@@ -80,6 +81,7 @@ impl Draft {
             splice: None,
             local_bypass: false,
             drain_timeout: None,
+            watch: None,
             admin: None,
             log_format: None,
             access_log: None,
@@ -161,6 +163,7 @@ impl Draft {
                 access: self.access_log.unwrap_or(AccessLog::Stderr),
             },
             drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            watch: self.watch.unwrap_or(false),
             warnings,
         })
     }

@@ -18,6 +18,7 @@ impl Config {
         key(&mut out, "pin_workers", self.pin_workers);
         text(&mut out, "splice", value::word(&self.splice, value::SPLICE));
         text(&mut out, "drain_timeout", value::show_duration(self.drain_timeout));
+        key(&mut out, "watch", self.watch);
         header(&mut out, "[admin]");
         text(&mut out, "address", self.admin.map_or("off".to_owned(), |a| a.to_string()));
         header(&mut out, "[log]");

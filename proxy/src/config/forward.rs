@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Whom and what a forward proxy serves. Deny wins over allow.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardPolicy {
     /// If not empty, only these destinations are reached.
     pub allow: Vec<IpNet>,

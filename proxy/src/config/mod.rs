@@ -21,6 +21,7 @@ pub mod middleware;
 pub(crate) mod read;
 pub(crate) mod routes;
 mod section;
+mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use forward::ForwardPolicy;
 pub use limits::Limits;
 pub use middleware::Middleware;
 pub use routes::{Condition, Part, PathRule, Regex, Route, Segment, Tail, Test};
+pub use sources::Sources;
 pub use upstreams::{
     Balance, Choice, HashBy, HostPolicy, MOST_WEIGHT, SameSite, Server, Sticky, Upstream,
     UpstreamServer,
@@ -41,8 +43,7 @@ pub use upstreams::{
 
 /// Reads and checks a file.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    let (draft, errors) = load_draft(path)?;
-    draft.resolve(errors)
+    load_draft(path).resolve().config
 }
 
 /// Reads and checks the text of a file; `name` is what problems call it.
@@ -50,19 +51,46 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Errors> {
     read::parse(text, name)
 }
 
+/// What came of reading files, and which those were.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration, or everything that is wrong with it.
+    pub config: Result<Config, Errors>,
+    /// What was read, also of a configuration that is wrong.
+    pub sources: Sources,
+}
+
+/// What was read, before flags go over it.
+#[derive(Debug)]
+pub(crate) struct LoadedDraft {
+    pub(crate) draft: draft::Draft,
+    pub(crate) errors: Errors,
+    pub(crate) sources: Sources,
+}
+
+impl LoadedDraft {
+    /// Checks the whole.
+    pub(crate) fn resolve(self) -> Loaded {
+        Loaded { config: self.draft.resolve(self.errors), sources: self.sources }
+    }
+}
+
 /// Reads a file that flags may still add to.
-pub(crate) fn load_draft(path: &Path) -> Result<(draft::Draft, Errors), Errors> {
+pub(crate) fn load_draft(path: &Path) -> LoadedDraft {
     let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(read::draft(&text, &name)),
+    let mut sources = Sources::default();
+    let (draft, errors) = match sources.read(path) {
+        Ok(text) => read::draft(&text, &name),
         Err(error) => {
             let wrong = Wrong::new(
                 format!("the file cannot be read: {error}"),
                 "name a readable TOML file in UTF-8",
             );
-            Err(Errors::one(Place::Whole(name), wrong))
+            let place = Place::Whole(name);
+            (draft::Draft::empty(place.clone()), Errors::one(place, wrong))
         }
-    }
+    };
+    LoadedDraft { draft, errors, sources }
 }
 
 /// A whole, valid configuration.
@@ -88,7 +116,9 @@ pub struct Config {
     pub log: Log,
     /// How long a drain waits for open requests and tunnels before it ends them.
     pub drain_timeout: Duration,
-    /// Valid, but perhaps not meant; to be logged at start.
+    /// Whether a change of its files is followed without a signal.
+    pub watch: bool,
+    /// Valid, but perhaps not meant; to be logged when it comes into force.
     pub warnings: Vec<String>,
 }
 
@@ -143,7 +173,7 @@ pub enum Steering {
 }
 
 /// What a listener speaks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
     /// Reverse proxy: HTTP/1.1 and HTTP/2 with prior knowledge, by routes.
     Http,
@@ -197,7 +227,7 @@ pub enum SpliceMode {
 }
 
 /// Where logs go and how they look.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// Text or JSON lines, for the process log and the access log alike.
     pub format: LogFormat,

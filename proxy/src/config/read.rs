@@ -52,6 +52,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "pin_workers",
             "splice",
             "drain_timeout",
+            "watch",
             "admin",
             "log",
             "limits",
@@ -66,6 +67,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     draft.pin_workers = file.switch("pin_workers");
     draft.splice = file.parsed("splice", "\"auto\"", value::splice).map(|s| s.value);
     draft.drain_timeout = file.parsed("drain_timeout", "\"30s\"", value::duration).map(|t| t.value);
+    draft.watch = file.switch("watch");
     if let Some(admin) = file.table("admin", "[admin]", &["address"]) {
         draft.admin = admin
             .required("address", "\"127.0.0.1:9900\"", value::address_or_off)

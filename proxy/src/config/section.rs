@@ -40,7 +40,7 @@ pub(super) struct Section<'a> {
 const LATER: &[&str] = &["tls", "proxy_protocol", "record", "cache"];
 
 /// Keys at home elsewhere: TOML puts a key into whatever section stands above it.
-const TOP_LEVEL: &[&str] = &["workers", "pin_workers", "splice", "drain_timeout"];
+const TOP_LEVEL: &[&str] = &["workers", "pin_workers", "splice", "drain_timeout", "watch"];
 
 impl<'a> Source<'a> {
     pub(super) fn new(name: &'a str, text: &'a str) -> Self {

@@ -57,7 +57,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, early: Bytes) {
             // Told to go, it has nothing to do and does not go: it may not even read.
             return Poll::Ready(());
         }
-        if idle || client.worker.is_draining() && !closing {
+        if idle || client.is_leaving() && !closing {
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
         }

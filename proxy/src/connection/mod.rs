@@ -161,6 +161,11 @@ impl Client {
         &self.listener
     }
 
+    /// Whether it is to end with its next answer.
+    pub fn is_leaving(&self) -> bool {
+        self.worker.is_leaving() || self.listener.is_leaving()
+    }
+
     /// Its address.
     pub fn peer(&self) -> SocketAddr {
         self.peer

@@ -140,22 +140,20 @@ impl Connection {
         &mut self,
         mut stream: TcpStream,
     ) -> Result<(registry::Kind, Rc<Upstream>, tunnel::Handover), Error> {
-        let index = self.listener.index;
         let mut early = BytesMut::new();
-        let wants_name = self.worker.process.snapshot.load().routes.wants_server_name(index);
-        let asked = match wants_name {
+        let asked = match self.worker.wants_server_name(&self.listener) {
             true => self.ask(&mut stream, &mut early).await?,
             false => Asked::Nothing,
         };
         let (kind, routed) = match asked {
-            Asked::Nothing => (registry::Kind::Tcp, self.worker.route_tcp(index, None)),
+            Asked::Nothing => (registry::Kind::Tcp, self.worker.route_tcp(&self.listener, None)),
             Asked::Unknown(rule) => {
-                let routed = self.worker.route_tcp(index, None);
+                let routed = self.worker.route_tcp(&self.listener, None);
                 let bad = |_| Error::new(Kind::BadClientHello(rule));
                 (registry::Kind::Tcp, routed.map_err(bad))
             }
             Asked::Tls(name) => {
-                let routed = self.worker.route_tcp(index, name.as_deref());
+                let routed = self.worker.route_tcp(&self.listener, name.as_deref());
                 self.server_name = name.map(String::into_boxed_str);
                 (registry::Kind::Tls, routed)
             }

@@ -1,10 +1,10 @@
-//! The accept loop of one listener on one worker.
+//! The accept loop of one socket of a door on one worker.
 
 use std::{io, rc::Rc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Listener;
+use super::{Door, Listener, bind::BACKLOG, steer::Seat};
 use crate::{
     config::Protocol,
     connection::{self, Arrival, Places, tcp},
@@ -15,23 +15,44 @@ use crate::{
 /// (no descriptors, no memory).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// Accepts until the worker drains.
+/// Accepts until the door is closed or the worker takes nothing new.
+///
+/// What has been established when a door closes, and waits, would be reset with the socket: it
+/// is served. Of a worker that takes nothing new either another process has the sockets as
+/// well, or it ends its connections anyway.
 ///
 /// Implements: REQ-CORE-001.F-001
-pub async fn run(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpListener) {
+pub async fn run(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListener, seat: Option<Rc<Seat>>) {
     let mut drain = worker.drain.clone();
     tokio::select! {
         biased;
-        () = drain.draining() => {}
-        () = accept(&worker, &listener, &socket) => {}
+        () = drain.leaving() => {}
+        () = door.closed() => {}
+        () = accept(&worker, &door, &socket, seat.as_deref()) => {}
     }
     // Before the socket: what comes now goes to others, if there are any.
-    if let Some(seat) = &listener.seat {
+    if let Some(seat) = &seat {
         seat.close();
+    }
+    if worker.drain.is_leaving() {
+        return;
+    }
+    // Asked of the kernel itself: the runtime may have yet to hear of a connection.
+    let Ok(socket) = socket.into_std() else { return };
+    for _ in 0..BACKLOG {
+        let Ok((stream, peer)) = socket.accept() else { return };
+        // A new socket takes nothing over from the one that it came by.
+        if stream.set_nonblocking(true).is_err() {
+            continue;
+        }
+        // Beyond the limit it would have to wait, and nobody will look for it later.
+        if let (Ok(stream), Some(slot)) = (TcpStream::from_std(stream), door.slots.try_take()) {
+            welcome(&worker, &door.listener(), seat.as_deref(), stream, peer, slot);
+        }
     }
 }
 
-async fn accept(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &TcpListener) {
+async fn accept(worker: &Rc<Worker>, door: &Rc<Door>, socket: &TcpListener, seat: Option<&Seat>) {
     let mut pause = PAUSE.0;
     loop {
         // A connection is taken first and counted then: a place held while nobody comes
@@ -40,6 +61,7 @@ async fn accept(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &TcpListen
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
+                let listener = door.listener();
                 listener.metrics.accept_error();
                 if pause == PAUSE.0 {
                     tracing::warn!(listener = %listener.name, %error, "accept failed, pausing");
@@ -50,33 +72,38 @@ async fn accept(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &TcpListen
             }
         };
         pause = PAUSE.0;
-        let slot = match listener.slots.try_take() {
+        let listener = door.listener();
+        let slot = match door.slots.try_take() {
             Some(slot) => slot,
             None => {
                 listener.metrics.accept_paused();
-                listener.slots.take().await
+                door.slots.take().await
             }
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            // The client has reset it meanwhile.
-            tracing::debug!(%peer, %error, "TCP_NODELAY");
-            took_one(listener);
-            continue;
-        }
-        spawn(worker, listener, stream, peer, slot);
+        welcome(worker, &listener, seat, stream, peer, slot);
     }
 }
 
-fn spawn(
+fn welcome(
     worker: &Rc<Worker>,
     listener: &Rc<Listener>,
+    seat: Option<&Seat>,
     stream: TcpStream,
     peer: std::net::SocketAddr,
     slot: super::slots::Slot,
 ) {
+    // The client may have reset it meanwhile.
+    let nodelay = stream.set_nodelay(true);
+    let counted = nodelay.as_ref().ok().map(|()| worker.connection_opens());
+    // What was on its way has arrived; what it weighs from now on has been said before.
+    if let Some(seat) = seat {
+        seat.took_one();
+    }
+    let Some(guard) = counted else {
+        tracing::debug!(%peer, "TCP_NODELAY: {nodelay:?}");
+        return;
+    };
     let open = listener.metrics.connection();
-    let guard = worker.connection_opens();
-    took_one(listener);
     let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
     if let Protocol::Tcp = listener.config.protocol {
         tokio::task::spawn_local(tcp::serve(worker, listener, stream, peer, (slot, open, guard)));
@@ -85,13 +112,6 @@ fn spawn(
     let places = Places { slot, open, guard };
     let arrival = Arrival::new(listener, stream, peer, places);
     tokio::task::spawn_local(connection::serve(worker, arrival));
-}
-
-/// What was on its way has arrived; what it weighs from now on has been said before.
-fn took_one(listener: &Listener) {
-    if let Some(seat) = &listener.seat {
-        seat.took_one();
-    }
 }
 
 /// accept(2) hands down errors of the connection it would have returned; the next one may

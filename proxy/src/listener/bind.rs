@@ -9,16 +9,23 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections waiting to be accepted, per socket; the kernel caps it at `somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Binds `count` sockets to one address. Port 0 is picked once, for all. Without `ipv6_only` the
 /// address `::` takes IPv4 clients as well, as v4-mapped addresses (RFC 4291 section 2.5.5.2).
 ///
+/// `port_is_ours`: this process listens on that port already, if on another address.
+///
 /// # Errors
 /// As bind(2), also `AddrInUse` where another process of the same user listens with
 /// SO_REUSEPORT: silently sharing its port would hand it half of our connections.
-pub fn bind(address: SocketAddr, ipv6_only: bool, count: usize) -> io::Result<Vec<TcpListener>> {
-    if address.port() != 0 {
+pub fn bind(
+    address: SocketAddr,
+    ipv6_only: bool,
+    count: usize,
+    port_is_ours: bool,
+) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 && !port_is_ours {
         // Without SO_REUSEPORT this fails if anybody listens there. Not listening itself,
         // it leaves no trace.
         socket(address, ipv6_only)?.bind(&address.into())?;
@@ -57,12 +64,12 @@ mod tests {
 
     #[test]
     fn workers_share_a_picked_port_and_strangers_do_not() {
-        let sockets = bind("127.0.0.1:0".parse().unwrap(), true, 3).unwrap();
+        let sockets = bind("127.0.0.1:0".parse().unwrap(), true, 3, false).unwrap();
         let address = sockets[0].local_addr().unwrap();
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
-        assert_eq!(bind(address, true, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(address, true, 1, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(sockets);
-        assert_eq!(bind(address, true, 2).unwrap().len(), 2);
+        assert_eq!(bind(address, true, 2, false).unwrap().len(), 2);
     }
 
     #[test]
@@ -70,7 +77,7 @@ mod tests {
         for (address, ipv6_only, expected) in
             [("[::]:0", true, false), ("[::]:0", false, true), ("[::ffff:127.0.0.1]:0", true, true)]
         {
-            let Ok(sockets) = bind(address.parse().unwrap(), ipv6_only, 1) else {
+            let Ok(sockets) = bind(address.parse().unwrap(), ipv6_only, 1, false) else {
                 eprintln!("skipped: no IPv6 on this host");
                 return;
             };

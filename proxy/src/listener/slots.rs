@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Slots {
     open: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
     freed: Notify,
 }
 
@@ -23,12 +23,21 @@ pub struct Slot(Arc<Slots>);
 impl Slots {
     /// `max` is at least 1.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), max, freed: Notify::new() })
+        let (open, max) = (AtomicUsize::new(0), AtomicUsize::new(max));
+        Arc::new(Self { open, max, freed: Notify::new() })
+    }
+
+    /// Another limit, at least 1. Who is there stays.
+    pub fn set_max(&self, max: usize) {
+        if max > self.max.swap(max, AcqRel) {
+            self.freed.notify_waiters();
+        }
     }
 
     /// A place, if there is one.
     pub fn try_take(self: &Arc<Self>) -> Option<Slot> {
-        let take = |open| (open < self.max).then_some(open + 1);
+        let max = self.max.load(Acquire);
+        let take = |open| (open < max).then_some(open + 1);
         self.open.fetch_update(AcqRel, Acquire, take).ok().map(|_| Slot(Arc::clone(self)))
     }
 
@@ -72,6 +81,24 @@ mod tests {
         let c = waiting.await.unwrap();
         assert!(slots.try_take().is_none());
         drop((b, c));
+        assert!(slots.try_take().is_some());
+    }
+
+    #[tokio::test]
+    async fn another_limit_lets_in_who_waits_and_throws_nobody_out() {
+        let slots = Slots::new(1);
+        let first = slots.try_take().unwrap();
+        let waiting = tokio::spawn({
+            let slots = Arc::clone(&slots);
+            async move { slots.take().await }
+        });
+        tokio::task::yield_now().await;
+        slots.set_max(2);
+        let second = waiting.await.unwrap();
+        slots.set_max(1);
+        drop(first);
+        assert!(slots.try_take().is_none(), "one is one too many still");
+        drop(second);
         assert!(slots.try_take().is_some());
     }
 }

@@ -36,6 +36,7 @@ impl Collector for Exporter {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let out = &mut encoder;
         build_info(out)?;
+        self.0.configuration.encode(out)?;
         workers::encode(out, &self.0)?;
         listeners(out, &lock(&self.0.listeners))?;
         upstreams(out, &lock(&self.0.upstreams))?;

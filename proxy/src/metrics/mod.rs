@@ -19,6 +19,7 @@ use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Reg
 use crate::{placement::Place, splice::kernel::Steering, tunnel::registry::Registry as Tunnels};
 
 mod cells;
+mod configuration;
 mod export;
 mod histogram;
 mod hops;
@@ -33,6 +34,7 @@ pub use cells::{
     ListenerMetrics, OpenConnection, OpenTunnel, ParkedConnection, ParkedUpstream, UpstreamMetrics,
     WorkerMetrics,
 };
+pub use configuration::Configuration;
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,8 +53,9 @@ struct Shared {
     listeners: Mutex<Named<ListenerCells>>,
     upstreams: Mutex<Named<UpstreamCells>>,
     tunnels: Tunnels,
+    configuration: Configuration,
     /// By listener.
-    steerings: Mutex<Vec<(Box<str>, Steering)>>,
+    steerings: Mutex<Vec<(Box<str>, Arc<Steering>)>>,
 }
 
 /// The cells of each name, by number of the worker.
@@ -66,6 +69,7 @@ impl Metrics {
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
             tunnels,
+            configuration: Configuration::default(),
             steerings: Mutex::default(),
         });
         let access_log_dropped = Counter::default();
@@ -101,9 +105,14 @@ impl Metrics {
         *lock(&self.shared.workers[worker].place) = place.clone();
     }
 
-    /// What chooses the worker for connections of a listener, and counts its choices.
-    pub fn steering(&self, listener: &str, steering: Steering) {
-        lock(&self.shared.steerings).push((listener.into(), steering));
+    /// What chooses the worker for connections of each listener, and counts its choices.
+    pub fn steerings(&self, all: Vec<(Box<str>, Arc<Steering>)>) {
+        *lock(&self.shared.steerings) = all;
+    }
+
+    /// What became of the configurations that were to come into force.
+    pub fn configuration(&self) -> &Configuration {
+        &self.shared.configuration
     }
 
     /// What the access log counts its losses in.

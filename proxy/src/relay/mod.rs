@@ -71,6 +71,9 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
         // has to know (RFC 9112 section 9.6).
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    if client.is_leaving() && !exchange.is_tunnel() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     // Whatever the final answer is, what was queued before it is not to come behind it.
     poll_fn(|cx| wire.poll_injected(cx)).await;
     response
@@ -114,13 +117,14 @@ async fn relay(
     {
         return Err(Error::new(Kind::RequestBodyTooLarge));
     }
-    let listener = client.listener().index;
+    let listener = client.listener();
     if let Some(chain) = client.worker().chain_of(listener)
         && let Err(answer) = Box::pin(middleware::enter(&chain, exchange, &mut request)).await
     {
         return Ok(answer);
     }
-    let (class, policy) = match &client.listener().config.protocol {
+    let protocol = listener.protocol();
+    let (class, policy) = match &*protocol {
         Protocol::Http => (head::classify_reverse(&request), None),
         Protocol::Forward(policy) => {
             let given = request.headers().get(header::PROXY_AUTHORIZATION);
@@ -147,9 +151,7 @@ async fn relay(
             }
             Rc::clone(route.upstream())
         }
-        Class::InspectAt(server) => {
-            client.worker().forward_upstream(client.listener().index, &server)
-        }
+        Class::InspectAt(server) => client.worker().forward_upstream(client.listener(), &server),
         Class::Connect(server) => {
             let upgrade =
                 (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));

@@ -102,7 +102,8 @@ pub(super) async fn connect(
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Result<Response<BodyStream>, Error> {
     let client = exchange.client();
-    let Protocol::Forward(policy) = &client.listener().config.protocol else {
+    let protocol = client.listener().protocol();
+    let Protocol::Forward(policy) = &*protocol else {
         return Err(Error::new(Kind::MethodNotAllowed));
     };
     exchange.request_ended();

@@ -4,57 +4,20 @@
 //! while nobody has connected (runtime, epoll sets, sockets), so that "ready" means all of them.
 
 use std::{
-    io,
-    net::TcpListener,
+    io, mem,
     rc::Rc,
     sync::Arc,
     thread::{Builder, JoinHandle},
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Process, Worker};
-use crate::{
-    access_log,
-    connection::parked,
-    drain,
-    listener::{Listener, accept, slots::Slots, steer::Seat},
-    placement::Place,
+use super::{
+    Process, Worker,
+    orders::{Change, Order, Orders, Share},
 };
-
-/// A listener's sockets, one for each worker, and what its workers share.
-#[derive(Debug)]
-pub struct Bound {
-    /// Index in the configuration.
-    pub index: usize,
-    /// The address that was bound.
-    pub address: std::net::SocketAddr,
-    /// Open connections.
-    pub slots: Arc<Slots>,
-    /// Not yet taken by a worker; in the order of the workers, as the seats are.
-    pub sockets: std::vec::IntoIter<TcpListener>,
-    /// Empty where the kernel's hash chooses the worker.
-    pub seats: std::vec::IntoIter<Seat>,
-}
-
-/// One worker's share of a listener.
-#[derive(Debug)]
-pub struct Share {
-    index: usize,
-    slots: Arc<Slots>,
-    socket: TcpListener,
-    seat: Option<Seat>,
-}
-
-impl Bound {
-    /// The next worker's share; `None` when all have been taken.
-    pub fn take(&mut self) -> Option<Share> {
-        let socket = self.sockets.next()?;
-        let slots = Arc::clone(&self.slots);
-        Some(Share { index: self.index, slots, socket, seat: self.seats.next() })
-    }
-}
+use crate::{access_log, connection::parked, drain, placement::Place};
 
 /// A worker that has been started.
 #[derive(Debug)]
@@ -63,6 +26,8 @@ pub struct Started {
     pub thread: JoinHandle<io::Result<()>>,
     /// Resolves when it serves; an error if it ended before.
     pub serving: oneshot::Receiver<()>,
+    /// Where it is told what to do.
+    pub orders: Orders,
 }
 
 /// Starts the thread of a worker. It ends after the drain, when its connections have.
@@ -74,10 +39,11 @@ pub fn spawn(
     process: Arc<Process>,
     log: access_log::Writer,
     drain: drain::Watch,
-    shares: Vec<Share>,
+    (shares, doors): (Vec<Share>, Vec<u64>),
 ) -> io::Result<Started> {
     let process_workers = process.snapshot.load().config.workers;
     let (serves, serving) = oneshot::channel();
+    let (orders, ordered) = mpsc::unbounded_channel();
     let thread = Builder::new().name(format!("worker-{index}")).spawn(move || {
         // Before anything is touched: memory comes from where the thread runs.
         if let Err(error) = place.enter() {
@@ -90,10 +56,13 @@ pub fn spawn(
         crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
             let worker = Rc::new(Worker::new(process, log, drain, index)?);
-            serve(worker, shares, serves).await
+            worker.prepare(shares)?;
+            let snapshot = worker.process.snapshot.load_full();
+            worker.apply(Change { snapshot, doors });
+            serve(worker, ordered, serves).await
         })
     })?;
-    Ok(Started { thread, serving })
+    Ok(Started { thread, serving, orders })
 }
 
 /// Pipes that one worker may have: an eighth of its share of the descriptors, two each.
@@ -106,27 +75,9 @@ fn pipe_budget(workers: usize) -> usize {
 
 async fn serve(
     worker: Rc<Worker>,
-    shares: Vec<Share>,
+    mut ordered: mpsc::UnboundedReceiver<Order>,
     serves: oneshot::Sender<()>,
 ) -> io::Result<()> {
-    let snapshot = worker.process.snapshot.load_full();
-    let mut accepting = Vec::new();
-    for Share { index, slots, socket, seat } in shares {
-        let config = snapshot.config.listeners[index].clone();
-        let seat = seat.map(Rc::new);
-        worker.seats.borrow_mut().extend(seat.clone());
-        let listener = Rc::new(Listener {
-            index,
-            name: config.name.as_str().into(),
-            metrics: worker.metrics.listener(&config.name),
-            config,
-            slots,
-            seat,
-        });
-        let socket = tokio::net::TcpListener::from_std(socket)?;
-        let run = accept::run(Rc::clone(&worker), listener, socket);
-        accepting.push(tokio::task::spawn_local(run));
-    }
     for run in [0, 1, 2] {
         let worker = Rc::clone(&worker);
         tokio::task::spawn_local(async move {
@@ -144,7 +95,16 @@ async fn serve(
     tokio::task::yield_now().await;
     // Whoever started the workers may have given up because of another one.
     let _ = serves.send(());
-    for run in accepting {
+    let mut drain = worker.drain.clone();
+    tokio::select! {
+        () = drain.leaving() => {}
+        // Who gives the orders is gone; the drain has begun, or begins now.
+        () = worker.obey(&mut ordered) => drain.leaving().await,
+    }
+    // Who is waiting for an answer is not to wait for ever.
+    drop(ordered);
+    let accepting = mem::take(&mut *worker.accepting.borrow_mut());
+    for (_, run) in accepting {
         // The loop ends with the drain, and its socket is closed then.
         let _ = run.await;
     }

@@ -1,0 +1,180 @@
+//! What the control plane holds of a serving process: its doors and workers, its log and admin
+//! endpoint, and the configuration in force.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::{net::TcpListener, sync::mpsc};
+
+use super::{Address, Wish, doors::Doors, fleet::Fleet, tier::splice_tier};
+use crate::{
+    access_log::AccessLog,
+    admin,
+    config::Config,
+    drain,
+    metrics::Metrics,
+    placement::{self, Place},
+    splice::kernel::give_back,
+    tunnel::{registry::Registry, watch},
+    upstream::directory::Directory,
+    worker::{Process, Snapshot, thread},
+};
+
+/// A serving process, seen from the control plane.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) process: Arc<Process>,
+    pub(super) places: Vec<Place>,
+    pub(super) doors: Doors,
+    pub(super) fleet: Fleet,
+    pub(super) log: AccessLog,
+    pub(super) admin: Option<Admin>,
+    drain: drain::Drain,
+}
+
+/// The admin endpoint.
+#[derive(Debug)]
+pub(super) struct Admin {
+    /// As it was asked for.
+    pub(super) asked: SocketAddr,
+    drain: drain::Drain,
+}
+
+impl Control {
+    /// Binds everything and starts the workers; returns when all of them serve, with the
+    /// addresses.
+    pub(super) async fn start(mut config: Config) -> anyhow::Result<(Self, Vec<Address>)> {
+        let kernel = splice_tier(&config)?;
+        if let Some(log) = kernel.as_ref().and_then(|kernel| kernel.take_log()) {
+            tokio::spawn(log.drain());
+        }
+        let workers = config.workers;
+        let places = placement::of_workers(workers, config.pin_workers);
+        let mut doors = Doors::default();
+        // Nothing is open, so there is nothing that could not change.
+        let plan = doors.plan(&mut config, &places, &mut Vec::new())?;
+        give_back();
+        let admin_socket = match config.admin {
+            Some(address) => Some(Admin::bind(address).await?),
+            None => None,
+        };
+
+        let tunnels = Arc::new(Registry::default());
+        let metrics = Metrics::new(workers, Registry::clone(&tunnels));
+        tokio::spawn(watch::watch(Registry::clone(&tunnels)));
+        let log = AccessLog::open(&config.log, metrics.access_log_dropped())
+            .context("opening the access log")?;
+        let directory = Arc::new(Directory::default());
+        let (upstreams, shown) = (Arc::clone(&directory), config.effective());
+        let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
+        let process = Arc::new(Process {
+            splice: config.splice,
+            kernel,
+            snapshot: ArcSwap::from_pointee(Snapshot::new(config, &directory, None)),
+            directory,
+            tunnels,
+            admin: Arc::clone(&state),
+        });
+        let snapshot = process.snapshot.load_full();
+        let (drain, watch) = drain::channel();
+        let mut started = Vec::new();
+        let (ids, mut plan) = (doors.ids(&plan), plan);
+        let shares = std::mem::take(&mut plan.shares);
+        for ((index, place), shares) in places.iter().cloned().enumerate().zip(shares) {
+            process.admin.metrics.placed(index, &place);
+            let worker = thread::spawn(
+                (index, place),
+                Arc::clone(&process),
+                log.worker(),
+                watch.clone(),
+                (shares, ids.clone()),
+            )
+            .context("starting a worker")?;
+            started.push(worker);
+        }
+        drop(watch);
+        let fleet = Fleet::assemble(started).await?;
+        let mut addresses = doors.carry_out(plan, &snapshot.config, &state.metrics);
+        let mut control = Self { process, places, doors, fleet, log, admin: None, drain };
+        addresses.extend(control.admin_moves(admin_socket));
+        Ok((control, addresses))
+    }
+
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.process.snapshot.load().config)
+    }
+
+    /// Tells who asks `/readyz`.
+    pub(super) fn reached(&self, stage: admin::Stage) {
+        self.process.admin.readiness.reach(stage);
+    }
+
+    /// Serves the admin endpoint at another place from now on, or nowhere.
+    pub(super) fn admin_moves(&mut self, to: Option<(SocketAddr, TcpListener)>) -> Option<Address> {
+        if let Some(mut old) = self.admin.take() {
+            tokio::spawn(async move { old.end().await });
+        }
+        let (asked, socket) = to?;
+        let address = socket.local_addr().ok()?;
+        let (drain, watch) = drain::channel();
+        tokio::spawn(admin::serve(socket, Arc::clone(&self.process.admin), watch));
+        self.admin = Some(Admin { asked, drain });
+        Some(Address { name: "admin".into(), scheme: "http", address })
+    }
+
+    /// Finishes what is open, and ends the rest at the deadline or when asked a second time.
+    pub(super) async fn drain(mut self, wishes: &mut mpsc::Receiver<Wish>) {
+        let timeout = self.config().drain_timeout;
+        tracing::info!("draining, at most {timeout:?}");
+        self.reached(admin::Stage::Draining);
+        tokio::select! {
+            all = self.drain.wait(timeout) => if !all {
+                tracing::warn!("some connections did not end in time");
+            },
+            () = asked_again(wishes) => {
+                tracing::warn!("second signal, ending at once");
+                self.drain.wait(Duration::ZERO).await;
+            }
+        }
+        let Self { fleet, admin, log, .. } = self;
+        let joined = tokio::task::spawn_blocking(move || fleet.join());
+        if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
+            tracing::warn!("a worker did not end");
+        }
+        // The admin endpoint went on while the data plane drained, to show how far it was.
+        if let Some(mut admin) = admin {
+            admin.end().await;
+        }
+        log.shutdown();
+    }
+}
+
+impl Admin {
+    /// The socket of an admin endpoint, with the address that was asked for.
+    ///
+    /// # Errors
+    /// As bind(2).
+    pub(super) async fn bind(asked: SocketAddr) -> anyhow::Result<(SocketAddr, TcpListener)> {
+        let socket = TcpListener::bind(asked)
+            .await
+            .with_context(|| format!("admin: cannot listen on {asked}"))?;
+        Ok((asked, socket))
+    }
+
+    async fn end(&mut self) {
+        self.drain.wait(Duration::from_secs(1)).await;
+    }
+}
+
+/// Resolves at the next wish to stop; never if there is nobody left to wish.
+async fn asked_again(wishes: &mut mpsc::Receiver<Wish>) {
+    loop {
+        match wishes.recv().await {
+            Some(Wish::Stop) => return,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! From one configuration to the next while the process serves: all of it, or nothing.
+//!
+//! What can fail is done first and touches nothing that serves: the files are read and
+//! checked, addresses bound, files opened, sockets registered by the workers. Then every worker
+//! goes by the new configuration, which cannot fail. Requests that are under way keep what they
+//! began with.
+//!
+//! Some settings are those of threads, programs or sockets that exist. Where such a one has
+//! changed, the rest is carried out, the setting stays, and a warning names it: an operator
+//! who changed ten things does not want nine of them held back until the next restart, and
+//! `/config` shows what is in force.
+//!
+//! Implements: REQ-EDGE-008, REQ-CTRL-005
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::{net::TcpListener, sync::oneshot, task::spawn_blocking};
+
+use super::{
+    Address, Source,
+    control::{Admin, Control},
+    doors::Plan,
+    tier::wants_bypass,
+};
+use crate::{
+    access_log::AccessLog,
+    config::{Config, Loaded, Sources, value},
+    worker::{
+        Snapshot,
+        orders::{Change, Order},
+    },
+};
+
+/// What has been made for a configuration that is not in force yet.
+struct Ready {
+    config: Config,
+    plan: Plan,
+    log: Option<Option<std::fs::File>>,
+    /// `None`: it stays where it is.
+    admin: Option<Option<(std::net::SocketAddr, TcpListener)>>,
+}
+
+impl Control {
+    /// Goes by the configuration as it is now, or stays with the one in force. Returns the
+    /// addresses that are new, and what has been read.
+    pub(super) async fn reload<S: Source>(
+        &mut self,
+        source: &S,
+    ) -> (Vec<Address>, Option<Sources>) {
+        if !S::CHANGES {
+            tracing::warn!("nothing to reload: the configuration came by flags alone");
+            return (Vec::new(), None);
+        }
+        let source = source.clone();
+        let Ok(Loaded { config, sources }) = spawn_blocking(move || source.load()).await else {
+            // Its panic has been told by the hook.
+            self.process.admin.metrics.configuration().refused();
+            return (Vec::new(), None);
+        };
+        let changed = match config {
+            Ok(config) => self.change(config).await,
+            Err(errors) => Err(errors.into()),
+        };
+        let metrics = self.process.admin.metrics.configuration();
+        match changed {
+            Ok(new) => {
+                metrics.reloaded();
+                (new, Some(sources))
+            }
+            Err(error) => {
+                metrics.refused();
+                // One line, however many problems.
+                let problems = format!("{error:#}").replace('\n', " | ");
+                tracing::error!("configuration refused, the one before stays: {problems}");
+                (Vec::new(), Some(sources))
+            }
+        }
+    }
+
+    async fn change(&mut self, config: Config) -> anyhow::Result<Vec<Address>> {
+        let mut warnings = config.warnings.clone();
+        let mut ready = self.make_ready(config, &mut warnings).await?;
+        if let Err(error) = self.prepare(&mut ready.plan).await {
+            self.fleet.order(|| Order::Forget);
+            return Err(error);
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let new = self.put_in_force(ready).await;
+        let opened: Vec<_> =
+            new.iter().map(|Address { name, address, .. }| format!("{name} {address}")).collect();
+        let opened = if opened.is_empty() { "none".to_owned() } else { opened.join(", ") };
+        tracing::info!("configuration reloaded; new addresses: {opened}");
+        Ok(new)
+    }
+
+    /// Binds and opens what the configuration needs.
+    async fn make_ready(
+        &mut self,
+        mut config: Config,
+        warnings: &mut Vec<String>,
+    ) -> anyhow::Result<Ready> {
+        let running = self.config();
+        keep(&running, &mut config, warnings);
+        if self.process.kernel.is_none() && wants_bypass(&config) && !wants_bypass(&running) {
+            warnings
+                .push("`local_bypass` needs a restart: the programs are loaded at start".into());
+        }
+        let plan = self.doors.plan(&mut config, &self.places, warnings)?;
+        // A file is opened anew even under its old name: it may have been moved away.
+        let log = match config.log.access == running.log.access && !is_file(&config) {
+            true => None,
+            false => Some(AccessLog::sink(&config.log).context("opening the access log")?),
+        };
+        let admin = match (config.admin, self.admin.as_ref().map(|admin| admin.asked)) {
+            (wanted, has) if wanted == has => None,
+            (Some(address), _) => Some(Some(Admin::bind(address).await?)),
+            (None, _) => Some(None),
+        };
+        Ok(Ready { config, plan, log, admin })
+    }
+
+    /// Has every worker register its new sockets.
+    async fn prepare(&self, plan: &mut Plan) -> anyhow::Result<()> {
+        let mut answers = Vec::new();
+        let mut shares = std::mem::take(&mut plan.shares).into_iter();
+        self.fleet.order(|| {
+            let (done, answer) = oneshot::channel();
+            answers.push(answer);
+            Order::Prepare(shares.next().unwrap_or_default(), done)
+        });
+        for (index, answer) in answers.into_iter().enumerate() {
+            let prepared = answer.await.unwrap_or_else(|_| Err(std::io::Error::other("it ended")));
+            prepared.with_context(|| format!("worker {index} cannot take the sockets"))?;
+        }
+        Ok(())
+    }
+
+    async fn put_in_force(&mut self, ready: Ready) -> Vec<Address> {
+        let Ready { config, plan, log, admin } = ready;
+        let before = self.process.snapshot.load_full();
+        let snapshot = Arc::new(Snapshot::new(config, &self.process.directory, Some(&before)));
+        let change = Change { snapshot: Arc::clone(&snapshot), doors: self.doors.ids(&plan) };
+        self.process.snapshot.store(Arc::clone(&snapshot));
+        let mut answers = Vec::new();
+        self.fleet.order(|| {
+            let (done, answer) = oneshot::channel();
+            answers.push(answer);
+            Order::Apply(change.clone(), done)
+        });
+        for answer in answers {
+            // One that has ended serves nobody by the old one either.
+            let _ = answer.await;
+        }
+        let state = Arc::clone(&self.process.admin);
+        let mut new = self.doors.carry_out(plan, &snapshot.config, &state.metrics);
+        if let Some(sink) = log {
+            self.log.switch(sink);
+        }
+        if let Some(admin) = admin {
+            new.extend(self.admin_moves(admin));
+        }
+        state.config_text.store(Arc::new(snapshot.config.effective()));
+        new
+    }
+}
+
+/// Sets back what needs a restart, and says so.
+fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
+    fn keep<T: PartialEq + Copy>(
+        key: &str,
+        running: T,
+        new: &mut T,
+        show: impl Fn(T) -> String,
+        warnings: &mut Vec<String>,
+    ) {
+        if running != *new {
+            let (wanted, stays) = (show(*new), show(running));
+            warnings.push(format!("`{key} = {wanted}` needs a restart, it stays {stays}"));
+            *new = running;
+        }
+    }
+    let splice = |mode| format!("\"{}\"", value::word(&mode, value::SPLICE));
+    let format = |form| format!("\"{}\"", value::word(&form, value::LOG_FORMAT));
+    let number = |n: usize| n.to_string();
+    let switch = |on: bool| on.to_string();
+    keep("workers", running.workers, &mut config.workers, number, warnings);
+    keep("pin_workers", running.pin_workers, &mut config.pin_workers, switch, warnings);
+    keep("splice", running.splice, &mut config.splice, splice, warnings);
+    keep("[log] format", running.log.format, &mut config.log.format, format, warnings);
+}
+
+fn is_file(config: &Config) -> bool {
+    matches!(config.log.access, crate::config::AccessLog::File(_))
+}

@@ -1,0 +1,208 @@
+//! A steady load of requests that counts every failure, for tests in which none may fail.
+//!
+//! What a client may expect by the protocols is no failure: a connection that says `close` with
+//! an answer, or GOAWAY, is replaced before the next request is sent.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, task::JoinHandle};
+
+use crate::{
+    clock::{BOUND, eventually, within},
+    matrix::Version,
+};
+
+/// Requests of several clients, one after the other each, until they are told to stop.
+#[derive(Debug)]
+pub struct Load {
+    counts: Arc<Counts>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    stop: AtomicBool,
+    answers: AtomicUsize,
+    /// By content.
+    contents: Mutex<BTreeMap<String, usize>>,
+    failures: Mutex<Vec<String>>,
+}
+
+/// What a load has seen.
+#[derive(Debug)]
+pub struct Report {
+    /// Answers with status 200, by their content.
+    pub contents: BTreeMap<String, usize>,
+    /// Everything else.
+    pub failures: Vec<String>,
+}
+
+enum Sender {
+    H1(http1::SendRequest<Empty<Bytes>>),
+    H2(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Load {
+    /// Begins. Each of `clients` sends `per_connection` requests on a connection, then takes
+    /// another.
+    pub fn start(
+        address: SocketAddr,
+        version: Version,
+        clients: usize,
+        per_connection: usize,
+    ) -> Self {
+        let counts = Arc::<Counts>::default();
+        let client = |_| {
+            let counts = Arc::clone(&counts);
+            tokio::spawn(async move { counts.client(address, version, per_connection).await })
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { counts, clients }
+    }
+
+    /// Waits until so many more requests have been answered, or one has failed.
+    pub async fn goes_on(&self, more: usize) {
+        let wanted = self.counts.answers.load(Relaxed) + more;
+        eventually("a load to go on", async || {
+            let failed = !self.counts.failures.lock().expect("failures").is_empty();
+            failed || self.counts.answers.load(Relaxed) >= wanted
+        })
+        .await;
+    }
+
+    /// Ends when the requests that are under way have been answered.
+    pub async fn stop(self) -> Report {
+        self.counts.stop.store(true, Relaxed);
+        for client in self.clients {
+            within(BOUND, "a client of the load to end", client)
+                .await
+                .expect("a client of the load");
+        }
+        let contents = std::mem::take(&mut *self.counts.contents.lock().expect("contents"));
+        let failures = std::mem::take(&mut *self.counts.failures.lock().expect("failures"));
+        Report { contents, failures }
+    }
+}
+
+impl Report {
+    /// Fails if anything has.
+    pub fn assert_whole(&self) {
+        let some = &self.failures[..self.failures.len().min(10)];
+        assert!(some.is_empty(), "{} requests failed: {some:#?}", self.failures.len());
+    }
+
+    /// Answers in all.
+    pub fn answers(&self) -> usize {
+        self.contents.values().sum()
+    }
+}
+
+impl Counts {
+    async fn client(&self, address: SocketAddr, version: Version, per_connection: usize) {
+        let mut sender: Option<Sender> = None;
+        let mut sent = 0;
+        while !self.stop.load(Relaxed) {
+            let open = match &mut sender {
+                Some(sender) => sent < per_connection && sender.is_ready().await,
+                None => false,
+            };
+            if !open {
+                sent = 0;
+                sender = match connect(address, version).await {
+                    Ok(sender) => Some(sender),
+                    Err(error) => {
+                        self.failed(format!("connect: {error}"));
+                        continue;
+                    }
+                };
+            }
+            let Some(open) = &mut sender else { continue };
+            sent += 1;
+            match within(BOUND, "an answer to the load", exchange(open, address)).await {
+                Ok((content, goes_on)) => {
+                    self.answers.fetch_add(1, Relaxed);
+                    *self.contents.lock().expect("contents").entry(content).or_default() += 1;
+                    if !goes_on {
+                        sender = None;
+                    }
+                }
+                Err(error) => {
+                    self.failed(error);
+                    sender = None;
+                }
+            }
+        }
+    }
+
+    fn failed(&self, what: String) {
+        self.failures.lock().expect("failures").push(what);
+        self.stop.store(true, Relaxed);
+    }
+}
+
+impl Sender {
+    /// Whether the connection takes another request.
+    async fn is_ready(&mut self) -> bool {
+        match self {
+            Self::H1(sender) => sender.ready().await.is_ok(),
+            Self::H2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+}
+
+async fn connect(address: SocketAddr, version: Version) -> Result<Sender, String> {
+    let text = |error: hyper::Error| format!("{error:?}");
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let io = TokioIo::new(stream);
+    match version {
+        Version::H1 => {
+            let (sender, connection) = http1::handshake(io).await.map_err(text)?;
+            tokio::spawn(async { drop(connection.await) });
+            Ok(Sender::H1(sender))
+        }
+        Version::H2 => {
+            let executor = TokioExecutor::new();
+            let (sender, connection) = http2::handshake(executor, io).await.map_err(text)?;
+            tokio::spawn(async { drop(connection.await) });
+            Ok(Sender::H2(sender))
+        }
+    }
+}
+
+/// The content of an answer, and whether the connection may be used again.
+async fn exchange(sender: &mut Sender, address: SocketAddr) -> Result<(String, bool), String> {
+    let request = match sender {
+        Sender::H1(_) => Request::get("/load").header(header::HOST, address.to_string()),
+        Sender::H2(_) => Request::get(format!("http://{address}/load")),
+    };
+    let request = request.body(Empty::new()).expect("a request");
+    let answer = match sender {
+        Sender::H1(sender) => sender.send_request(request).await,
+        Sender::H2(sender) => sender.send_request(request).await,
+    };
+    let answer: Response<Incoming> = answer.map_err(|error| format!("no answer: {error:?}"))?;
+    let status = answer.status();
+    let close = answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+    let body = answer.into_body().collect().await.map_err(|error| format!("body: {error:?}"))?;
+    let content = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    match status.as_u16() {
+        200 => Ok((content, !close)),
+        status => Err(format!("{status}: {content}")),
+    }
+}
