@@ -21,6 +21,7 @@ mod forward_proxy;
 mod forwarding_fields;
 mod framing;
 mod guide;
+mod health;
 mod hop_by_hop;
 mod http10;
 mod interim;

@@ -17,7 +17,7 @@ use crate::{
     placement::{self, Place},
     splice::kernel::give_back,
     tunnel::{registry::Registry, watch},
-    upstream::directory::Directory,
+    upstream::{directory::Directory, health::supervise::supervise},
     worker::{Process, Snapshot, thread},
 };
 
@@ -66,6 +66,8 @@ impl Control {
         let log = AccessLog::open(&config.log, metrics.access_log_dropped())
             .context("opening the access log")?;
         let directory = Arc::new(Directory::default());
+        metrics.upstreams(&directory);
+        tokio::spawn(supervise(Arc::clone(&directory)));
         let (upstreams, shown) = (Arc::clone(&directory), config.effective());
         let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
         let process = Arc::new(Process {

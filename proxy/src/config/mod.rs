@@ -37,8 +37,8 @@ pub use middleware::Middleware;
 pub use routes::{Condition, Part, PathRule, Regex, Route, Segment, Tail, Test};
 pub use sources::Sources;
 pub use upstreams::{
-    Balance, Choice, HashBy, HostPolicy, MOST_WEIGHT, SameSite, Server, Sticky, Upstream,
-    UpstreamServer,
+    Balance, Choice, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, SameSite, Server,
+    Sticky, Upstream, UpstreamServer,
 };
 
 /// Reads and checks a file.

@@ -229,9 +229,7 @@ impl Connection {
             let error = match pool.connect(timeout).await {
                 Ok((server, address, lease)) => {
                     self.server = Some(address);
-                    if let Some(load) = &mut picked.load {
-                        load.answered();
-                    }
+                    picked.connected();
                     self.lease = Some(lease.carry(picked.load));
                     return Ok(server);
                 }
@@ -239,12 +237,10 @@ impl Connection {
             };
             let ip = pool.server().host.parse().ok();
             self.server = ip.map(|ip| SocketAddr::new(ip, pool.server().port)).or(self.server);
-            if let Some(load) = &mut picked.load {
-                load.failed();
-            }
-            tried.add(pool);
+            picked.failed(error.kind);
+            tried.add(&picked.pool);
             let Some(next) = upstream.pick(key, &tried) else { return Err(error) };
-            tracing::warn!(server = %pool.server(), %error, "trying another server");
+            tracing::warn!(server = %picked.pool.server(), %error, "trying another server");
             picked = next;
         }
     }

@@ -22,7 +22,7 @@ use super::{
     Named, Shared,
     cells::{KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
-    hops, lock, tunnels, workers,
+    hops, lock, servers, tunnels, workers,
 };
 use crate::splice::Engine;
 
@@ -40,6 +40,8 @@ impl Collector for Exporter {
         workers::encode(out, &self.0)?;
         listeners(out, &lock(&self.0.listeners))?;
         upstreams(out, &lock(&self.0.upstreams))?;
+        let directory = Arc::clone(&lock(&self.0.directory));
+        servers::encode(out, &directory)?;
         errors_and_tunnels(out, &self.0.workers)?;
         tunnels::encode(out, &self.0.tunnels.totals())?;
         hops::encode(out)

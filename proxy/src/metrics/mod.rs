@@ -16,7 +16,10 @@ use std::{
 
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
-use crate::{placement::Place, splice::kernel::Steering, tunnel::registry::Registry as Tunnels};
+use crate::{
+    placement::Place, splice::kernel::Steering, tunnel::registry::Registry as Tunnels,
+    upstream::directory::Directory,
+};
 
 mod cells;
 mod configuration;
@@ -24,6 +27,7 @@ mod export;
 mod histogram;
 mod hops;
 mod process;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod tunnels;
@@ -56,6 +60,7 @@ struct Shared {
     configuration: Configuration,
     /// By listener.
     steerings: Mutex<Vec<(Box<str>, Arc<Steering>)>>,
+    directory: Mutex<Arc<Directory>>,
 }
 
 /// The cells of each name, by number of the worker.
@@ -71,6 +76,7 @@ impl Metrics {
             tunnels,
             configuration: Configuration::default(),
             steerings: Mutex::default(),
+            directory: Mutex::default(),
         });
         let access_log_dropped = Counter::default();
         let mut registry = Registry::default();
@@ -113,6 +119,11 @@ impl Metrics {
     /// What became of the configurations that were to come into force.
     pub fn configuration(&self) -> &Configuration {
         &self.shared.configuration
+    }
+
+    /// Whose servers are shown.
+    pub fn upstreams(&self, directory: &Arc<Directory>) {
+        *lock(&self.shared.directory) = Arc::clone(directory);
     }
 
     /// What the access log counts its losses in.

@@ -69,12 +69,10 @@ pub(super) async fn send(
                     if !error.retry_safe {
                         return Err(error);
                     }
-                    if let Some(load) = &mut picked.load {
-                        load.failed();
-                    }
-                    tried.add(pool);
+                    picked.failed(error.kind);
+                    tried.add(&picked.pool);
                     let Some(next) = upstream.pick(key, &tried) else { return Err(error) };
-                    tracing::warn!(server = %pool.server(), %error, "trying another server");
+                    tracing::warn!(server = %picked.pool.server(), %error, "trying another server");
                     picked = next;
                     continue;
                 }
@@ -96,38 +94,25 @@ pub(super) async fn send(
         let sent = std::pin::pin!(sent);
         match wait(exchange, &link, sent, how.expects_continue).await {
             Ok(mut response) => {
-                if let Some(load) = &mut picked.load {
-                    load.answered();
-                }
+                picked.answered(response.status());
                 connection.carry(picked.load);
                 if let Some(cookie) = picked.set_cookie {
                     response.headers_mut().append(header::SET_COOKIE, cookie);
                 }
                 return Ok((response, connection));
             }
-            Err(failed) => {
-                if let Some(load) = &mut picked.load {
-                    load.failed();
-                }
-                let mut error = match failed {
-                    Failed::Other(error) => return Err(error),
-                    Failed::Sending(error) => error,
-                };
-                if let Some(fault) = exchange.fault() {
-                    return Err(Error::because(fault, error.into_error()));
-                }
-                if let Some(rule) = link.wire.fault() {
-                    return Err(Error::because(Kind::BadResponse(rule), error.into_error()));
-                }
+            Err(Failed::Other(error)) => {
+                picked.failed(error.kind);
+                return Err(error);
+            }
+            Err(Failed::Sending(mut error)) => {
                 let again = error.take_message();
-                let unanswered = !link.wire.answered();
+                let kind = why(exchange, &link);
+                let unanswered = kind == Kind::UpstreamClosed;
                 let again = again.or_else(|| replay.filter(|_| unanswered).map(rebuild));
-                let Some(again) = again.filter(|_| connection.is_reused()) else {
-                    let kind = if link.wire.answered() {
-                        Kind::BadResponse("incomplete head")
-                    } else {
-                        Kind::UpstreamClosed
-                    };
+                let stale = connection.is_reused() && unanswered;
+                let Some(again) = again.filter(|_| stale) else {
+                    picked.failed(kind);
                     return Err(Error::because(kind, error.into_error()));
                 };
                 // A kept connection that the server had closed meanwhile: the next one is
@@ -137,6 +122,19 @@ pub(super) async fn send(
                 fresh = true;
             }
         }
+    }
+}
+
+/// What has ended an exchange before the head of its answer was there.
+fn why(exchange: &Exchange, link: &Link) -> Kind {
+    if let Some(fault) = exchange.fault() {
+        fault
+    } else if let Some(rule) = link.wire.fault() {
+        Kind::BadResponse(rule)
+    } else if link.wire.answered() {
+        Kind::BadResponse("incomplete head")
+    } else {
+        Kind::UpstreamClosed
     }
 }
 

@@ -12,18 +12,23 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
     affinity::Key,
     directory::Group,
-    lineup::Lineup,
+    health::eject::Passive,
+    lineup::{Lineup, Rules},
     load::Load,
     parked::Parking,
     pool::{self, ServerPool},
     state::{self, Member},
 };
-use crate::{config, metrics::UpstreamMetrics};
+use crate::{
+    config,
+    error::{Kind, Side},
+    metrics::UpstreamMetrics,
+};
 
 /// One upstream as a worker sees it: its servers' pools and whose turn it is.
 #[derive(Debug)]
@@ -37,7 +42,9 @@ pub struct Upstream {
     group: Arc<Group>,
     choice: config::Choice,
     counts_load: bool,
+    panic_percent: u32,
     pools: pool::Settings,
+    passive: Option<Rc<Passive>>,
     metrics: UpstreamMetrics,
     parking: Rc<Parking>,
     worker: usize,
@@ -58,6 +65,41 @@ pub struct Picked {
     pub load: Option<Load>,
     /// What is to tell the client which server it has.
     pub set_cookie: Option<HeaderValue>,
+}
+
+impl Picked {
+    /// The head of the server's answer is there.
+    pub fn answered(&mut self, status: StatusCode) {
+        if let Some(load) = &mut self.load {
+            load.answered();
+        }
+        if let Some(passive) = self.pool.passive() {
+            passive.answered(self.pool.state(), status);
+        }
+    }
+
+    /// It has taken a connection, which is all that was asked of it.
+    pub fn connected(&mut self) {
+        if let Some(load) = &mut self.load {
+            load.answered();
+        }
+        if let Some(passive) = self.pool.passive() {
+            passive.good(self.pool.state());
+        }
+    }
+
+    /// The request has failed there, or on its way there.
+    pub fn failed(&mut self, kind: Kind) {
+        if kind.side() != Side::Upstream {
+            return;
+        }
+        if let Some(load) = &mut self.load {
+            load.failed();
+        }
+        if let Some(passive) = self.pool.passive() {
+            passive.failed(self.pool.state(), kind);
+        }
+    }
 }
 
 /// The servers that one request has been to. Allocates only once there is one.
@@ -90,10 +132,13 @@ impl Upstream {
         worker: usize,
         before: Option<&Self>,
     ) -> Self {
+        let passive = upstream.ejection.clone();
         let this = Self {
             name: upstream.name.as_str().into(),
             host: upstream.host,
             local_bypass: upstream.local_bypass,
+            passive: passive.map(|rules| Rc::new(Passive::new(Arc::clone(&group), rules))),
+            panic_percent: upstream.panic_percent,
             group,
             choice: upstream.choice.clone(),
             counts_load: upstream.choice.counts_load(),
@@ -111,7 +156,9 @@ impl Upstream {
             due: Cell::new(None),
             labels: RefCell::default(),
         };
-        if let Some(before) = before.filter(|before| before.pools == this.pools) {
+        let rules = |of: &Self| of.passive.as_ref().map(|passive| passive.rules().clone());
+        let same = |before: &&Self| before.pools == this.pools && rules(before) == rules(&this);
+        if let Some(before) = before.filter(same) {
             this.servers.replace(before.servers.borrow().clone());
         }
         this.follow();
@@ -161,12 +208,19 @@ impl Upstream {
                 return Rc::clone(pool);
             }
             let (metrics, parking) = (self.metrics.clone(), Rc::clone(&self.parking));
-            Rc::new(ServerPool::new(Arc::clone(&member.state), self.pools, metrics, parking))
+            let (state, passive) = (Arc::clone(&member.state), self.passive.clone());
+            Rc::new(ServerPool::new(state, self.pools, metrics, parking, passive))
         };
         let pools: Vec<_> = roster.iter().map(pool).collect();
         // Pools of servers that are gone end with their idle connections.
         *servers = pools;
-        let mut lineup = Lineup::new(&roster, &self.choice, &self.name, self.worker, state::now());
+        let rules = Rules {
+            choice: &self.choice,
+            panic_percent: self.panic_percent,
+            upstream: &self.name,
+            worker: self.worker,
+        };
+        let mut lineup = Lineup::new(&roster, &rules, state::now());
         lineup.go_on(self.lineup.take());
         self.due.set(lineup.due());
         self.lineup.replace(lineup);

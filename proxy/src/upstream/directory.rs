@@ -18,6 +18,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::state::{Member, ServerState, now};
 use crate::config;
@@ -27,7 +28,11 @@ pub type Roster = Vec<Member>;
 
 /// All upstreams.
 #[derive(Debug, Default)]
-pub struct Directory(Mutex<BTreeMap<String, Arc<Group>>>);
+pub struct Directory {
+    groups: Mutex<BTreeMap<String, Arc<Group>>>,
+    /// Counts what the control plane has to follow: groups and servers that come and go.
+    changes: watch::Sender<u64>,
+}
 
 /// One upstream, as all threads know it.
 #[derive(Debug)]
@@ -49,7 +54,7 @@ impl Directory {
     /// Takes over what is configured and returns the groups in its order. State of servers
     /// that stay is kept; what is gone is forgotten once nobody uses it any more.
     pub fn apply(&self, upstreams: &[config::Upstream]) -> Vec<Arc<Group>> {
-        let mut groups = lock(&self.0);
+        let mut groups = lock(&self.groups);
         let applied: Vec<Arc<Group>> = upstreams
             .iter()
             .map(|upstream| match groups.get(&upstream.name) {
@@ -61,17 +66,24 @@ impl Directory {
             })
             .collect();
         *groups = applied.iter().map(|group| (group.name.to_string(), Arc::clone(group))).collect();
+        drop(groups);
+        self.changes.send_modify(|changes| *changes += 1);
         applied
+    }
+
+    /// Tells of groups and servers that come and go, and of settings that change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The group of this name.
     pub fn group(&self, name: &str) -> Option<Arc<Group>> {
-        lock(&self.0).get(name).cloned()
+        lock(&self.groups).get(name).cloned()
     }
 
     /// All groups, by name.
     pub fn groups(&self) -> Vec<Arc<Group>> {
-        lock(&self.0).values().cloned().collect()
+        lock(&self.groups).values().cloned().collect()
     }
 }
 
@@ -149,8 +161,13 @@ impl Group {
         state
     }
 
+    /// To be held while state of several servers is looked at and changed together.
+    pub(super) fn edit(&self) -> MutexGuard<'_, ()> {
+        lock(&self.editing)
+    }
+
     fn apply(&self, upstream: &config::Upstream) {
-        let _editing = lock(&self.editing);
+        let _editing = self.edit();
         let before = self.roster.load_full();
         let mut roster = Roster::with_capacity(upstream.servers.len());
         for spec in &upstream.servers {

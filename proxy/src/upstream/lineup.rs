@@ -72,41 +72,83 @@ impl<T: Fn(&Rc<ServerPool>) -> bool> Now for Seen<'_, T> {
     }
 }
 
+/// What a lineup is made by.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    pub(super) choice: &'a Choice,
+    /// With fewer of the servers well than so many percent all are asked.
+    pub(super) panic_percent: u32,
+    /// Name of the upstream.
+    pub(super) upstream: &'a str,
+    /// Number of the worker.
+    pub(super) worker: usize,
+}
+
+/// The servers of the tiers, each by its place in the roster.
+///
+/// First those that are well, and behind them the backups that are. With none of the first
+/// well the backups stand alone; with too few, all of the first are asked whatever is known
+/// of them, because those few would be overwhelmed (panic); and with nobody well at all
+/// everybody is, since a server that seems to be down may answer all the same.
+///
+/// Implements: REQ-EDGE-003
+fn arrange(roster: &Roster, panic_percent: u32, now: u64) -> [Vec<usize>; 2] {
+    let takes = |backup: bool| {
+        let of = move |(_, m): &(usize, &Member)| {
+            m.spec.backup == backup && !m.is_draining() && m.weight() > 0
+        };
+        roster.iter().enumerate().filter(of)
+    };
+    let all = |backup| takes(backup).map(|(at, _)| at).collect::<Vec<_>>();
+    let well = |backup| {
+        let well = takes(backup).filter(|(_, m)| m.state.condition.is_well(now));
+        well.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let (first, backups) = (well(false), well(true));
+    let few = first.len() * 100 < takes(false).count() * panic_percent as usize;
+    match (first.is_empty(), backups.is_empty()) {
+        (true, true) => [all(false), all(true)],
+        (true, false) => [backups, Vec::new()],
+        (false, _) if few => [all(false), backups],
+        (false, _) => [first, backups],
+    }
+}
+
+/// The earlier of two times, where they are.
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
 impl Lineup {
-    /// Who may be asked of these servers, at the worker of this number.
-    pub(super) fn new(
-        roster: &Roster,
-        choice: &Choice,
-        upstream: &str,
-        worker: usize,
-        now: u64,
-    ) -> Self {
-        let mut due: Option<u64> = None;
-        let mut tier = |backup: bool| {
-            let members = roster.iter().enumerate();
-            let candidates: Vec<_> = members
-                .filter(|(_, member)| member.spec.backup == backup && !member.is_draining())
-                .filter_map(|(server, member)| {
-                    let (weight, step) = weight(member, choice, now);
-                    due = match (due, step) {
-                        (Some(one), Some(other)) => Some(one.min(other)),
-                        (one, other) => one.or(other),
-                    };
-                    (weight > 0).then(|| Candidate { server, weight, id: member.state.id() })
-                })
-                .collect();
+    /// Who may be asked of these servers.
+    pub(super) fn new(roster: &Roster, rules: &Rules<'_>, now: u64) -> Self {
+        let choice = rules.choice;
+        let ejected = roster.iter().filter_map(|m| m.state.condition.ejected_for(now));
+        let mut due = ejected.min().map(|left| now + left);
+        let mut tier = |servers: Vec<usize>| {
+            let candidate = |server: usize| {
+                let (weight, step) = weight(&roster[server], choice, now);
+                due = earlier(due, step);
+                Candidate { server, weight, id: roster[server].state.id() }
+            };
+            let candidates: Vec<_> = servers.into_iter().map(candidate).collect();
             let (rule, bound) = (choice.balance, choice.max_load_percent);
-            let chooser = Chooser::new(rule, bound, &candidates, worker);
+            let chooser = Chooser::new(rule, bound, &candidates, rules.worker);
             (!candidates.is_empty()).then_some(Tier { candidates, chooser })
         };
-        let tiers = [tier(false), tier(true)].into_iter().flatten().collect();
+        let tiers = arrange(roster, rules.panic_percent, now).map(&mut tier);
         let way = |member: &Member| {
             let sticky = choice.sticky.as_ref()?;
-            let token = affinity::token(sticky, upstream, member.state.address());
-            let set_cookie = affinity::set_cookie(sticky, token);
-            Some(Way { token, set_cookie, open: sticky.while_draining || !member.is_draining() })
+            let token = affinity::token(sticky, rules.upstream, member.state.address());
+            let open = member.state.condition.is_well(now)
+                && (sticky.while_draining || !member.is_draining());
+            Some(Way { token, set_cookie: affinity::set_cookie(sticky, token), open })
         };
-        Self { tiers, ways: roster.iter().filter_map(way).collect(), due }
+        Self {
+            tiers: tiers.into_iter().flatten().collect(),
+            ways: roster.iter().filter_map(way).collect(),
+            due,
+        }
     }
 
     /// Goes on where `before` was, where that is possible.
@@ -163,7 +205,7 @@ fn weight(member: &Member, choice: &Choice, now: u64) -> (u32, Option<u64>) {
     // From a tenth on: a server without any request would never get warm.
     let part = (back * WHOLE / slow_start).max(WHOLE / 10);
     let step = (slow_start / STEPS).max(SHORTEST_STEP);
-    ((u64::from(weight) * part) as u32, Some(now + step))
+    ((u64::from(weight) * part).max(1) as u32, Some(now + step))
 }
 
 #[cfg(test)]
@@ -171,7 +213,50 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{config, upstream::state::ServerState};
+    use crate::{
+        config,
+        upstream::{health::Checked, state::ServerState},
+    };
+
+    /// Servers as they are said: `b` a backup, `-` not well, `d` draining.
+    fn roster(text: &str) -> Roster {
+        let member = |(n, said): (usize, &str)| {
+            let address = config::value::server(&format!("a:{}", n + 1)).unwrap();
+            let spec = config::UpstreamServer {
+                backup: said.contains('b'),
+                drain: said.contains('d'),
+                ..config::UpstreamServer::new(address)
+            };
+            let state = ServerState::new(spec.address.clone());
+            if said.contains('-') {
+                state.condition.set_checked(Checked::Down);
+            }
+            Member { spec, state }
+        };
+        text.split_whitespace().enumerate().map(member).collect()
+    }
+
+    #[mantra_macros::req_test("REQ-EDGE-003")]
+    #[test]
+    fn who_is_asked_depends_on_who_is_well() {
+        for (servers, panic_percent, wanted) in [
+            ("+ + b", 0, [&[0, 1][..], &[2]]),
+            ("+ - b", 0, [&[0], &[2]]),
+            ("d - b", 0, [&[2], &[]]),
+            ("- - b b-", 0, [&[2], &[]]),
+            ("- - b-", 0, [&[0, 1], &[2]]),
+            ("- -", 0, [&[0, 1], &[]]),
+            ("d d", 0, [&[], &[]]),
+            // A third is well: few, if half is wanted.
+            ("+ - -", 34, [&[0, 1, 2], &[]]),
+            ("+ - -", 33, [&[0], &[]]),
+            ("+ - d", 50, [&[0], &[]]),
+            ("+ - - b", 50, [&[0, 1, 2], &[3]]),
+            ("- - - b", 50, [&[3], &[]]),
+        ] {
+            assert_eq!(arrange(&roster(servers), panic_percent, 1), wanted, "{servers}");
+        }
+    }
 
     #[test]
     fn a_server_that_comes_back_gets_to_its_weight_step_by_step() {

@@ -11,6 +11,7 @@ pub mod choose;
 pub mod connect;
 pub mod connection;
 pub mod directory;
+pub mod health;
 mod lineup;
 pub mod load;
 pub mod parked;

@@ -24,6 +24,7 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use super::{
     connect,
     connection::{Connection, Link},
+    health::eject::Passive,
     load::Load,
     parked::{Parking, Spot},
     state::ServerState,
@@ -103,6 +104,7 @@ pub struct ServerPool {
     settings: Settings,
     metrics: UpstreamMetrics,
     parking: Rc<Parking>,
+    passive: Option<Rc<Passive>>,
     idle: RefCell<VecDeque<Idle>>,
     open: Cell<usize>,
     freed: Notify,
@@ -124,6 +126,7 @@ impl ServerPool {
         settings: Settings,
         metrics: UpstreamMetrics,
         parking: Rc<Parking>,
+        passive: Option<Rc<Passive>>,
     ) -> Self {
         // A server's name that cannot stand in a field was refused with the configuration.
         let host = HeaderValue::from_str(&state.address().to_string());
@@ -133,6 +136,7 @@ impl ServerPool {
             settings,
             metrics,
             parking,
+            passive,
             idle: RefCell::default(),
             open: Cell::new(0),
             freed: Notify::new(),
@@ -147,6 +151,11 @@ impl ServerPool {
     /// What all threads know of that server.
     pub fn state(&self) -> &Arc<ServerState> {
         &self.state
+    }
+
+    /// What takes note of how requests end there, where anybody asks.
+    pub fn passive(&self) -> Option<&Passive> {
+        self.passive.as_deref()
     }
 
     /// Its name and port, as `Host` has them.

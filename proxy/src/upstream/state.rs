@@ -16,7 +16,11 @@ use std::{
     time::Instant,
 };
 
-use super::{choose::hash, load::Gauge};
+use super::{
+    choose::hash,
+    health::{Checked, Condition},
+    load::Gauge,
+};
 use crate::config::{Server, UpstreamServer};
 
 /// Milliseconds since the process first asked, from 1: 0 is left for "never".
@@ -43,6 +47,8 @@ pub struct ServerState {
     drain: AtomicU8,
     /// When it came back, by [`now`]; 0: it has been here from the beginning.
     returned: AtomicU64,
+    /// Whether it is well.
+    pub condition: Condition,
     /// Its load, where that is counted.
     pub gauge: Gauge,
 }
@@ -56,6 +62,31 @@ pub struct Member {
     pub state: Arc<ServerState>,
 }
 
+/// How a server stands, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is asked.
+    Up,
+    /// Checks find it down.
+    Down,
+    /// Requests failed there.
+    Ejected,
+    /// It gets no new requests.
+    Draining,
+}
+
+impl Standing {
+    /// For labels and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 impl ServerState {
     /// A server of which nothing is known yet.
     pub fn new(address: Server) -> Arc<Self> {
@@ -63,6 +94,7 @@ impl ServerState {
             id: hash::of(address.to_string().as_bytes()),
             address,
             returned: AtomicU64::new(0),
+            condition: Condition::default(),
             gauge: Gauge::default(),
             weight: AtomicU32::new(AS_CONFIGURED),
             drain: AtomicU8::new(DRAIN_AS_CONFIGURED),
@@ -114,6 +146,20 @@ impl Member {
         match self.state.weight.load(Relaxed) {
             AS_CONFIGURED => self.spec.weight,
             weight => weight,
+        }
+    }
+
+    /// How it stands at this time.
+    pub fn standing(&self, now: u64) -> Standing {
+        let condition = &self.state.condition;
+        if self.is_draining() {
+            Standing::Draining
+        } else if condition.checked() == Checked::Down {
+            Standing::Down
+        } else if condition.ejected_for(now).is_some() {
+            Standing::Ejected
+        } else {
+            Standing::Up
         }
     }
 

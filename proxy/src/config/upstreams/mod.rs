@@ -6,12 +6,14 @@
 use std::{fmt, time::Duration};
 
 mod choice;
+mod health;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;
 pub(super) mod write;
 
 pub use choice::{Balance, Choice, HashBy, SameSite, Sticky};
+pub use health::{Ejection, Health, Probe};
 
 /// Idle connections kept per worker and server, unless told otherwise.
 const IDLE_CONNECTIONS: usize = 64;
@@ -27,6 +29,12 @@ pub struct Upstream {
     pub servers: Vec<UpstreamServer>,
     /// How one is chosen.
     pub choice: Choice,
+    /// Checks that the proxy makes by itself.
+    pub health: Option<Health>,
+    /// What becomes of servers that fail requests.
+    pub ejection: Option<Ejection>,
+    /// With fewer of the servers well than so many percent all are asked; 0: only with none.
+    pub panic_percent: u32,
     /// Which `Host` the server sees.
     pub host: HostPolicy,
     /// Idle connections kept per worker and server.
@@ -103,6 +111,9 @@ impl Upstream {
             name: name.to_owned(),
             servers: servers.into_iter().map(UpstreamServer::new).collect(),
             choice: Choice::default(),
+            health: None,
+            ejection: None,
+            panic_percent: 0,
             host: HostPolicy::Preserve,
             max_idle_connections: IDLE_CONNECTIONS,
             idle_timeout: IDLE_TIMEOUT,

@@ -12,7 +12,7 @@ use super::{
         section::Section,
         value::{self, Words},
     },
-    Choice, HostPolicy, MOST_WEIGHT, Upstream, UpstreamServer,
+    Choice, Ejection, Health, HostPolicy, MOST_WEIGHT, Upstream, UpstreamServer,
 };
 
 /// More than a worker has ports for towards one server.
@@ -31,6 +31,9 @@ pub(crate) const KEYS: &[&str] = &[
     "max_load_percent",
     "slow_start",
     "sticky",
+    "health",
+    "ejection",
+    "panic_percent",
     "host",
     "max_idle_connections",
     "idle_timeout",
@@ -60,6 +63,9 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
     DraftUpstream {
         upstream: Upstream {
             choice: Choice::read(section, &name.value),
+            health: Health::read(section),
+            ejection: Ejection::read(section),
+            panic_percent: section.number("panic_percent", 0, 100).map_or(0, |n| n.value as u32),
             name: name.value,
             servers: servers(section),
             host: section

@@ -82,6 +82,33 @@ fn a_sticky_cookie_has_safe_attributes_unless_told_otherwise() {
 }
 
 #[test]
+fn health_and_ejection_read_back_with_their_defaults() {
+    let one = "servers = [\"a:1\"]\n";
+    let by_default = upstream(&format!("{one}[upstream.health]\n[upstream.ejection]\n"));
+    let health = by_default.health.unwrap();
+    let everything =
+        Probe::Http { path: "/".to_owned(), host: None, expect: vec![200..=399], contains: None };
+    assert_eq!(health.probe, everything);
+    assert_eq!((health.rise, health.fall), (2, 3));
+    assert_eq!(health.timeout, Duration::from_secs(2));
+    let ejection = by_default.ejection.unwrap();
+    assert_eq!((ejection.consecutive_errors, ejection.max_percent), (5, 50));
+
+    let said = upstream(&format!(
+        "{one}panic_percent = 30\n[upstream.health]\npath = \"/up?x=1\"\nhost = \"a.test:1\"\n\
+         expect = [204, \"300-302\"]\ncontains = \"fine\"\ninterval = \"500ms\"\nport = 81\n\
+         [upstream.ejection]\non_5xx = true\non_timeout = false\ntime = \"1s\"\n"
+    ));
+    let health = said.health.unwrap();
+    let Probe::Http { expect, contains, .. } = health.probe else { panic!("an HTTP check") };
+    assert_eq!((expect, contains.as_deref()), (vec![204..=204, 300..=302], Some("fine")));
+    assert_eq!((health.timeout, health.port), (Duration::from_millis(500), Some(81)));
+    assert!(said.ejection.is_some_and(|e| e.on_5xx && !e.on_timeout));
+    let tcp = upstream(&format!("{one}[upstream.health]\ntype = \"tcp\"\n"));
+    assert_eq!(tcp.health.unwrap().probe, Probe::Tcp);
+}
+
+#[test]
 fn every_wrong_upstream_names_the_line_and_the_cure() {
     let one = "servers = [\"a:1\"]\n";
     let with = |lines: &str| format!("{one}{lines}");
@@ -120,6 +147,30 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
         (&with("[upstream.sticky]\nsame_site = \"laxe\""), "10:13", "did you mean `lax`?"),
         (&with("[upstream.sticky]\nmax_age = 60"), "10:11", "\"60s\""),
         (&with("[upstream.sticky]\nwhile_draining = 1"), "10:18", "true or false"),
+        // Whether one is well.
+        (&with("panic_percent = 101"), "9:17", "from 0 to 100"),
+        (&with("health = \"/x\""), "9:10", "[upstream.health]"),
+        (&with("[upstream.health]\npth = \"/x\""), "10:1", "did you mean `path`?"),
+        (&with("[upstream.health]\ntype = \"udp\""), "10:8", "valid: `http`, `tcp`"),
+        (&with("[upstream.health]\npath = \"health\""), "10:8", "begin it with a slash"),
+        (&with("[upstream.health]\nhost = \"a b\""), "10:8", "write a name"),
+        (&with("[upstream.health]\nexpect = []"), "10:10", "write [200]"),
+        (&with("[upstream.health]\nexpect = [20]"), "10:11", "from 100 to 599"),
+        (&with("[upstream.health]\nexpect = [\"299-200\"]"), "10:11", "\"200-399\""),
+        (&with("[upstream.health]\ncontains = \"\""), "10:12", "leave `contains` out"),
+        (&with("[upstream.health]\ninterval = 5"), "10:12", "\"5s\""),
+        (&with("[upstream.health]\ntimeout = \"6s\""), "10:11", "at most \"5s\""),
+        (&with("[upstream.health]\nrise = 0"), "10:8", "from 1 to 1000"),
+        (&with("[upstream.health]\nport = 0"), "10:8", "from 1 to 65535"),
+        (
+            &with("[upstream.health]\ntype = \"tcp\"\npath = \"/x\""),
+            "11:8",
+            "write `type = \"http\"`",
+        ),
+        (&with("[upstream.ejection]\nconsecutive_errors = 0"), "10:22", "from 1 to 1000"),
+        (&with("[upstream.ejection]\non_5xx = 1"), "10:10", "true or false"),
+        (&with("[upstream.ejection]\nmax_time = \"1s\""), "10:12", "at least \"10s\""),
+        (&with("[upstream.ejection]\nmax_percent = 0"), "10:15", "from 1 to 100"),
         (one, "", ""),
     ];
     let mut failures = Vec::new();

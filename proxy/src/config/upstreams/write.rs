@@ -21,6 +21,13 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     if let Some(most) = upstream.max_connections {
         key(out, "max_connections", most);
     }
+    key(out, "panic_percent", upstream.panic_percent);
+    if let Some(health) = &upstream.health {
+        health.write(out);
+    }
+    if let Some(ejection) = &upstream.ejection {
+        ejection.write(out);
+    }
     if let Some(sticky) = &upstream.choice.sticky {
         sticky.write(out);
     }
