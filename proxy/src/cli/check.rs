@@ -5,7 +5,7 @@
 
 use std::{fmt::Write as _, io::Write as _, path::PathBuf, process::ExitCode};
 
-use crate::config::{self, Config, Protocol, Route};
+use crate::config::{self, Config, Loaded, Protocol, Route};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -19,11 +19,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config)?;
+    let Loaded { config, sources } = config::load_draft(&args.config).resolve();
+    let config = config?;
     for warning in &config.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
     let mut summary = format!("{}: ok\n", args.config.display());
+    for included in sources.files().skip(1) {
+        let _ = writeln!(summary, "  include {}", included.display());
+    }
     summarise(&config, &mut summary);
     let text = if args.effective {
         let comments = summary.lines().fold(String::new(), |all, line| all + "# " + line + "\n");

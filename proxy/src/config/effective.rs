@@ -7,7 +7,8 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE, upstreams, value,
+    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE,
+    substitute::escape, upstreams, value,
 };
 
 impl Config {
@@ -132,5 +133,5 @@ pub(super) fn entries<N: Display, V: Display>(
 }
 
 fn quoted(value: impl Display) -> String {
-    toml::Value::String(value.to_string()).to_string()
+    toml::Value::String(escape(&value.to_string())).to_string()
 }

@@ -24,6 +24,8 @@ pub struct Problem {
 pub struct Wrong {
     what: String,
     cure: String,
+    /// Nothing else is worth saying of its place: what stands there is not what was meant.
+    alone: bool,
 }
 
 /// Where a value came from.
@@ -60,15 +62,19 @@ impl Errors {
         Self(vec![Problem { place, wrong }])
     }
 
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     /// `Err` with all problems in the order of the file, if there are any.
     pub(crate) fn into_result(mut self) -> Result<(), Self> {
         if self.0.is_empty() {
             return Ok(());
         }
-        self.0.sort_by_key(|problem| match problem.place {
-            Place::File { line, column, .. } => (line, column),
-            Place::Whole(_) | Place::Flag(_) => (0, 0),
-        });
+        self.0.sort_by(|one, other| order(&one.place).cmp(&order(&other.place)));
+        let alone = self.0.iter().filter(|problem| problem.wrong.alone);
+        let alone: Vec<Place> = alone.map(|problem| problem.place.clone()).collect();
+        self.0.retain(|problem| problem.wrong.alone || !alone.contains(&problem.place));
         // What is wrong in `[limits]` shows up again in each listener that adds to them.
         self.0.dedup();
         Err(self)
@@ -80,10 +86,22 @@ impl Errors {
     }
 }
 
+fn order(place: &Place) -> (&str, usize, usize) {
+    match place {
+        Place::File { name, line, column } => (name, *line, *column),
+        Place::Whole(_) | Place::Flag(_) => ("", 0, 0),
+    }
+}
+
 impl Wrong {
     /// `what` is wrong; `cure` says what would be right.
     pub(crate) fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { what: what.into(), cure: cure.into() }
+        Self { what: what.into(), cure: cure.into(), alone: false }
+    }
+
+    /// The only problem that is told of its place.
+    pub(crate) fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// The same, in a line of the file that a value names.

@@ -16,12 +16,17 @@ pub(crate) mod draft;
 mod effective;
 pub(crate) mod errors;
 mod forward;
+mod include;
+#[cfg(test)]
+mod include_tests;
 pub mod limits;
+mod merge;
 pub mod middleware;
 pub(crate) mod read;
 pub(crate) mod routes;
 mod section;
 mod sources;
+mod substitute;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -48,7 +53,9 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 
 /// Reads and checks the text of a file; `name` is what problems call it.
 pub fn parse(text: &str, name: &str) -> Result<Config, Errors> {
-    read::parse(text, name)
+    let files = [include::File { name: name.to_owned(), text: text.to_owned() }];
+    let (draft, errors) = read::draft(&files, &environment);
+    draft.resolve(errors)
 }
 
 /// What came of reading files, and which those were.
@@ -75,22 +82,32 @@ impl LoadedDraft {
     }
 }
 
-/// Reads a file that flags may still add to.
+/// Reads a file, and what it includes, that flags may still add to.
 pub(crate) fn load_draft(path: &Path) -> LoadedDraft {
-    let name = path.display().to_string();
     let mut sources = Sources::default();
-    let (draft, errors) = match sources.read(path) {
-        Ok(text) => read::draft(&text, &name),
+    let text = match sources.read(path) {
+        Ok(text) => text,
         Err(error) => {
             let wrong = Wrong::new(
                 format!("the file cannot be read: {error}"),
                 "name a readable TOML file in UTF-8",
             );
-            let place = Place::Whole(name);
-            (draft::Draft::empty(place.clone()), Errors::one(place, wrong))
+            let place = Place::Whole(path.display().to_string());
+            let draft = draft::Draft::empty(place.clone());
+            return LoadedDraft { draft, errors: Errors::one(place, wrong), sources };
         }
     };
-    LoadedDraft { draft, errors, sources }
+    let mut collection = include::Collection::new(&mut sources, environment);
+    collection.add(path, text);
+    let include::Collection { files, errors: mut all, .. } = collection;
+    let (draft, errors) = read::draft(&files, &environment);
+    all.extend(errors);
+    LoadedDraft { draft, errors: all, sources }
+}
+
+/// What the process was given; a variable that is no UTF-8 is none.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// A whole, valid configuration.

@@ -6,10 +6,13 @@
 use toml::de::DeTable;
 
 use super::{
-    AmbiguousPaths, Config, ForwardPolicy, ForwardedPolicy, Protocol,
+    AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Protocol,
     draft::{Draft, DraftListener, NO_ADDRESS},
-    errors::{Errors, Place, Placed, Wrong},
-    limits, middleware, routes,
+    errors::{Errors, Placed, Wrong},
+    include::File,
+    limits,
+    merge::merge,
+    middleware, routes,
     section::{Section, Source},
     upstreams, value,
 };
@@ -17,27 +20,17 @@ use super::{
 /// Threads beyond this are a slip of the finger on any machine there is.
 pub(crate) const MOST_WORKERS: usize = 1024;
 
-/// Reads a file's text. What cannot be read is in the `Errors`, the rest in the draft.
-pub(crate) fn draft(text: &str, name: &str) -> (Draft, Errors) {
-    let source = Source::new(name, text);
-    let (root, syntax) = DeTable::parse_recoverable(text);
-    for error in &syntax {
-        let place = source.place(error.span().map_or(0, |span| span.start));
-        source.add(&place, Wrong::new(format!("not valid TOML: {}", error.message()), ""));
-    }
-    let draft = if syntax.is_empty() {
-        read_file(&source, root.get_ref())
-    } else {
-        // What is left after a syntax error would only give problems that are none.
-        Draft::empty(Place::Whole(name.to_owned()))
+/// Understands files. What cannot be read of them is in the `Errors`, the rest in the draft.
+pub(super) fn draft(
+    files: &[File],
+    environment: &impl Fn(&str) -> Option<String>,
+) -> (Draft, Errors) {
+    let source = Source::new(files);
+    let draft = match merge(&source, environment) {
+        Some(root) => read_file(&source, &root),
+        None => Draft::empty(source.place(0)),
     };
     (draft, source.into_errors())
-}
-
-/// Reads and checks a file's text; `name` is what problems call it.
-pub(crate) fn parse(text: &str, name: &str) -> Result<Config, Errors> {
-    let (draft, errors) = draft(text, name);
-    draft.resolve(errors)
 }
 
 fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {

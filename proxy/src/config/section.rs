@@ -13,16 +13,16 @@ use toml::{
 
 use super::{
     errors::{Errors, Place, Placed, Wrong},
+    include::File,
     limits::{self, Given},
     suggest, value,
 };
 
-/// The file and what has been found wrong in it.
+/// The files and what has been found wrong in them. Offsets go on from file to file.
 pub(super) struct Source<'a> {
-    name: &'a str,
-    text: &'a str,
-    /// Where each line begins.
-    lines: Vec<usize>,
+    files: &'a [File],
+    /// Of each file, where it begins and where each of its lines does.
+    starts: Vec<(usize, Vec<usize>)>,
     errors: RefCell<Errors>,
 }
 
@@ -43,18 +43,35 @@ const LATER: &[&str] = &["tls", "proxy_protocol", "record", "cache"];
 const TOP_LEVEL: &[&str] = &["workers", "pin_workers", "splice", "drain_timeout", "watch"];
 
 impl<'a> Source<'a> {
-    pub(super) fn new(name: &'a str, text: &'a str) -> Self {
-        let ends = memchr::memchr_iter(b'\n', text.as_bytes());
-        let lines = std::iter::once(0).chain(ends.map(|end| end + 1)).collect();
-        Self { name, text, lines, errors: RefCell::default() }
+    pub(super) fn new(files: &'a [File]) -> Self {
+        let mut next = 0;
+        let start = |file: &File| {
+            // One beyond the last byte is the place of what is missing at the end.
+            let base = next;
+            next += file.text.len() + 1;
+            let ends = memchr::memchr_iter(b'\n', file.text.as_bytes());
+            (base, std::iter::once(base).chain(ends.map(|end| base + end + 1)).collect())
+        };
+        let starts = files.iter().map(start).collect();
+        Self { files, starts, errors: RefCell::default() }
+    }
+
+    /// The files' texts, each with the offset at which it begins.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (usize, &'a str)> {
+        self.starts.iter().zip(self.files).map(|((base, _), file)| (*base, file.text.as_str()))
     }
 
     pub(super) fn place(&self, offset: usize) -> Place {
-        let before = self.text.get(..offset.min(self.text.len())).unwrap_or(self.text);
-        let line = self.lines.partition_point(|start| *start <= before.len());
-        let line_start = self.lines.get(line - 1).copied().unwrap_or(0);
+        let file = self.starts.partition_point(|(base, _)| *base <= offset).saturating_sub(1);
+        let (Some((base, lines)), Some(file)) = (self.starts.get(file), self.files.get(file))
+        else {
+            return Place::Whole("the file".to_owned());
+        };
+        let line = lines.partition_point(|start| *start <= offset);
+        let line_start = lines.get(line.saturating_sub(1)).copied().unwrap_or(*base) - base;
+        let before = file.text.get(..(offset - base).min(file.text.len())).unwrap_or(&file.text);
         Place::File {
-            name: self.name.to_owned(),
+            name: file.name.clone(),
             line,
             column: before.get(line_start..).unwrap_or("").chars().count() + 1,
         }

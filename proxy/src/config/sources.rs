@@ -11,6 +11,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use super::include::matching;
+
 /// Links that are followed on the way to one file, as the kernel does (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
@@ -18,6 +20,15 @@ const MOST_LINKS: usize = 40;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     files: Vec<(PathBuf, Held)>,
+    lists: Vec<List>,
+}
+
+/// The names in a folder that match a pattern; `None` if it could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct List {
+    folder: PathBuf,
+    pattern: String,
+    files: Option<Vec<PathBuf>>,
 }
 
 /// A file's bytes in short; `None` if it could not be read.
@@ -35,6 +46,22 @@ impl Sources {
         String::from_utf8(text?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
+    /// Lists the files of a folder whose names match, sorted, and remembers which those were.
+    ///
+    /// # Errors
+    /// As readdir(3). The folder is remembered all the same.
+    pub(super) fn list(&mut self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        let found = matching(folder, pattern);
+        let files = found.as_ref().ok().cloned();
+        self.lists.push(List { folder: folder.to_owned(), pattern: pattern.to_owned(), files });
+        found
+    }
+
+    /// The files, in the order in which they were read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
@@ -44,15 +71,24 @@ impl Sources {
     pub fn have_changed(&self) -> bool {
         let now = |path| fs::read(path).ok().map(|bytes| in_short(&bytes));
         self.files.iter().any(|(path, held)| now(path) != *held)
+            || self
+                .lists
+                .iter()
+                .any(|List { folder, pattern, files }| matching(folder, pattern).ok() != *files)
     }
 
     /// The folders in which something happens when one of them changes, be it written,
     /// replaced by a rename, or reached by a symbolic link that is replaced.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         let mut folders = BTreeSet::new();
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         for (path, _) in &self.files {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            follow(&path, &mut folders, &mut { MOST_LINKS });
+            follow(&absolute(path), &mut folders, &mut { MOST_LINKS });
+        }
+        for List { folder, .. } in &self.lists {
+            let listed = absolute(&Path::new(".").join(folder));
+            let real = follow(&listed, &mut folders, &mut { MOST_LINKS });
+            folders.insert(real);
         }
         folders
     }

@@ -13,6 +13,7 @@ mod refused;
 mod requests;
 mod settings;
 mod watch;
+mod wrong;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
