@@ -58,6 +58,7 @@ pub struct Exchange {
     request_trailers: RefCell<Option<Rc<wire::upstream::Shared>>>,
     answer_is_chunked: Cell<bool>,
     answered: Cell<bool>,
+    own: Cell<bool>,
     fault: Cell<Option<Kind>>,
     tunnelled: Cell<bool>,
     reported: Cell<bool>,
@@ -106,6 +107,7 @@ impl Exchange {
             request_trailers: RefCell::new(None),
             answer_is_chunked: Cell::new(false),
             answered: Cell::new(false),
+            own: Cell::new(false),
             fault: Cell::new(None),
             tunnelled: Cell::new(false),
             reported: Cell::new(false),
@@ -274,6 +276,17 @@ impl Exchange {
         self.client.answering(false);
         self.ttfb.set(Some(self.started.elapsed()));
         self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
+    }
+
+    /// The same for an answer that no server gave.
+    pub fn answer_ourselves(&self, status: StatusCode) {
+        self.own.set(true);
+        self.answer(status);
+    }
+
+    /// Whether no server gave the answer, so that the request's body may be left unread.
+    pub fn is_own(&self) -> bool {
+        self.own.get()
     }
 
     /// The answer goes out chunked, over HTTP/1.

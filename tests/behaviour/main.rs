@@ -35,6 +35,8 @@ mod parking;
 mod refused_upgrade;
 mod reload;
 mod retry;
+mod route_actions;
+mod route_changes;
 mod route_matching;
 mod routes;
 mod sni;

@@ -5,7 +5,7 @@
 
 use std::{fmt::Write as _, io::Write as _, path::PathBuf, process::ExitCode};
 
-use crate::config::{self, Config, Loaded, Protocol, Route};
+use crate::config::{self, Action, Config, Loaded, Protocol, Route};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -93,7 +93,19 @@ fn describe(config: &Config, route: &Route, tcp: bool) -> String {
         (true, false) => " by query",
         (false, false) => " by headers and query",
     };
-    let Some(upstream) = config.upstreams.get(route.upstream) else { return String::new() };
-    let servers: Vec<String> = upstream.servers.iter().map(ToString::to_string).collect();
-    format!("{method}{host}{path}{more} -> {} ({})", upstream.name, servers.join(", "))
+    let upstream = |index: usize| {
+        let Some(upstream) = config.upstreams.get(index) else { return String::new() };
+        let servers: Vec<String> = upstream.servers.iter().map(ToString::to_string).collect();
+        format!("{} ({})", upstream.name, servers.join(", "))
+    };
+    let action = match &route.action {
+        Action::Upstream(index) => upstream(*index),
+        Action::Split(split) => {
+            let part = |(index, weight): &(usize, u32)| format!("{weight} of {}", upstream(*index));
+            split.upstreams.iter().map(part).collect::<Vec<_>>().join(", ")
+        }
+        Action::Redirect(redirect) => format!("{} {}", redirect.status.as_u16(), redirect.to),
+        Action::Respond(respond) => format!("{} by itself", respond.status.as_u16()),
+    };
+    format!("{method}{host}{path}{more} -> {action}")
 }

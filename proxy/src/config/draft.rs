@@ -246,7 +246,7 @@ impl Draft {
         }
         self.warn_unused_middleware(warnings);
         for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {
-            if !routes.iter().any(|route| route.upstream == index) {
+            if !routes.iter().any(|route| route.action.upstreams().any(|to| to == index)) {
                 warnings.push(format!("{place}: no route leads to upstream `{}`", upstream.name));
             }
             for (at, server) in upstream.servers.iter().enumerate() {

@@ -39,7 +39,10 @@ pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use limits::Limits;
 pub use middleware::Middleware;
-pub use routes::{Condition, Part, PathRule, Regex, Route, Segment, Tail, Test};
+pub use routes::{
+    Action, Changes, Condition, FieldRules, Part, Parts, PathRule, Redirect, Regex, Respond,
+    Rewrite, Route, Segment, Split, Tail, Template, Test,
+};
 pub use sources::Sources;
 pub use upstreams::{
     Balance, Choice, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, SameSite, Server,

@@ -409,6 +409,11 @@ impl<'a> Section<'a> {
         self.get(key).is_none_or(|(value, _)| value.as_array().is_some_and(|a| a.is_empty()))
     }
 
+    /// Whether it has no keys at all.
+    pub(super) fn is_blank(&self) -> bool {
+        self.table.is_empty()
+    }
+
     /// Where the value of a key stands, if it is there.
     pub(super) fn place_of(&self, key: &str) -> Option<Place> {
         self.get(key).map(|(_, place)| place)

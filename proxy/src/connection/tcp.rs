@@ -169,7 +169,8 @@ impl Connection {
         };
         // However this ends before the tunnel runs, there is no answer to be taken for whole.
         socket::reset_on_close(&stream, true);
-        let upstream = Rc::clone(route.upstream());
+        let upstream = route.upstream_of_connection(self.peer.ip());
+        let upstream = Rc::clone(upstream.ok_or(Error::new(Kind::Internal))?);
         self.route = Some(route);
         self.upstream = Some(Rc::clone(&upstream));
         let mut drain = self.worker.drain.clone();

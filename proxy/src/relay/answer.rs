@@ -7,7 +7,18 @@ use std::rc::Rc;
 use http::{Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
-use crate::{body::BodyStream, exchange::Exchange, headers, upstream::connection::Connection};
+use crate::{
+    body::BodyStream, exchange::Exchange, headers, middleware, upstream::connection::Connection,
+};
+
+/// What route and middleware change in any answer: a server's, our own, errors, and the 101 of
+/// a tunnel.
+pub(super) fn leave(exchange: &Rc<Exchange>, response: &mut Response<BodyStream>) {
+    if let Some(changes) = exchange.route().and_then(|route| route.changes.as_ref()) {
+        changes.response.apply(response.headers_mut());
+    }
+    middleware::leave(exchange, response);
+}
 
 /// What a server answered, as the client gets it.
 pub(super) fn of_server(

@@ -61,12 +61,15 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
         Ok(response) => response,
         Err(error) => failed(error, Rc::clone(&exchange)),
     };
-    middleware::leave(&exchange, &mut response);
+    answer::leave(&exchange, &mut response);
     if !exchange.is_tunnel() {
         wire.resume_http(number);
     }
     let refused = response.status().is_client_error() || response.status().is_server_error();
-    if refused && !exchange.is_request_ended() && (chunked || wire.is_in_body()) {
+    if (refused || exchange.is_own())
+        && !exchange.is_request_ended()
+        && (chunked || wire.is_in_body())
+    {
         // The rest of the body will hardly be read, and then nothing behind it is: the client
         // has to know (RFC 9112 section 9.6).
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -92,7 +95,7 @@ pub async fn http2(
         Err(kind) => Err(Error::new(kind)),
     };
     let mut response = answer.unwrap_or_else(|error| failed(error, Rc::clone(&exchange)));
-    middleware::leave(&exchange, &mut response);
+    answer::leave(&exchange, &mut response);
     response
 }
 
@@ -149,7 +152,10 @@ async fn relay(
             {
                 return Ok(answer);
             }
-            Rc::clone(route.upstream())
+            match route.upstream(&request, client.peer().ip()) {
+                Some(upstream) => Rc::clone(upstream),
+                None => return own::of_route(exchange, route, &request),
+            }
         }
         Class::InspectAt(server) => client.worker().forward_upstream(client.listener(), &server),
         Class::Connect(server) => {
@@ -178,7 +184,7 @@ async fn relay(
         kernel: kernel.filter(|_| !wants_tunnel),
     };
     let fresh = wants_tunnel && kernel.is_some();
-    let how = send::How { expects_continue, fresh };
+    let how = send::How { expects_continue, fresh, keep_host: outgoing::names_host(exchange) };
     let (answer, connection) = send::send(exchange, &upstream, making, request, how).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(offer) = offer.filter(|_| may_tunnel()) else {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use http::{HeaderValue, Request, Uri, Version, header};
 use hyper::body::Incoming;
 
+use super::target;
 use crate::{
     body::BodyStream,
     config::Protocol,
@@ -35,9 +36,10 @@ pub(super) fn asks_upgrade<B>(request: &Request<B>) -> bool {
 /// The request as the server gets it.
 pub(super) fn outgoing(
     exchange: &Rc<Exchange>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     wants_tunnel: bool,
 ) -> Result<(Request<BodyStream>, bool), Error> {
+    target::rewrite(exchange, &mut request)?;
     let (mut parts, body) = request.into_parts();
     let from_http2 = parts.version == Version::HTTP_2;
     let body = BodyStream::request(body, exchange);
@@ -77,9 +79,21 @@ pub(super) fn outgoing(
         }
         None => {}
     }
+    if let Some(changes) = exchange.route().and_then(|route| route.changes.as_ref()) {
+        changes.request.apply(&mut parts.headers);
+        if let Some(host) = &changes.rewrite.host {
+            parts.headers.insert(header::HOST, host.clone());
+        }
+    }
     parts.uri = origin_form(&parts.uri, exchange.is_for_server());
     parts.version = Version::HTTP_11;
     Ok((Request::from_parts(parts, body), expects_continue))
+}
+
+/// Whether the route names the host that the server is to see.
+pub(super) fn names_host(exchange: &Exchange) -> bool {
+    let changes = exchange.route().and_then(|route| route.changes.as_ref());
+    changes.is_some_and(|changes| changes.rewrite.host.is_some())
 }
 
 /// RFC 9112 section 3.2.1: path and query only. `for_server`: the target is the server

@@ -6,10 +6,47 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::{body::BodyStream, exchange::Exchange};
+use super::target;
+use crate::{
+    body::BodyStream,
+    error::{Error, Kind},
+    exchange::Exchange,
+    route::{Action, Matched},
+};
+
+/// What a route answers that asks no server.
+pub(super) fn of_route(
+    exchange: &Rc<Exchange>,
+    route: &Matched,
+    request: &Request<Incoming>,
+) -> Result<Response<BodyStream>, Error> {
+    let (status, headers, body) = match &route.action {
+        Action::Redirect(redirect) => {
+            let place = redirect.to.fill(&target::parts(request), route.rule.as_ref());
+            let place = HeaderValue::try_from(place)
+                .map_err(|error| Error::because(Kind::BadRequest("a bad target"), error))?;
+            let mut headers = HeaderMap::with_capacity(4);
+            headers.insert(header::LOCATION, place);
+            (redirect.status, headers, Bytes::new())
+        }
+        Action::Respond(respond) => (respond.status, respond.headers.clone(), respond.body.clone()),
+        Action::Upstream(_) | Action::Split(_) => return Err(Error::new(Kind::Internal)),
+    };
+    exchange.answer_ourselves(status);
+    let length = body.len();
+    let mut response = Response::new(BodyStream::fixed(body, Rc::clone(exchange)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    // RFC 9110 section 8.6: not in these, which have no body.
+    if !matches!(status.as_u16(), 204 | 304) {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(response)
+}
 
 /// An answer of our own, if there is one.
 pub(super) fn answer(
@@ -32,7 +69,7 @@ fn max_forwards(
         request.headers_mut().insert(header::MAX_FORWARDS, HeaderValue::from(left - 1));
         return None;
     }
-    exchange.answer(StatusCode::OK);
+    exchange.answer_ourselves(StatusCode::OK);
     let mut response = Response::new(BodyStream::fixed(Default::default(), Rc::clone(exchange)));
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     Some(response)

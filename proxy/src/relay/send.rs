@@ -38,6 +38,8 @@ pub(super) struct How {
     /// It may not go out on a kept connection: that one may bypass TCP by now, and what
     /// becomes a tunnel has to be found as it is.
     pub(super) fresh: bool,
+    /// Its route names the host that the server is to see.
+    pub(super) keep_host: bool,
 }
 
 /// Sends a request until it is answered or may not be sent again.
@@ -79,7 +81,9 @@ pub(super) async fn send(
             },
         };
         exchange.reached(connection.link().address);
-        name_host(&mut request, upstream, pool);
+        if !how.keep_host {
+            name_host(&mut request, upstream, pool);
+        }
         if !request.headers().contains_key(header::CONTENT_LENGTH) {
             exchange.request_is_chunked(&connection.link().wire);
         }

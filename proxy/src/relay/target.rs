@@ -3,7 +3,10 @@
 use http::{Request, Uri, uri::PathAndQuery};
 
 use crate::{
+    config::Parts,
     error::{Error, Kind},
+    exchange::Exchange,
+    request as head,
     route::reading,
 };
 
@@ -12,6 +15,38 @@ pub(super) fn normalise<B>(request: &mut Request<B>) -> Result<(), Error> {
     match reading::normal(request.uri().path()) {
         Some(path) => replace_path(request, path),
         None => Ok(()),
+    }
+}
+
+/// The path as the route has it for its server.
+pub(super) fn rewrite<B>(exchange: &Exchange, request: &mut Request<B>) -> Result<(), Error> {
+    let Some(route) = exchange.route() else { return Ok(()) };
+    let Some(rewrite) = route.changes.as_ref().map(|changes| &changes.rewrite) else {
+        return Ok(());
+    };
+    if !rewrite.changes_path() {
+        return Ok(());
+    }
+    let parts = parts(request);
+    // `*` is no path (RFC 9112 section 3.2.4).
+    if !parts.path.starts_with('/') {
+        return Ok(());
+    }
+    // From another place a step upwards leads to another place: out of what the route is for.
+    if reading::has_dots(parts.path.as_bytes()) {
+        return Err(Error::new(Kind::BadRequest("dot segments in a path that is rewritten")));
+    }
+    let path = rewrite.rewritten(&parts, route.rule.as_ref());
+    replace_path(request, path)
+}
+
+/// What templates of the route are filled with.
+pub(super) fn parts<B>(request: &Request<B>) -> Parts<'_> {
+    Parts {
+        scheme: "http",
+        host: head::host(request.uri(), request.headers()),
+        path: request.uri().path(),
+        query: request.uri().query(),
     }
 }
 

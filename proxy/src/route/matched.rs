@@ -4,10 +4,11 @@
 //! already looked up; an exchange takes it by a count of references. Whoever wants something
 //! per route, a counter or a limit, puts it here.
 
-use std::{rc::Rc, sync::Arc};
+use std::{net::IpAddr, rc::Rc, sync::Arc};
 
+use super::split::Split;
 use crate::{
-    config::Config,
+    config::{self, Changes, Config, PathRule, Redirect, Respond},
     middleware::{Chain, Chains},
     upstream::balance::Upstream,
 };
@@ -23,6 +24,10 @@ pub struct Matched {
     pub chain: Option<Arc<Chain>>,
     /// What is done with what comes.
     pub action: Action,
+    /// What is changed on the way; `None` for most routes.
+    pub changes: Option<Box<Changes>>,
+    /// The path that it asks for, for who wants its parts.
+    pub rule: Option<PathRule>,
 }
 
 /// What a route does.
@@ -30,6 +35,12 @@ pub struct Matched {
 pub enum Action {
     /// To the servers of an upstream.
     Upstream(Rc<Upstream>),
+    /// To those of one of several.
+    Split(Split),
+    /// To another place.
+    Redirect(Redirect),
+    /// An answer that is always the same.
+    Respond(Respond),
 }
 
 impl Matched {
@@ -38,16 +49,44 @@ impl Matched {
         let routes = config.routes.iter().enumerate();
         routes
             .map(|(index, route)| {
-                let action = Action::Upstream(Rc::clone(&upstreams[route.upstream]));
-                let chain = chains.of_route(index).cloned();
-                Rc::new(Self { index, name: route.name.as_str().into(), chain, action })
+                let action = match &route.action {
+                    config::Action::Upstream(index) => {
+                        Action::Upstream(Rc::clone(&upstreams[*index]))
+                    }
+                    config::Action::Split(split) => Action::Split(Split::new(split, upstreams)),
+                    config::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+                    config::Action::Respond(respond) => Action::Respond(respond.clone()),
+                };
+                let changes = &route.changes;
+                Rc::new(Self {
+                    index,
+                    name: route.name.as_str().into(),
+                    chain: chains.of_route(index).cloned(),
+                    action,
+                    changes: (!changes.is_empty()).then(|| Box::new(changes.clone())),
+                    rule: route.path.clone(),
+                })
             })
             .collect()
     }
 
-    /// The upstream of a request or a connection.
-    pub fn upstream(&self) -> &Rc<Upstream> {
-        let Action::Upstream(upstream) = &self.action;
-        upstream
+    /// The upstream of a request; `None`: it is answered without one.
+    pub fn upstream<B>(&self, request: &http::Request<B>, client: IpAddr) -> Option<&Rc<Upstream>> {
+        match &self.action {
+            Action::Upstream(upstream) => Some(upstream),
+            Action::Split(split) => {
+                Some(split.choose(request.headers(), request.uri().path(), client))
+            }
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+
+    /// The upstream of a connection that is not looked into; `None` for a route of requests.
+    pub fn upstream_of_connection(&self, client: IpAddr) -> Option<&Rc<Upstream>> {
+        match &self.action {
+            Action::Upstream(upstream) => Some(upstream),
+            Action::Split(split) => Some(split.choose_for(client)),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
     }
 }

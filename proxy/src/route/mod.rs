@@ -27,12 +27,14 @@ mod rank;
 pub(crate) mod reading;
 #[cfg(test)]
 mod reference;
+mod split;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 use listener::Listener;
 pub use matched::{Action, Matched};
+pub use split::Split;
 
 thread_local! {
     /// Where a path is decoded that has something to decode; kept, so that it costs nothing.

@@ -75,6 +75,11 @@ pub(crate) fn liberties(path: &[u8]) -> u8 {
     found
 }
 
+/// Whether some server finds a dot segment in it.
+pub(crate) fn has_dots(path: &[u8]) -> bool {
+    !is_plain(path) && liberties(path) & DOTS != 0
+}
+
 /// Writes the path as a server reads it that takes these liberties.
 pub(crate) fn read(path: &[u8], liberties: u8, out: &mut Vec<u8>) {
     out.clear();

@@ -32,12 +32,7 @@ impl Key {
         client: IpAddr,
     ) -> Self {
         let hash = (choice.balance == Balance::Hash).then(|| {
-            let found = match &choice.hash_by {
-                HashBy::Client => None,
-                HashBy::Path => Some(hash::of(path.as_bytes())),
-                HashBy::Header(name) => headers.get(name).map(|value| hash::of(value.as_bytes())),
-                HashBy::Cookie(name) => cookie(headers, name).map(hash::of),
-            };
+            let found = hash_by(&choice.hash_by, headers, path, client);
             found.unwrap_or_else(|| of_client(client))
         });
         let named = choice.sticky.as_ref().and_then(|sticky| cookie(headers, &sticky.cookie));
@@ -51,7 +46,18 @@ impl Key {
     }
 }
 
-fn of_client(client: IpAddr) -> u64 {
+/// Hash of what a request is known by; `None` where it does not have that.
+pub fn hash_by(by: &HashBy, headers: &HeaderMap, path: &str, client: IpAddr) -> Option<u64> {
+    match by {
+        HashBy::Client => Some(of_client(client)),
+        HashBy::Path => Some(hash::of(path.as_bytes())),
+        HashBy::Header(name) => headers.get(name).map(|value| hash::of(value.as_bytes())),
+        HashBy::Cookie(name) => cookie(headers, name).map(hash::of),
+    }
+}
+
+/// Hash of a client's address.
+pub fn of_client(client: IpAddr) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(address) => hash::of(&address.octets()),
         IpAddr::V6(address) => hash::of(&address.octets()),

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 
 use super::{
     super::{
-        Protocol,
+        HashBy, Protocol,
         draft::{Draft, DraftListener},
         errors::{Errors, Place, Placed, Wrong},
         suggest,
     },
-    DraftRoute, PathRule, Route, label,
+    Action, DraftAction, DraftRoute, PathRule, Route, Split, label,
 };
 
 /// What a route asks, in a form that is the same for what means the same: two routes with the
@@ -60,7 +60,8 @@ impl Draft {
                 query: draft.query.clone(),
                 sni: draft.sni.as_ref().map(|sni| sni.value.clone()),
                 middleware: self.resolve_middleware(&draft.middleware, errors),
-                upstream: find("upstream", &draft.upstream, &upstreams, errors).unwrap_or(0),
+                action: resolve_action(&draft.action, &upstreams, errors),
+                changes: draft.changes.clone(),
             }
         };
         let mut routes: Vec<Route> = self.routes.iter().map(resolve).collect();
@@ -74,6 +75,15 @@ impl Draft {
             let what = format!("`sni` and `{}` in one route", other.value);
             let cure = "`sni` is for tcp listeners, which read no requests: make it two routes";
             return errors.add(&sni.place, Wrong::new(what, cure));
+        }
+        let tcp = listener.map_or(route.sni.is_some(), |at| is_tcp(&self.listeners[at]));
+        if let DraftAction::Split(_, Some(by)) = &route.action
+            && tcp
+            && by.value != HashBy::Client
+        {
+            let what = format!("`split_by = \"{}\"` on a tcp listener", by.value);
+            let cure = "write \"client\": nothing else is known of a connection";
+            errors.add(&by.place, Wrong::new(what, cure));
         }
         let Some(protocol) = listener.and_then(|index| self.listeners[index].protocol.as_ref())
         else {
@@ -215,6 +225,23 @@ fn is_routed(listener: &DraftListener) -> bool {
 
 fn is_tcp(listener: &DraftListener) -> bool {
     matches!(listener.protocol, Some(Protocol::Tcp))
+}
+
+/// Names to indices; index 0 stands in for one that does not resolve.
+fn resolve_action(draft: &DraftAction, upstreams: &[&str], errors: &mut Errors) -> Action {
+    let mut index = |name| find("upstream", name, upstreams, errors).unwrap_or(0);
+    match draft {
+        DraftAction::Upstream(name) => Action::Upstream(index(name)),
+        DraftAction::Split(parts, by) => {
+            let parts = parts.iter().map(|(name, weight)| (index(name), *weight));
+            Action::Split(Split {
+                upstreams: parts.collect(),
+                by: by.as_ref().map(|by| by.value.clone()),
+            })
+        }
+        DraftAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
+        DraftAction::Respond(respond) => Action::Respond(respond.clone()),
+    }
 }
 
 fn find(kind: &str, name: &Placed<String>, valid: &[&str], errors: &mut Errors) -> Option<usize> {

@@ -10,17 +10,26 @@ use super::{
     errors::{Place, Placed},
 };
 
+mod action;
 mod check;
 mod conditions;
+mod fields;
 mod label;
 mod path;
 mod read;
+mod rewrite;
+mod template;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use action::DraftAction;
+pub use action::{Action, Redirect, Respond, Split};
 pub use conditions::{Condition, Regex, Test};
+pub use fields::FieldRules;
 pub use path::{Part, PathRule, Segment, Tail};
 pub(super) use read::{KEYS, read};
+pub use rewrite::Rewrite;
+pub use template::{Parts, Template};
 
 /// One rule from request to upstream.
 #[derive(Debug, Clone)]
@@ -49,8 +58,21 @@ pub struct Route {
     /// What is done with its requests, in this order, after what their listener does: indices
     /// into [`super::Config::middleware`].
     pub middleware: Vec<usize>,
-    /// Index into [`super::Config::upstreams`].
-    pub upstream: usize,
+    /// What is done.
+    pub action: Action,
+    /// What is changed.
+    pub changes: Changes,
+}
+
+/// What a route changes in requests and answers on their way.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// In the target and the host.
+    pub rewrite: Rewrite,
+    /// In the fields of the request.
+    pub request: FieldRules,
+    /// In the fields of the answer, whoever gives it.
+    pub response: FieldRules,
 }
 
 /// A route as it was asked for, valid by itself.
@@ -71,10 +93,17 @@ pub(crate) struct DraftRoute {
     /// The first condition that only a request can meet, by its key.
     pub(crate) of_requests: Option<Placed<&'static str>>,
     pub(crate) middleware: Vec<Placed<String>>,
-    /// Empty: could not be read.
-    pub(crate) upstream: Placed<String>,
+    pub(crate) action: DraftAction,
+    pub(crate) changes: Changes,
     /// A condition could not be read: not to be compared with others.
     pub(crate) incomplete: bool,
+}
+
+impl Changes {
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.rewrite.is_empty() && self.request.is_empty() && self.response.is_empty()
+    }
 }
 
 impl DraftRoute {
@@ -93,7 +122,8 @@ impl DraftRoute {
             sni: None,
             of_requests: None,
             middleware: Vec::new(),
-            upstream,
+            action: DraftAction::Upstream(upstream),
+            changes: Changes::default(),
             incomplete: false,
         }
     }
@@ -129,8 +159,17 @@ impl Route {
             effective::text(out, "sni", pattern);
         }
         config.write_middleware(out, &self.middleware);
-        if let Some(upstream) = config.upstreams.get(self.upstream) {
-            effective::text(out, "upstream", &upstream.name);
+        self.action.write(out, config);
+        if !self.changes.rewrite.is_empty() {
+            effective::key(out, "rewrite", self.changes.rewrite.shown());
+        }
+        for (key, rules) in [
+            ("request_headers", &self.changes.request),
+            ("response_headers", &self.changes.response),
+        ] {
+            if !rules.is_empty() {
+                effective::key(out, key, rules.shown());
+            }
         }
     }
 }

@@ -176,6 +176,23 @@ impl PathRule {
         })
     }
 
+    /// The part of a path that the name in this place stands for; the rule matches the path.
+    pub fn captured<'a>(&self, path: &'a str, name: usize) -> Option<&'a str> {
+        let parameters = self.segments.iter().enumerate();
+        let mut parameters =
+            parameters.filter(|(_, segment)| matches!(segment, Segment::Parameter(_)));
+        match parameters.nth(name) {
+            Some((at, _)) => path.split('/').nth(at + 1),
+            None => Self::after(path, self.segments.len()).strip_prefix('/'),
+        }
+    }
+
+    /// What follows so many segments, from the slash on.
+    pub(super) fn after(path: &str, segments: usize) -> &str {
+        let mut slashes = memchr::memchr_iter(b'/', path.as_bytes());
+        slashes.nth(segments).map_or("", |at| &path[at..])
+    }
+
     /// Whether every path is meant.
     pub fn is_any(&self) -> bool {
         self.segments.is_empty() && self.tail == Tail::Open

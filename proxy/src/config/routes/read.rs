@@ -7,7 +7,8 @@ use super::{
         section::Section,
         value,
     },
-    DraftRoute, PathRule, conditions,
+    Changes, DraftRoute, FieldRules, PathRule, Rewrite, action, conditions,
+    fields::Side,
 };
 
 /// The keys of a route.
@@ -25,11 +26,31 @@ pub(in crate::config) const KEYS: &[&str] = &[
     "sni",
     "middleware",
     "upstream",
+    "upstreams",
+    "split_by",
+    "redirect",
+    "respond",
+    "rewrite",
+    "request_headers",
+    "response_headers",
 ];
 
-/// The keys that ask about a request.
-const OF_REQUESTS: &[&str] =
-    &["host", "path", "path_prefix", "path_pattern", "method", "headers", "query", "middleware"];
+/// The keys that are about a request.
+const OF_REQUESTS: &[&str] = &[
+    "host",
+    "path",
+    "path_prefix",
+    "path_pattern",
+    "method",
+    "headers",
+    "query",
+    "middleware",
+    "redirect",
+    "respond",
+    "rewrite",
+    "request_headers",
+    "response_headers",
+];
 
 /// Priorities reach so far to both sides of 0.
 const MOST_PRIORITY: i64 = 1_000_000;
@@ -45,6 +66,7 @@ pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
     let sni = section.parsed("sni", "\"api.example.org\"", value::sni_pattern);
     let of_requests =
         OF_REQUESTS.iter().find_map(|key| Some(Placed::new(*key, section.place_of(key)?)));
+    let rule = path.as_ref().ok().and_then(Option::as_ref);
     let unread = |key, read: bool| section.place_of(key).is_some() && !read;
     let whole = |key, count: usize| match section.get(key) {
         Some((value, _)) => value.as_array().map_or(1, |items| items.len()) == count,
@@ -69,6 +91,8 @@ pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
         listener,
         priority: section.signed("priority", MOST_PRIORITY).map_or(0, |priority| priority.value),
         host: host.map(|h| h.value),
+        action: action::read(section, rule),
+        changes: changes(section, rule),
         path: path.unwrap_or_default(),
         methods: methods.unwrap_or_default().into_iter().map(|method| method.value).collect(),
         headers: headers.into_iter().flatten().collect(),
@@ -76,7 +100,24 @@ pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
         sni,
         of_requests,
         middleware: named_middleware(section),
-        upstream: name(section, "upstream", "\"api\""),
+    }
+}
+
+fn changes(section: &Section<'_>, rule: Option<&PathRule>) -> Changes {
+    for action in ["redirect", "respond"] {
+        for key in ["rewrite", "request_headers"] {
+            if section.place_of(action).is_some()
+                && let Some(place) = section.place_of(key)
+            {
+                let what = format!("`{key}` on a route with `{action}`, which asks no server");
+                section.source.add(&place, Wrong::new(what, "remove it"));
+            }
+        }
+    }
+    Changes {
+        rewrite: Rewrite::read(section, rule),
+        request: FieldRules::read(section, "request_headers", Side::Request),
+        response: FieldRules::read(section, "response_headers", Side::Response),
     }
 }
 

@@ -139,3 +139,161 @@ fn routes_that_differ_in_anything_are_two() {
         assert_eq!(again.effective(), config.effective());
     }
 }
+
+#[req_test("REQ-EDGE-008", "REQ-CTRL-006")]
+#[test]
+fn wrong_actions_and_changes_name_the_line_and_the_cure() {
+    let up = |line: &str| format!("upstream = \"api\"\n{line}");
+    let one = |line: &str| line.to_owned();
+    let rows: Vec<(String, &str, &str)> = vec![
+        // Which action.
+        (one(""), "7:1", "add `upstream = \"api\"`"),
+        (up("redirect = { to = \"/x\" }"), "9:12", "write one of them"),
+        (up("split_by = \"client\""), "9:12", "remove the key"),
+        // Several upstreams.
+        (one("upstreams = []"), "8:13", "upstreams = [{ name"),
+        (one("upstreams = [{ weight = 1 }]"), "8:14", "add `name = \"api\"`"),
+        (one("upstreams = [{ name = \"apu\" }]"), "8:23", "did you mean `api`?"),
+        (one("upstreams = [{ name = \"api\", weight = 0 }]"), "8:13", "give one of them a share"),
+        (one("upstreams = [{ name = \"api\", weight = -1 }]"), "8:39", "from 0 to 1000"),
+        (one("upstreams = [{ name = \"api\", wieght = 1 }]"), "8:30", "did you mean `weight`?"),
+        (one("upstreams = [{ name = \"api\" }, { name = \"api\" }]"), "8:41", "give it one weight"),
+        (one("upstreams = [{ name = \"api\" }]\nsplit_by = \"session\""), "9:12", "`cookie:NAME`"),
+        // Redirects.
+        (one("redirect = \"/x\""), "8:12", "`redirect`"),
+        (one("redirect = { status = 301 }"), "8:12", "add `to = "),
+        (one("redirect = { to = \"/x\", status = 304 }"), "8:34", "301, 302, 303, 307 or 308"),
+        (one("redirect = { to = \"x\" }"), "8:19", "with a slash"),
+        (one("redirect = { to = \"//evil.test/\" }"), "8:19", "\"https://\""),
+        (one("redirect = { to = \"{query}\" }"), "8:19", "{path}"),
+        (one("redirect = { to = \"ftp://h/\" }"), "8:19", "\"https://\""),
+        (one("redirect = { to = \"https://\" }"), "8:19", "write a host or {host}"),
+        (one("redirect = { to = \"https://a@b/\" }"), "8:19", "write a host or {host}"),
+        (
+            one("redirect = { to = \"https://{host}.evil.test/\" }"),
+            "8:19",
+            "then a slash or {path}",
+        ),
+        (one("redirect = { to = \"https://h{query}\" }"), "8:19", "then a slash or {path}"),
+        (one("redirect = { to = \"https://h/ x\" }"), "8:19", "percent-encoded"),
+        (one("redirect = { to = \"/{pth}\" }"), "8:19", "did you mean `path`?"),
+        (one("redirect = { to = \"/{id}\" }"), "8:19", "valid: `scheme`, `host`, `path`, `query`"),
+        (
+            one("redirect = { to = \"/{id}\" }\npath_pattern = \"/{ide}\""),
+            "8:19",
+            "did you mean `ide`?",
+        ),
+        (one("redirect = { to = \"/a{\" }"), "8:19", "%7B and %7D"),
+        (
+            one("path_pattern = \"/{x}\"\nredirect = { to = \"https://h{x}/\" }"),
+            "9:19",
+            "then a slash or {path}",
+        ),
+        // Answers.
+        (one("respond = { body = \"x\" }"), "8:11", "add `status = 200`"),
+        (one("respond = { status = 101 }"), "8:22", "from 200 to 599"),
+        (one("respond = { status = 204, body = \"x\" }"), "8:22", "remove `body`"),
+        (
+            one("respond = { status = 200, headers = { Content-Length = \"3\" } }"),
+            "8:39",
+            "as the message needs it",
+        ),
+        (one("respond = { status = 200, headers = { X-A = 1 } }"), "8:45", "X-Name = \"value\""),
+        (one("respond = { status = 200, text = \"x\" }"), "8:27", "valid: `status`"),
+        // Changes of the target.
+        (up("rewrite = {}"), "9:11", "write `strip_prefix`"),
+        (up("rewrite = { strip_prefix = \"/api\" }"), "9:28", "add `path_prefix = \"/api\"`"),
+        (
+            up("rewrite = { strip_prefix = \"/a/b\" }\npath_pattern = \"/a/{b}\""),
+            "9:28",
+            "add `path_prefix = \"/a/b\"`",
+        ),
+        (up("rewrite = { strip_prefix = \"/\" }"), "9:28", "remove it"),
+        (up("rewrite = { add_prefix = \"v2\" }"), "9:26", "\"/v2\""),
+        (up("rewrite = { path = \"x\" }"), "9:20", "with a slash"),
+        (up("rewrite = { path = \"//x\" }"), "9:20", "with one slash"),
+        (up("rewrite = { path = \"/x?y\" }"), "9:20", "the query stays"),
+        (up("rewrite = { path = \"/{host}\" }"), "9:20", "valid: `path`"),
+        (
+            up("rewrite = { path = \"/x\", add_prefix = \"/y\" }"),
+            "9:39",
+            "the whole of it in `path`",
+        ),
+        (up("rewrite = { host = \"http://a\" }"), "9:20", "\"internal.example:8080\""),
+        (up("rewrite = { host = \"a b\" }"), "9:20", "\"internal.example:8080\""),
+        (one("redirect = { to = \"/x\" }\nrewrite = { host = \"a\" }"), "9:11", "asks no server"),
+        (
+            one("respond = { status = 200 }\nrequest_headers = { remove = [\"X-A\"] }"),
+            "9:19",
+            "asks no server",
+        ),
+        // Changes of fields.
+        (up("request_headers = { set = { Host = \"a\" } }"), "9:29", "rewrite = { host"),
+        (up("request_headers = { set = { Expect = \"a\" } }"), "9:29", "remove it"),
+        (up("request_headers = { set = { \":path\" = \"a\" } }"), "9:29", "rewrite = { path"),
+        (up("request_headers = { set = { \"X A\" = \"a\" } }"), "9:29", "write one such as X-Name"),
+        (up("request_headers = { set = { X-A = \"a\\nb\" } }"), "9:35", "printable ASCII"),
+        (
+            up("request_headers = { add = { Connection = \"close\" } }"),
+            "9:29",
+            "frames the message",
+        ),
+        (
+            up("request_headers = { remove = [\"Transfer-Encoding\"] }"),
+            "9:31",
+            "frames the message",
+        ),
+        (
+            up("request_headers = { remove = [\"X-A\"], set = { x-a = \"1\" } }"),
+            "9:31",
+            "`set` alone",
+        ),
+        (up("request_headers = { sets = {} }"), "9:21", "did you mean `set`?"),
+        (up("response_headers = { set = { X-A = \"1\", x-a = \"2\" } }"), "9:41", "write a list"),
+        (up("response_headers = { set = { Upgrade = \"x\" } }"), "9:30", "frames the message"),
+        (up("response_headers = { add = \"X-A: 1\" }"), "9:28", "X-Name = \"value\""),
+    ];
+    let rows: Vec<_> = rows.iter().map(|(route, place, cure)| (&**route, *place, *cure)).collect();
+    each_names_its_line_and_cure(&rows);
+}
+
+#[test]
+fn a_tcp_listener_has_no_actions_of_requests() {
+    let tcp = |route: &str| file(route).replacen("[[up", "protocol = \"tcp\"\n[[up", 1);
+    let on = "listener = \"web\"\n";
+    for (route, place, cure) in [
+        ("respond = { status = 200 }", "10:11", "remove the key"),
+        ("redirect = { to = \"/\" }", "10:12", "remove the key"),
+        ("upstream = \"api\"\nrewrite = { host = \"a\" }", "11:11", "remove the key"),
+        ("upstreams = [{ name = \"api\" }]\nsplit_by = \"path\"", "11:12", "write \"client\""),
+    ] {
+        let text = tcp(&format!("{on}{route}"));
+        let errors = parse(&text, "bad.toml").unwrap_err().to_string();
+        let wanted = errors.starts_with(&format!("bad.toml:{place}: ")) && errors.contains(cure);
+        assert!(wanted && errors.lines().count() == 1, "{errors}\n{text}");
+    }
+    parse(&tcp(&format!("{on}upstreams = [{{ name = \"api\" }}]\nsplit_by = \"client\"")), "good")
+        .unwrap();
+}
+
+#[test]
+fn actions_and_changes_read_back_as_they_were() {
+    for route in [
+        "upstreams = [{ name = \"api\", weight = 95 }]\nsplit_by = \"cookie:session\"",
+        "redirect = { to = \"https://{host}{path}{query}\", status = 308 }",
+        "respond = { status = 503, body = \"sorry \\\"you\\\"\\n\", headers = { Retry-After = \"60\", X-A = [\"1\", \"2\"] } }",
+        "upstream = \"api\"\npath_prefix = \"/a/b\"\nrewrite = { strip_prefix = \"/a\", add_prefix = \"/c/\", host = \"h:80\" }",
+        "upstream = \"api\"\npath_pattern = \"/a/{id}/{*r}\"\nrewrite = { path = \"/{r}/{id}{path}\" }",
+        "upstream = \"api\"\n[route.request_headers]\nremove = [\"x-a\"]\n[route.request_headers.set]\nX-B = \"b\"\n[route.response_headers.add]\nSet-Cookie = [\"a=1\", \"b=2\"]",
+    ] {
+        let config = parse(&file(route), "good.toml").unwrap_or_else(|e| panic!("{e}\n{route}"));
+        let effective = config.effective();
+        let again =
+            parse(&effective, "effective.toml").unwrap_or_else(|e| panic!("{e}\n{effective}"));
+        assert_eq!(again.effective(), effective);
+        let debug = |config: &super::super::Config| {
+            format!("{:?} {:?}", config.routes[0].action, config.routes[0].changes)
+        };
+        assert_eq!(debug(&again), debug(&config));
+    }
+}

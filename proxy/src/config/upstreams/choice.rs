@@ -1,6 +1,6 @@
 //! How a server is chosen: the rule, what a hash goes by, cookies that lead back.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::HeaderName;
 
@@ -38,6 +38,18 @@ pub enum HashBy {
     Header(HeaderName),
     /// A cookie.
     Cookie(String),
+}
+
+/// As a file says it.
+impl fmt::Display for HashBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client => f.write_str("client"),
+            Self::Path => f.write_str("path"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+        }
+    }
 }
 
 /// The choice of a server.
@@ -158,13 +170,7 @@ impl Choice {
     pub(super) fn write(&self, out: &mut String) {
         text(out, "balance", value::word(&self.balance, BALANCE));
         if self.balance == Balance::Hash {
-            let by = match &self.hash_by {
-                HashBy::Client => "client".to_owned(),
-                HashBy::Path => "path".to_owned(),
-                HashBy::Header(name) => format!("header:{name}"),
-                HashBy::Cookie(name) => format!("cookie:{name}"),
-            };
-            text(out, "hash_by", by);
+            text(out, "hash_by", &self.hash_by);
         }
         if let Some(most) = self.max_load_percent {
             key(out, "max_load_percent", most);
@@ -229,7 +235,7 @@ impl Sticky {
     }
 }
 
-fn hash_by(text: &str) -> Result<HashBy, Wrong> {
+pub(in crate::config) fn hash_by(text: &str) -> Result<HashBy, Wrong> {
     let bad = |cure: String| Wrong::new(format!("`{text}` is nothing to hash by"), cure);
     match text.split_once(':') {
         None if text == "client" => Ok(HashBy::Client),

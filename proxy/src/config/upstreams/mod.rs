@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-mod choice;
+pub(super) mod choice;
 mod health;
 pub(super) mod read;
 #[cfg(test)]
