@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::{
@@ -20,10 +20,15 @@ use crate::{
     error::{Error, Kind},
     middleware::Visits,
     route::Matched,
+    spans,
     upstream::balance::Upstream,
     watchdog::{Wait, Watched},
     wire,
 };
+
+mod report;
+
+use report::Line;
 
 /// Whether the request's body may go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,7 @@ pub struct Exchange {
     version: Version,
     to_head: bool,
     line: Option<Line>,
+    trace: OnceCell<spans::Context>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
     route: OnceCell<Rc<Matched>>,
@@ -64,14 +70,6 @@ pub struct Exchange {
     reported: Cell<bool>,
 }
 
-/// The head as the access log shows it; kept only if there is a log.
-#[derive(Debug)]
-struct Line {
-    method: Method,
-    target: Uri,
-    host: Option<HeaderValue>,
-}
-
 impl Exchange {
     /// Begins with the head of a request.
     pub fn begin<B>(
@@ -79,11 +77,7 @@ impl Exchange {
         watched: Rc<Watched>,
         request: &http::Request<B>,
     ) -> Rc<Self> {
-        let line = client.log().is_on().then(|| Line {
-            method: request.method().clone(),
-            target: request.uri().clone(),
-            host: request.headers().get(http::header::HOST).cloned(),
-        });
+        let told = client.log().is_on() || client.worker().process.tracer.is_some();
         client.exchange_begins();
         Rc::new(Self {
             client: Rc::clone(client),
@@ -91,7 +85,8 @@ impl Exchange {
             started: Instant::now(),
             version: request.version(),
             to_head: request.method() == Method::HEAD,
-            line,
+            line: told.then(|| Line::of(request)),
+            trace: OnceCell::new(),
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
             route: OnceCell::new(),
@@ -152,6 +147,12 @@ impl Exchange {
     /// Its route. `None`: it has none yet, or comes to a forward proxy.
     pub fn route(&self) -> Option<&Rc<Matched>> {
         self.route.get()
+    }
+
+    /// Its place in a trace. Once: it is told to the server.
+    pub fn traced(&self, context: spans::Context) {
+        // A second place would be one that nobody knows of.
+        let _ = self.trace.set(context);
     }
 
     /// What has been done with it on its way.
@@ -370,68 +371,6 @@ impl Exchange {
             None => access_log::End::ClientGone,
         };
         self.report(end);
-    }
-
-    fn report(&self, end: access_log::End<'_>) {
-        if self.reported.replace(true) {
-            return;
-        }
-        let duration = self.started.elapsed();
-        let client = &self.client;
-        match end {
-            access_log::End::Error(kind) => client.worker_metrics().error(kind),
-            access_log::End::ClientGone => client.worker_metrics().error(Kind::ClientGone),
-            _ => {}
-        }
-        let metrics = client.listener_metrics();
-        let status = if self.answered.get() {
-            self.status.get()
-        } else {
-            // Nobody was told; 499 is what nginx made customary for "client closed first".
-            StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
-        };
-        metrics.request(status, self.ttfb.get(), duration);
-        metrics.received(self.request_bytes.get());
-        metrics.sent(self.response_bytes.get());
-        if let Some(line) = &self.line {
-            let upstream = self.upstream.borrow();
-            let visits = self.visits.borrow();
-            let path = line.target.path_and_query().map_or("*", |path| path.as_str());
-            let whole;
-            // Over HTTP/2 the authority is no part of the target.
-            let absolute = line.target.authority().is_some() && self.version != Version::HTTP_2;
-            let target = if absolute || line.method == Method::CONNECT {
-                whole = line.target.to_string();
-                whole.as_str()
-            } else {
-                path
-            };
-            client.log().log(&access_log::Exchange {
-                listener: client.listener_name(),
-                client: client.peer(),
-                request: Some(access_log::Request {
-                    method: line.method.as_str(),
-                    target,
-                    version: self.version,
-                    status: status.as_u16(),
-                }),
-                host: line
-                    .host
-                    .as_ref()
-                    .and_then(|host| host.to_str().ok())
-                    .or(line.target.authority().map(|authority| authority.as_str())),
-                request_id: visits.request_id().and_then(|id| id.to_str().ok()),
-                route: self.route().map(|route| &*route.name),
-                upstream: upstream.as_ref().map(|upstream| &*upstream.name),
-                server: self.server.get(),
-                request_bytes: self.request_bytes.get(),
-                response_bytes: self.response_bytes.get(),
-                ttfb: self.ttfb.get(),
-                duration,
-                end,
-            });
-        }
-        client.exchange_ends(self, &self.watched);
     }
 }
 

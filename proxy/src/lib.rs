@@ -49,6 +49,7 @@ pub mod relay;
 pub mod request;
 pub mod response;
 pub mod route;
+pub mod spans;
 pub mod splice;
 pub mod tunnel;
 pub mod upstream;

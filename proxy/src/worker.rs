@@ -30,6 +30,7 @@ use crate::{
     middleware::{Chain, Chains},
     reclaim::Reclaim,
     route::{self, Matched},
+    spans::Tracer,
     splice::{Engine, kernel::Kernel},
     tunnel,
     upstream::{
@@ -87,6 +88,8 @@ pub struct Process {
     pub admin: Arc<admin::State>,
     /// Engine of tunnels.
     pub splice: SpliceMode,
+    /// What makes requests parts of traces, where there is a collector.
+    pub tracer: Option<Tracer>,
     /// The kernel tier, where it is to be had and wanted.
     pub kernel: Option<Arc<Kernel>>,
 }

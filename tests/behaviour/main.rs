@@ -47,6 +47,7 @@ mod strict_requests;
 mod strict_responses;
 mod targets;
 mod tcp_listener;
+mod tracing;
 mod trailers;
 mod tunnel_bytes;
 mod tunnel_end;

@@ -56,6 +56,7 @@ fn text(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
     field(out, "end", end.end);
     for (name, value) in [
         ("request_id", exchange.request_id),
+        ("trace_id", exchange.trace_id),
         ("error", end.error),
         ("error_detail", end.error_detail),
         ("tunnel", end.tunnel),
@@ -100,6 +101,8 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         duration_seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         request_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace_id: Option<&'a str>,
         #[serde(flatten)]
         end: Ending<'a>,
     }
@@ -121,6 +124,7 @@ fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Resu
         ttfb_seconds: exchange.ttfb.map(to_the_microsecond),
         duration_seconds: to_the_microsecond(exchange.duration),
         request_id: exchange.request_id,
+        trace_id: exchange.trace_id,
         end: Ending::of(exchange.end),
     };
     line.serialize(&mut serde_json::Serializer::with_formatter(out, Ascii))?;

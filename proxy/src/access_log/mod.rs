@@ -48,6 +48,8 @@ pub struct Exchange<'a> {
     pub route: Option<&'a str>,
     /// The name that the request was given, where that is asked for.
     pub request_id: Option<&'a str>,
+    /// The trace that it is a part of, where there is a collector.
+    pub trace_id: Option<&'a str>,
     /// Name of the upstream, once chosen.
     pub upstream: Option<&'a str>,
     /// The server that was connected to.

@@ -15,6 +15,7 @@ use crate::{
     drain,
     metrics::Metrics,
     placement::{self, Place},
+    spans::Exporter,
     splice::kernel::give_back,
     tunnel::{registry::Registry, watch},
     upstream::{directory::Directory, health::supervise::supervise},
@@ -29,6 +30,7 @@ pub(super) struct Control {
     pub(super) doors: Doors,
     pub(super) fleet: Fleet,
     pub(super) log: AccessLog,
+    exporter: Option<Exporter>,
     pub(super) admin: Option<Admin>,
     drain: drain::Drain,
 }
@@ -65,6 +67,11 @@ impl Control {
         tokio::spawn(watch::watch(Registry::clone(&tunnels)));
         let log = AccessLog::open(&config.log, metrics.access_log_dropped())
             .context("opening the access log")?;
+        let (tracer, exporter) = config
+            .tracing
+            .clone()
+            .map(|collector| Exporter::start(collector, metrics.spans()))
+            .unzip();
         let directory = Arc::new(Directory::default());
         metrics.upstreams(&directory);
         tokio::spawn(supervise(Arc::clone(&directory)));
@@ -72,6 +79,7 @@ impl Control {
         let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
         let process = Arc::new(Process {
             splice: config.splice,
+            tracer,
             kernel,
             snapshot: ArcSwap::from_pointee(Snapshot::new(config, &directory, None)),
             directory,
@@ -98,7 +106,7 @@ impl Control {
         drop(watch);
         let fleet = Fleet::assemble(started).await?;
         let mut addresses = doors.carry_out(plan, &snapshot.config, &state.metrics);
-        let mut control = Self { process, places, doors, fleet, log, admin: None, drain };
+        let mut control = Self { process, places, doors, fleet, log, exporter, admin: None, drain };
         addresses.extend(control.admin_moves(admin_socket));
         Ok((control, addresses))
     }
@@ -140,7 +148,7 @@ impl Control {
                 self.drain.wait(Duration::ZERO).await;
             }
         }
-        let Self { fleet, admin, log, .. } = self;
+        let Self { fleet, admin, log, exporter, .. } = self;
         let joined = tokio::task::spawn_blocking(move || fleet.join());
         if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
             tracing::warn!("a worker did not end");
@@ -148,6 +156,9 @@ impl Control {
         // The admin endpoint went on while the data plane drained, to show how far it was.
         if let Some(mut admin) = admin {
             admin.end().await;
+        }
+        if let Some(exporter) = exporter {
+            exporter.finish(Duration::from_secs(2)).await;
         }
         log.shutdown();
     }

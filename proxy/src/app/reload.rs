@@ -189,6 +189,10 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
     keep("workers", running.workers, &mut config.workers, number, warnings);
     keep("pin_workers", running.pin_workers, &mut config.pin_workers, switch, warnings);
     keep("splice", running.splice, &mut config.splice, splice, warnings);
+    if running.tracing != config.tracing {
+        warnings.push("another `[tracing]` needs a restart, it stays as it is".into());
+        config.tracing.clone_from(&running.tracing);
+    }
     keep("[log] format", running.log.format, &mut config.log.format, format, warnings);
 }
 

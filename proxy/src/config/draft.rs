@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use crate::spans::Collector;
+
 use super::{
     AccessLog, AmbiguousPaths, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol,
     Route, SpliceMode, Steering, Upstream,
@@ -41,6 +43,7 @@ pub(crate) struct Draft {
     pub(crate) admin: Option<Placed<SocketAddr>>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) tracing: Option<Collector>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) listeners: Vec<DraftListener>,
     pub(crate) middleware: Vec<DraftMiddleware>,
@@ -85,6 +88,7 @@ impl Draft {
             admin: None,
             log_format: None,
             access_log: None,
+            tracing: None,
             limits: Vec::new(),
             listeners: Vec::new(),
             middleware: Vec::new(),
@@ -162,6 +166,7 @@ impl Draft {
                 format: self.log_format.unwrap_or(LogFormat::Text),
                 access: self.access_log.unwrap_or(AccessLog::Stderr),
             },
+            tracing: self.tracing,
             drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             watch: self.watch.unwrap_or(false),
             warnings,

@@ -8,7 +8,7 @@ use std::fmt::{Display, Write as _};
 
 use super::{
     AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE,
-    substitute::escape, upstreams, value,
+    substitute::escape, tracing, upstreams, value,
 };
 
 impl Config {
@@ -30,6 +30,7 @@ impl Config {
             AccessLog::File(path) => path.display().to_string(),
         };
         text(&mut out, "access", access);
+        tracing::write(&mut out, self.tracing.as_ref());
         self.listeners.iter().for_each(|listener| self.write_listener(&mut out, listener));
         self.middleware.iter().for_each(|middleware| middleware.write(&mut out));
         self.routes.iter().for_each(|route| route.write(&mut out, self));
@@ -132,6 +133,6 @@ pub(super) fn entries<N: Display, V: Display>(
     }
 }
 
-fn quoted(value: impl Display) -> String {
+pub(super) fn quoted(value: impl Display) -> String {
     toml::Value::String(escape(&value.to_string())).to_string()
 }

@@ -5,6 +5,8 @@
 //! (`cli/`), both through `value.rs`, to a `Draft`; `draft.rs` checks the whole. A `Config` that exists is valid: names resolve to indices,
 //! numbers are in range, times are `Duration`s.
 
+use crate::spans::Collector;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -30,6 +32,7 @@ mod substitute;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tracing;
 pub(crate) mod upstreams;
 pub(crate) mod value;
 #[cfg(test)]
@@ -134,6 +137,8 @@ pub struct Config {
     pub splice: SpliceMode,
     /// Logging.
     pub log: Log,
+    /// Where spans go, if anywhere.
+    pub tracing: Option<Collector>,
     /// How long a drain waits for open requests and tunnels before it ends them.
     pub drain_timeout: Duration,
     /// Whether a change of its files is followed without a signal.

@@ -14,7 +14,7 @@ use super::{
     merge::merge,
     middleware, routes,
     section::{Section, Source},
-    upstreams, value,
+    tracing, upstreams, value,
 };
 
 /// Threads beyond this are a slip of the finger on any machine there is.
@@ -48,6 +48,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "watch",
             "admin",
             "log",
+            "tracing",
             "limits",
             "listener",
             "middleware",
@@ -70,6 +71,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         draft.log_format = log.parsed("format", "\"text\"", value::log_format).map(|f| f.value);
         draft.access_log = log.parsed("access", "\"stderr\"", value::access_log).map(|a| a.value);
     }
+    draft.tracing = tracing::read(&file);
     if let Some(limits) = file.table("limits", "[limits]", &limit_keys()) {
         draft.limits = limits.limits();
     }

@@ -296,6 +296,7 @@ impl Connection {
             host: self.server_name.as_deref(),
             route: self.route.as_ref().map(|route| &*route.name),
             request_id: None,
+            trace_id: None,
             upstream: self.upstream.as_ref().map(|upstream| &*upstream.name),
             server: self.server,
             request_bytes: up,

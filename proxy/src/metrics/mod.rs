@@ -17,7 +17,7 @@ use std::{
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
 use crate::{
-    placement::Place, splice::kernel::Steering, tunnel::registry::Registry as Tunnels,
+    placement::Place, spans, splice::kernel::Steering, tunnel::registry::Registry as Tunnels,
     upstream::directory::Directory,
 };
 
@@ -48,6 +48,7 @@ pub struct Metrics {
     registry: Registry,
     shared: Arc<Shared>,
     access_log_dropped: Counter,
+    spans: spans::Counters,
 }
 
 /// What scrape and workers both see.
@@ -86,9 +87,20 @@ impl Metrics {
             "Access log lines that found the queue full or could not be written",
             access_log_dropped.clone(),
         );
+        let spans = spans::Counters::default();
+        ours.register(
+            "spans_exported",
+            "Spans that the collector has taken",
+            spans.exported.clone(),
+        );
+        ours.register(
+            "spans_dropped",
+            "Spans that found the queue full, or that the collector did not take",
+            spans.dropped.clone(),
+        );
         ours.register_collector(Box::new(export::Exporter(shared.clone())));
         registry.register_collector(Box::new(process::Process::starting_now()));
-        Arc::new(Self { registry, shared, access_log_dropped })
+        Arc::new(Self { registry, shared, access_log_dropped, spans })
     }
 
     /// The handle of one worker.
@@ -129,6 +141,11 @@ impl Metrics {
     /// What the access log counts its losses in.
     pub fn access_log_dropped(&self) -> Counter {
         self.access_log_dropped.clone()
+    }
+
+    /// What becomes of spans.
+    pub fn spans(&self) -> &spans::Counters {
+        &self.spans
     }
 
     /// Everything, in the OpenMetrics text format.

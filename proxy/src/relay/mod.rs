@@ -120,6 +120,9 @@ async fn relay(
     {
         return Err(Error::new(Kind::RequestBodyTooLarge));
     }
+    if let Some(tracer) = &client.worker().process.tracer {
+        exchange.traced(tracer.join(request.headers_mut()));
+    }
     let listener = client.listener();
     if let Some(chain) = client.worker().chain_of(listener)
         && let Err(answer) = Box::pin(middleware::enter(&chain, exchange, &mut request)).await

@@ -1,0 +1,138 @@
+//! `[tracing]`: the collector that is told of exchanges, and how many of them.
+
+use http::{HeaderName, HeaderValue};
+use toml::de::DeValue;
+
+use crate::spans::Collector;
+
+use super::{
+    effective::{header, key, quoted, text},
+    errors::Wrong,
+    section::Section,
+    value,
+};
+
+/// Where the specification of OTLP/HTTP has collectors take traces.
+const PATH: &str = "/v1/traces";
+
+/// Reads the section, if there is one.
+pub(super) fn read(file: &Section<'_>) -> Option<Collector> {
+    let keys = &["endpoint", "service_name", "sample_ratio", "trust_parent", "headers"];
+    let section = file.table("tracing", "[tracing]", keys)?;
+    let endpoint = section.required("endpoint", "\"http://127.0.0.1:4318\"", endpoint);
+    let name = |text: &str| match text.trim() {
+        "" => Err(Wrong::new("an empty name", "write for example \"edge\"")),
+        name => Ok(name.to_owned()),
+    };
+    let service = section.parsed("service_name", "\"edge\"", name);
+    let headers = section.pairs("headers", "authorization = \"Bearer …\"", |name, value| {
+        // Neither is repeated: it may be a secret.
+        let wrong = |what| Wrong::new(what, "write a field's name and its value in one line");
+        let name: HeaderName = name.parse().map_err(|_| wrong("not the name of a field"))?;
+        let mut value: HeaderValue = value.parse().map_err(|_| wrong("not a field's value"))?;
+        value.set_sensitive(true);
+        Ok((name, value))
+    });
+    let endpoint = endpoint?.value;
+    Some(Collector {
+        server: endpoint.0,
+        path: endpoint.1,
+        headers: headers.unwrap_or_default(),
+        service: service.map_or("underpass".to_owned(), |name| name.value),
+        ratio: ratio(&section).unwrap_or(1.0),
+        trust_parent: section.switch("trust_parent").unwrap_or(true),
+    })
+}
+
+/// `http://host:port`, perhaps with a path of the receiver.
+fn endpoint(text: &str) -> Result<(super::Server, String), Wrong> {
+    let (authority, path) = match text.strip_prefix("http://").and_then(|rest| rest.find('/')) {
+        Some(at) => text.split_at("http://".len() + at),
+        None => (text, ""),
+    };
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        let what = format!("`{text}` is not the URL of a collector");
+        return Err(Wrong::new(what, format!("write \"http://{text}\"")));
+    }
+    let path = if matches!(path, "" | "/") { PATH } else { path };
+    let fits = path.parse::<http::uri::PathAndQuery>().is_ok();
+    let bad = || Wrong::new(format!("`{path}` is not a path"), format!("write \"{PATH}\""));
+    let server = value::server(authority)?;
+    fits.then(|| (server, path.to_owned())).ok_or_else(bad)
+}
+
+fn ratio(section: &Section<'_>) -> Option<f64> {
+    let (value, place) = section.get("sample_ratio")?;
+    let number = match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) => number.as_str().parse().ok(),
+        _ => None,
+    };
+    let within = number.filter(|number| (0.0..=1.0).contains(number));
+    if within.is_none() {
+        let cure = "write a number from 0.0 to 1.0; 0.01 is one in a hundred";
+        section.add(&place, Wrong::new("`sample_ratio` is no share", cure));
+    }
+    within
+}
+
+/// Writes it as a section of the effective configuration.
+pub(super) fn write(out: &mut String, collector: Option<&Collector>) {
+    let Some(collector) = collector else { return };
+    header(out, "[tracing]");
+    text(out, "endpoint", format!("http://{}{}", collector.server, collector.path));
+    text(out, "service_name", &collector.service);
+    key(out, "sample_ratio", format!("{:?}", collector.ratio));
+    key(out, "trust_parent", collector.trust_parent);
+    if !collector.headers.is_empty() {
+        header(out, "[tracing.headers]");
+        for (name, _) in &collector.headers {
+            key(out, &quoted(name), quoted("***"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    const REST: &str = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:1\"\n\
+                        [[route]]\nupstream = \"a\"\n[[upstream]]\nname = \"a\"\nservers = [\"a:1\"]\n";
+
+    #[test]
+    fn a_collector_is_read_and_written_back() {
+        let text = "[tracing]\nendpoint = \"http://otel.internal:4318/\"\nsample_ratio = 0.25\n\
+                    trust_parent = false\nheaders = { authorization = \"Bearer x\" }\n";
+        let config = parse(&format!("{text}{REST}"), "t.toml").unwrap();
+        let collector = config.tracing.clone().unwrap();
+        assert_eq!(collector.server.to_string(), "otel.internal:4318");
+        assert_eq!((collector.path.as_str(), collector.ratio), ("/v1/traces", 0.25));
+        assert!(!collector.trust_parent);
+        let effective = config.effective();
+        assert!(!effective.contains("Bearer x"), "{effective}");
+        let back = parse(&effective, "effective.toml").unwrap().tracing.unwrap();
+        assert_eq!((back.server, back.path, back.ratio), (collector.server, collector.path, 0.25));
+    }
+
+    #[test]
+    fn wrong_ones_have_one_problem_with_a_cure() {
+        for (section, what, cure) in [
+            ("", "no `endpoint`", "http://127.0.0.1:4318"),
+            ("endpoint = \"127.0.0.1:4318\"", "not the URL", "http://127.0.0.1:4318"),
+            ("endpoint = \"https://o:1\"", "TLS", "plain HTTP"),
+            ("endpoint = \"http://o:1\"\nsample_ratio = 2", "no share", "0.0 to 1.0"),
+            ("endpoint = \"http://o:1\"\nservice_name = \" \"", "an empty name", "edge"),
+            (
+                "endpoint = \"http://o:1\"\nheaders = { \"a b\" = \"c\" }",
+                "not the name",
+                "one line",
+            ),
+        ] {
+            let errors =
+                parse(&format!("[tracing]\n{section}\n{REST}"), "t.toml").expect_err(section);
+            assert_eq!(errors.iter().count(), 1, "{errors}");
+            let text = errors.to_string();
+            assert!(text.contains(what) && text.contains(cure), "{section}: {text}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Batches of spans on their way to a collector, on the control plane.
+//!
+//! A batch that is not taken is sent again, later each time; meanwhile the queue fills and what
+//! finds no place there is counted. Memory is the queue and one batch.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use crate::config::Server;
+
+use super::{Counters, Span, Tracer, otlp};
+
+/// Spans of one batch.
+const BATCH: usize = 512;
+/// How long the first span of a batch waits for others.
+const GATHER: Duration = Duration::from_secs(1);
+/// Connecting, sending and the answer.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// Pause before the second attempt; doubled each time.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Attempts of a batch: half a minute. What is older is given up for what is new.
+const ATTEMPTS: u32 = 6;
+/// Of an answer that is looked at.
+const ANSWER_BYTES: usize = 64 * 1024;
+
+/// Where spans go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Collector {
+    /// Its address.
+    pub server: Server,
+    /// The path of its receiver of traces.
+    pub path: String,
+    /// For a token, say.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What this process is called there.
+    pub service: String,
+    /// Of traces that begin here, how many are told: 0 to 1.
+    pub ratio: f64,
+    /// Whether a request may bring its trace.
+    pub trust_parent: bool,
+}
+
+/// The task that sends.
+#[derive(Debug)]
+pub struct Exporter {
+    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Exporter {
+    /// Starts it on the runtime of the caller.
+    pub fn start(collector: Collector, counters: &Counters) -> (Tracer, Self) {
+        let Collector { ratio, trust_parent, .. } = collector;
+        let (tracer, spans) = Tracer::new(ratio, trust_parent, counters.clone());
+        let (stop, stopping) = watch::channel(false);
+        let run = Sending {
+            collector,
+            counters: counters.clone(),
+            spans,
+            stopping,
+            connection: None,
+            complained: false,
+        };
+        (tracer, Self { task: tokio::spawn(run.run()), stop })
+    }
+
+    /// Sends what there is, once, and ends; at most `limit`.
+    pub async fn finish(self, limit: Duration) {
+        self.stop.send_replace(true);
+        let mut task = self.task;
+        if timeout(limit, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+struct Sending {
+    collector: Collector,
+    counters: Counters,
+    spans: mpsc::Receiver<Span>,
+    stopping: watch::Receiver<bool>,
+    connection: Option<http1::SendRequest<Full<Bytes>>>,
+    complained: bool,
+}
+
+impl Sending {
+    async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            self.gather(&mut batch).await;
+            if batch.is_empty() {
+                return;
+            }
+            self.send(&batch).await;
+            batch.clear();
+        }
+    }
+
+    /// Waits for a batch; empty: there will be no more.
+    async fn gather(&mut self, batch: &mut Vec<Span>) {
+        let stopped = |stopping: &mut watch::Receiver<bool>| {
+            let mut stopping = stopping.clone();
+            async move {
+                // A sender that is gone stops as well.
+                let _ = stopping.wait_for(|stop| *stop).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.spans.recv_many(batch, BATCH) => {}
+            () = stopped(&mut self.stopping) => {}
+        }
+        let until = Instant::now() + GATHER;
+        while !batch.is_empty() && batch.len() < BATCH {
+            tokio::select! {
+                () = stopped(&mut self.stopping) => break,
+                more = timeout_at(until, self.spans.recv_many(batch, BATCH)) => match more {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                },
+            }
+        }
+        while batch.len() < BATCH
+            && let Ok(span) = self.spans.try_recv()
+        {
+            batch.push(span);
+        }
+    }
+
+    async fn send(&mut self, batch: &[Span]) {
+        let body = Bytes::from(otlp::batch(&self.collector.service, batch));
+        let mut pause = PAUSE;
+        for attempt in 1..=ATTEMPTS {
+            let sent = timeout(ATTEMPT, self.post(body.clone())).await;
+            let failure = match sent.unwrap_or_else(|_| Err(Failure::again("no answer in time"))) {
+                Ok(()) => {
+                    if std::mem::take(&mut self.complained) {
+                        tracing::info!("the collector takes spans again");
+                    }
+                    self.counters.exported.inc_by(batch.len() as u64);
+                    return;
+                }
+                Err(failure) => failure,
+            };
+            self.connection = None;
+            if !std::mem::replace(&mut self.complained, true) {
+                let server = &self.collector.server;
+                tracing::warn!("spans cannot be sent to {server}: {}", failure.why);
+            }
+            if !failure.again || attempt == ATTEMPTS || *self.stopping.borrow() {
+                break;
+            }
+            let mut stopping = self.stopping.clone();
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+            pause *= 2;
+        }
+        self.counters.dropped.inc_by(batch.len() as u64);
+    }
+
+    async fn post(&mut self, body: Bytes) -> Result<(), Failure> {
+        let mut connection = match self.connection.take().filter(|kept| !kept.is_closed()) {
+            Some(kept) => kept,
+            None => self.connect().await.map_err(|error| Failure::again(error.to_string()))?,
+        };
+        let uri: Uri = self.collector.path.parse().unwrap_or_default();
+        let mut request = Request::post(uri).body(Full::new(body)).unwrap_or_default();
+        let fields = request.headers_mut();
+        fields.extend(self.fields());
+        connection.ready().await.map_err(|error| Failure::again(error.to_string()))?;
+        let answer = connection.send_request(request).await;
+        let answer = answer.map_err(|error| Failure::again(error.to_string()))?;
+        let status = answer.status();
+        let rest = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
+        if rest.is_ok() {
+            self.connection = Some(connection);
+        }
+        match status {
+            _ if status.is_success() => Ok(()),
+            // The specification of OTLP/HTTP, section "Retryable Response Codes".
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Err(Failure::again(format!("it answers {status}"))),
+            _ => Err(Failure { why: format!("it answers {status}"), again: false }),
+        }
+    }
+
+    fn fields(&self) -> HeaderMap {
+        let json = HeaderValue::from_static("application/json");
+        let mut fields: HeaderMap = self.collector.headers.iter().cloned().collect();
+        fields.insert(header::CONTENT_TYPE, json);
+        if let Ok(host) = HeaderValue::from_str(&self.collector.server.to_string()) {
+            fields.insert(header::HOST, host);
+        }
+        fields
+    }
+
+    async fn connect(&self) -> io::Result<http1::SendRequest<Full<Bytes>>> {
+        let Server { host, port } = &self.collector.server;
+        let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+/// Why a batch was not taken, and whether it may be if it is sent again.
+struct Failure {
+    why: String,
+    again: bool,
+}
+
+impl Failure {
+    fn again(why: impl Into<String>) -> Self {
+        Self { why: why.into(), again: true }
+    }
+}
