@@ -65,6 +65,8 @@ pub enum Kind {
     ConnectTimeout,
     /// All connections of the server are busy.
     PoolExhausted,
+    /// The upstream has as much to do as it may; the text says what of.
+    Overloaded(&'static str),
     /// Server closed before its answer.
     UpstreamClosed,
     /// Server's answer breaks HTTP; the text says which rule.
@@ -90,10 +92,9 @@ impl Kind {
             | RequestBodyTimeout | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed
             | VersionNotSupported | ExpectationFailed | ProxyAuthRequired | Unauthorized
             | RateLimited | TooManyAtOnce | Forbidden(_) | NoRoute | ClientGone => Side::Downstream,
-            NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | UpstreamClosed
-            | BadResponse(_) | ResponseTimeout | ResponseBodyBroken | ResponseBodyTimeout => {
-                Side::Upstream
-            }
+            NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | Overloaded(_)
+            | UpstreamClosed | BadResponse(_) | ResponseTimeout | ResponseBodyBroken
+            | ResponseBodyTimeout => Side::Upstream,
             Draining | Internal => Side::Internal,
         }
     }
@@ -125,6 +126,7 @@ impl Kind {
             Connect => "connect",
             ConnectTimeout => "connect_timeout",
             PoolExhausted => "pool_exhausted",
+            Overloaded(_) => "overloaded",
             UpstreamClosed => "upstream_closed",
             BadResponse(_) => "bad_response",
             ResponseTimeout => "response_timeout",
@@ -142,6 +144,7 @@ impl Kind {
             | Kind::BadClientHello(rule)
             | Kind::NotImplemented(rule)
             | Kind::Forbidden(rule)
+            | Kind::Overloaded(rule)
             | Kind::BadResponse(rule) => Some(rule),
             _ => None,
         }

@@ -35,7 +35,7 @@ pub fn status(kind: Kind) -> StatusCode {
             StatusCode::BAD_GATEWAY
         }
         ConnectTimeout | ResponseTimeout | ResponseBodyTimeout => StatusCode::GATEWAY_TIMEOUT,
-        NoServer | PoolExhausted | Draining => StatusCode::SERVICE_UNAVAILABLE,
+        NoServer | PoolExhausted | Overloaded(_) | Draining => StatusCode::SERVICE_UNAVAILABLE,
         Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -91,7 +91,11 @@ pub fn error(kind: Kind, exchange: Rc<Exchange>) -> Response<BodyStream> {
             let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             headers.insert(header::ALLOW, allow);
         }
-        Kind::NoServer | Kind::PoolExhausted | Kind::Draining | Kind::TooManyAtOnce => {
+        Kind::NoServer
+        | Kind::PoolExhausted
+        | Kind::Overloaded(_)
+        | Kind::Draining
+        | Kind::TooManyAtOnce => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

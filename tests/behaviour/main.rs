@@ -53,5 +53,7 @@ mod tunnel_bytes;
 mod tunnel_end;
 mod tunnel_table;
 mod upstream_errors;
+mod upstream_limits;
+mod upstream_retry;
 mod websocket;
 mod workers;

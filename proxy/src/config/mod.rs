@@ -48,8 +48,8 @@ pub use routes::{
 };
 pub use sources::Sources;
 pub use upstreams::{
-    Balance, Choice, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, SameSite, Server,
-    Sticky, Upstream, UpstreamServer,
+    Balance, Breaker, Choice, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, Retry,
+    SameSite, Server, Sticky, Upstream, UpstreamServer,
 };
 
 /// Reads and checks a file.

@@ -222,22 +222,30 @@ impl Connection {
     /// A connection to one of the upstream's servers: each is tried once.
     async fn connect(&mut self, upstream: &Upstream) -> Result<TcpStream, Error> {
         let timeout = self.listener.config.limits.connect_timeout;
+        let permit = upstream.admit()?;
         let mut tried = Tried::default();
         let key = upstream.key_of_connection(self.peer.ip());
         let mut picked = upstream.pick(key, &tried).ok_or(Error::new(Kind::NoServer))?;
         loop {
             let pool = &picked.pool;
-            let error = match pool.connect(timeout).await {
+            let connecting = async {
+                let _waits = upstream.wait()?;
+                pool.connect(timeout).await
+            };
+            let error = match connecting.await {
                 Ok((server, address, lease)) => {
                     self.server = Some(address);
                     picked.connected();
-                    self.lease = Some(lease.carry(picked.load));
+                    self.lease = Some(lease.carry(picked.load, permit));
                     return Ok(server);
                 }
                 Err(error) => error,
             };
             let ip = pool.server().host.parse().ok();
             self.server = ip.map(|ip| SocketAddr::new(ip, pool.server().port)).or(self.server);
+            if !error.retry_safe {
+                return Err(error);
+            }
             picked.failed(error.kind);
             tried.add(&picked.pool);
             let Some(next) = upstream.pick(key, &tried) else { return Err(error) };

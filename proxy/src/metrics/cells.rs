@@ -85,13 +85,44 @@ pub(super) struct UpstreamCells {
     pub(super) reuses: AtomicU64,
     pub(super) connect_failures: AtomicU64,
     pub(super) stale_retries: AtomicU64,
+    /// In the order of [`Again::ALL`].
+    pub(super) retries: [AtomicU64; Again::ALL.len()],
+    pub(super) retries_denied: AtomicU64,
     pub(super) parked: AtomicI64,
+}
+
+/// Why a request was sent to another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// No connection could be made.
+    Connect,
+    /// The connection ended before the answer, or the answer was no HTTP.
+    Failure,
+    /// The status of the answer.
+    Status,
+    /// No answer in time.
+    Timeout,
+}
+
+impl Again {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Failure, Self::Status, Self::Timeout];
+
+    /// For labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Failure => "failure",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+        }
+    }
 }
 
 const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 30] = [
+pub(super) const KINDS: [Kind; 31] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -122,6 +153,7 @@ pub(super) const KINDS: [Kind; 30] = [
     Kind::Unauthorized,
     Kind::RateLimited,
     Kind::TooManyAtOnce,
+    Kind::Overloaded(""),
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -157,6 +189,7 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::Unauthorized => 27,
         Kind::RateLimited => 28,
         Kind::TooManyAtOnce => 29,
+        Kind::Overloaded(_) => 30,
     }
 }
 
@@ -292,6 +325,16 @@ impl UpstreamMetrics {
     /// A pooled connection was dead; the request went out again on another.
     pub fn stale_retry(&self) {
         self.0.stale_retries.fetch_add(1, Relaxed);
+    }
+
+    /// A request is sent to another server, or once more.
+    pub fn retried(&self, why: Again) {
+        self.0.retries[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// The budget had no retry left.
+    pub fn retry_denied(&self) {
+        self.0.retries_denied.fetch_add(1, Relaxed);
     }
 
     /// An idle connection rests.

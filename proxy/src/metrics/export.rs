@@ -20,7 +20,7 @@ use prometheus_client::{
 
 use super::{
     Named, Shared,
-    cells::{KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
+    cells::{Again, KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
     hops, lock, servers, tunnels, workers,
 };
@@ -136,6 +136,22 @@ fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt
             })
         })?;
     }
+    let help = "Requests that were sent to another server or once more, by reason";
+    counter(out, "upstream_retries", help, None, |one| {
+        all.iter().try_for_each(|(upstream, workers)| {
+            Again::ALL.iter().try_for_each(|why| {
+                let count = sum(workers.values().map(|c| &c.retries[*why as usize]));
+                one(&[("upstream", &**upstream), ("reason", why.name())], count)
+            })
+        })
+    })?;
+    let help = "Requests that were not sent again because the budget was used up";
+    counter(out, "upstream_retries_denied", help, None, |one| {
+        all.iter().try_for_each(|(upstream, workers)| {
+            let count = sum(workers.values().map(|c| &c.retries_denied));
+            one(&[("upstream", &**upstream)], count)
+        })
+    })?;
     let help = "Idle connections to servers that hold no more than a socket";
     gauge(out, "upstream_connections_parked", help, |one| {
         all.iter().try_for_each(|(upstream, workers)| {

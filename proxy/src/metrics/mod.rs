@@ -33,11 +33,11 @@ mod tests;
 mod tunnels;
 mod workers;
 
-use cells::{ListenerCells, UpstreamCells, WorkerCells};
 pub use cells::{
-    ListenerMetrics, OpenConnection, OpenTunnel, ParkedConnection, ParkedUpstream, UpstreamMetrics,
-    WorkerMetrics,
+    Again, ListenerMetrics, OpenConnection, OpenTunnel, ParkedConnection, ParkedUpstream,
+    UpstreamMetrics, WorkerMetrics,
 };
+use cells::{ListenerCells, UpstreamCells, WorkerCells};
 pub use configuration::Configuration;
 
 /// Content type of [`Metrics::encode`].

@@ -38,6 +38,12 @@ pub(super) fn encode(out: &mut DescriptorEncoder<'_>, directory: &Directory) -> 
             })
         })
     })?;
+    gauge(out, "server_connections_open", "Open connections to a server", |one| {
+        each(&mut |group, server, member| {
+            let labels = [("upstream", group.name()), ("server", server)];
+            one(&labels, member.state.open() as i64)
+        })
+    })?;
     let help = "Times that a server was left alone because requests failed there";
     counter(out, "server_ejections", help, None, |one| {
         each(&mut |group, server, member| {

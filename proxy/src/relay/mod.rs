@@ -32,6 +32,7 @@ use crate::{
 mod answer;
 mod outgoing;
 mod own;
+mod retry;
 mod send;
 mod switch;
 mod target;

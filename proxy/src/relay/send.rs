@@ -12,11 +12,13 @@ use std::{
 use http::{Request, Response, header, request};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
+use super::retry::{self, Retries};
 use crate::{
     body::BodyStream,
     config::HostPolicy,
     error::{Error, Kind},
     exchange::Exchange,
+    metrics::Again,
     request as head,
     upstream::{
         balance::{Tried, Upstream},
@@ -50,6 +52,8 @@ pub(super) async fn send(
     mut request: Request<BodyStream>,
     how: How,
 ) -> Result<(Response<Incoming>, Connection), Error> {
+    let permit = upstream.admit()?;
+    let mut retries = Retries::new(upstream);
     let mut tried = Tried::default();
     let key = upstream.key(request.headers(), request.uri().path(), exchange.client().peer().ip());
     let mut picked = upstream.pick(key, &tried).ok_or(Error::new(Kind::NoServer))?;
@@ -62,7 +66,7 @@ pub(super) async fn send(
         let mut connection = match kept {
             Some(connection) => connection,
             // Off the hot path, and off its state: boxed.
-            None => match Box::pin(pool.acquire_slow(making)).await {
+            None => match Box::pin(connect(upstream, pool, making)).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     if let Ok(ip) = pool.server().host.parse() {
@@ -74,6 +78,7 @@ pub(super) async fn send(
                     picked.failed(error.kind);
                     tried.add(&picked.pool);
                     let Some(next) = upstream.pick(key, &tried) else { return Err(error) };
+                    upstream.metrics().retried(Again::Connect);
                     tracing::warn!(server = %picked.pool.server(), %error, "trying another server");
                     picked = next;
                     continue;
@@ -87,46 +92,79 @@ pub(super) async fn send(
         if !request.headers().contains_key(header::CONTENT_LENGTH) {
             exchange.request_is_chunked(&connection.link().wire);
         }
-        let replay = replay(&connection, &request);
-        let limits = exchange.client().limits();
-        exchange.watched().wait(Wait::Response, limits.response_timeout);
+        let replay = replay(connection.is_reused() || retries.are_left(), &request);
+        let patience = retries.patience().filter(|_| replay.is_some());
+        let response_timeout = exchange.client().limits().response_timeout;
+        let patience = patience.filter(|patience| *patience < response_timeout);
+        exchange.watched().wait(Wait::Response, patience.unwrap_or(response_timeout));
         let link = Rc::clone(connection.link());
         let Some(sent) = connection.send(request) else {
             return Err(Error::new(Kind::Internal));
         };
         // Pinned here and passed by reference: by value it would be in the state twice.
         let sent = std::pin::pin!(sent);
-        match wait(exchange, &link, sent, how.expects_continue).await {
+        let (why, error, again) = match wait(exchange, &link, sent, how.expects_continue).await {
             Ok(mut response) => {
                 picked.answered(response.status());
-                connection.carry(picked.load);
-                if let Some(cookie) = picked.set_cookie {
-                    response.headers_mut().append(header::SET_COOKIE, cookie);
-                }
-                return Ok((response, connection));
+                let again = replay.filter(|_| retries.are_for(response.status()));
+                let Some(again) = again.filter(|_| retries.take(Again::Status)) else {
+                    connection.carry(picked.load, permit);
+                    if let Some(cookie) = picked.set_cookie {
+                        response.headers_mut().append(header::SET_COOKIE, cookie);
+                    }
+                    return Ok((response, connection));
+                };
+                retry::discard(response.into_body(), connection);
+                (Again::Status, None, Some(rebuild(again)))
             }
             Err(Failed::Other(error)) => {
                 picked.failed(error.kind);
-                return Err(error);
+                let late = error.kind == Kind::ResponseTimeout && patience.is_some();
+                let again = replay.filter(|_| late && retries.take(Again::Timeout));
+                (Again::Timeout, Some(error), again.map(rebuild))
             }
             Err(Failed::Sending(mut error)) => {
-                let again = error.take_message();
+                let unsent = error.take_message();
                 let kind = why(exchange, &link);
                 let unanswered = kind == Kind::UpstreamClosed;
-                let again = again.or_else(|| replay.filter(|_| unanswered).map(rebuild));
                 let stale = connection.is_reused() && unanswered;
-                let Some(again) = again.filter(|_| stale) else {
-                    picked.failed(kind);
-                    return Err(Error::because(kind, error.into_error()));
-                };
-                // A kept connection that the server had closed meanwhile: the next one is
-                // new, so this cannot go on for ever.
-                pool.metrics().stale_retry();
-                request = again;
-                fresh = true;
+                let failed = stale || matches!(kind, Kind::UpstreamClosed | Kind::BadResponse(_));
+                let again = unsent.or_else(|| replay.filter(|_| failed).map(rebuild));
+                if stale && let Some(again) = again {
+                    // A kept connection that the server had closed meanwhile: the next one is
+                    // new, so this cannot go on for ever.
+                    pool.metrics().stale_retry();
+                    request = again;
+                    fresh = true;
+                    continue;
+                }
+                picked.failed(kind);
+                let again = again.filter(|_| retries.take(Again::Failure));
+                (Again::Failure, Some(Error::because(kind, error.into_error())), again)
             }
+        };
+        tried.add(&picked.pool);
+        // The same server only if there is no other.
+        let next = || upstream.pick(key, &tried).or_else(|| upstream.pick(key, &Tried::default()));
+        match again.and_then(|again| Some((again, next()?))) {
+            Some((again, next)) => {
+                let server = picked.pool.server();
+                tracing::debug!(%server, reason = why.name(), "sending a request again");
+                (request, picked, fresh) = (again, next, how.fresh);
+            }
+            None => return Err(error.unwrap_or(Error::new(Kind::NoServer))),
         }
     }
+}
+
+/// A connection that is not there yet.
+async fn connect(
+    upstream: &Upstream,
+    pool: &Rc<ServerPool>,
+    making: Making<'_>,
+) -> Result<Connection, Error> {
+    let _waits = upstream.wait()?;
+    pool.acquire_slow(making).await
 }
 
 /// What has ended an exchange before the head of its answer was there.
@@ -153,8 +191,8 @@ fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, pool: &Serv
 
 /// What is needed to send the request a second time, if that may become necessary and is
 /// allowed (RFC 9110 section 9.2.2).
-fn replay(connection: &Connection, request: &Request<BodyStream>) -> Option<request::Parts> {
-    if !connection.is_reused()
+fn replay(may: bool, request: &Request<BodyStream>) -> Option<request::Parts> {
+    if !may
         || !head::is_idempotent(request.method())
         || !http_body::Body::is_end_stream(request.body())
     {

@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
     affinity::Key,
+    breaker::Permit,
+    budget::Savings,
     directory::Group,
     health::eject::Passive,
     lineup::{Lineup, Rules},
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::{
     config,
-    error::{Kind, Side},
+    error::{Error, Kind, Side},
     metrics::UpstreamMetrics,
 };
 
@@ -44,6 +46,9 @@ pub struct Upstream {
     counts_load: bool,
     panic_percent: u32,
     pools: pool::Settings,
+    retry: Option<config::Retry>,
+    breaker: config::Breaker,
+    savings: Savings,
     passive: Option<Rc<Passive>>,
     metrics: UpstreamMetrics,
     parking: Rc<Parking>,
@@ -90,7 +95,8 @@ impl Picked {
 
     /// The request has failed there, or on its way there.
     pub fn failed(&mut self, kind: Kind) {
-        if kind.side() != Side::Upstream {
+        let ours = matches!(kind, Kind::PoolExhausted | Kind::Overloaded(_) | Kind::NoServer);
+        if kind.side() != Side::Upstream || ours {
             return;
         }
         if let Some(load) = &mut self.load {
@@ -146,7 +152,15 @@ impl Upstream {
                 max_idle: upstream.max_idle_connections,
                 idle_timeout: upstream.idle_timeout,
                 max_open: upstream.max_connections,
+                max_open_everywhere: None,
+                max_open_of_all: upstream.breaker.max_connections,
+                min_idle: upstream.min_idle_connections,
+                max_age: upstream.max_connection_age,
+                max_requests: upstream.max_requests_per_connection,
             },
+            retry: upstream.retry.clone(),
+            breaker: upstream.breaker,
+            savings: Savings::default(),
             metrics: metrics.clone(),
             parking: Rc::clone(parking),
             worker,
@@ -187,6 +201,46 @@ impl Upstream {
         Some(Picked { pool, load, set_cookie: set_cookie.cloned() })
     }
 
+    /// Lets a request in, or says at once that there are too many.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`].
+    pub fn admit(&self) -> Result<Option<Permit>, Error> {
+        if let Some(retry) = &self.retry {
+            self.savings.pay_in(retry.budget_percent);
+        }
+        self.breaker.max_requests.map(|most| Permit::request(&self.group, most)).transpose()
+    }
+
+    /// Lets a request wait for a connection, or says at once that too many do.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`].
+    pub fn wait(&self) -> Result<Option<Permit>, Error> {
+        self.breaker.max_pending.map(|most| Permit::pending(&self.group, most)).transpose()
+    }
+
+    /// What is sent again beyond what is always safe.
+    pub fn retry(&self) -> Option<&config::Retry> {
+        self.retry.as_ref()
+    }
+
+    /// Whether the budget has a retry left; it is taken.
+    pub fn take_retry(&self) -> bool {
+        let Some(retry) = &self.retry else { return false };
+        let each = &self.group.each_second;
+        let may = each.take(retry.budget_min_per_second, state::now()) || self.savings.take();
+        if !may {
+            self.metrics.retry_denied();
+        }
+        may
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
+    }
+
     /// Follows the group where that has changed.
     fn keep_up(&self) {
         if self.group.version() != self.seen.get()
@@ -203,13 +257,18 @@ impl Upstream {
         let roster = self.group.roster();
         let mut servers = self.servers.borrow_mut();
         let pool = |member: &Member| {
-            let is_it = |pool: &&Rc<ServerPool>| Arc::ptr_eq(pool.state(), &member.state);
+            let mut settings = self.pools;
+            settings.max_open_everywhere = member.spec.max_connections;
+            let is_it = |pool: &&Rc<ServerPool>| {
+                Arc::ptr_eq(pool.state(), &member.state) && *pool.settings() == settings
+            };
             if let Some(pool) = servers.iter().find(is_it) {
                 return Rc::clone(pool);
             }
             let (metrics, parking) = (self.metrics.clone(), Rc::clone(&self.parking));
             let (state, passive) = (Arc::clone(&member.state), self.passive.clone());
-            Rc::new(ServerPool::new(state, self.pools, metrics, parking, passive))
+            let group = Arc::clone(&self.group);
+            Rc::new(ServerPool::new(state, settings, metrics, parking, passive, group))
         };
         let pools: Vec<_> = roster.iter().map(pool).collect();
         // Pools of servers that are gone end with their idle connections.
@@ -247,7 +306,12 @@ impl Upstream {
     /// Looks after idle connections, and lets go of servers that are gone.
     pub fn sweep(&self, now: tokio::time::Instant) {
         self.keep_up();
-        self.servers.borrow().iter().for_each(|pool| pool.sweep(now));
+        let servers = self.servers.borrow();
+        servers.iter().for_each(|pool| pool.sweep(now));
+        if self.pools.min_idle > 0 {
+            let lineup = self.lineup.borrow();
+            lineup.first().for_each(|server| servers[server].prewarm());
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     net::SocketAddr,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -18,9 +19,10 @@ use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
+    breaker::{Open, Permit},
     load::Load,
     pool::{Lease, ServerPool},
 };
@@ -33,6 +35,22 @@ use crate::{
     },
 };
 
+/// What an open connection has behind it. Goes along when it is parked, and when it becomes a
+/// tunnel.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) born: Instant,
+    pub(super) requests: Cell<u32>,
+    _open: Open,
+}
+
+impl Life {
+    /// One that has just been made.
+    pub(super) fn new(open: Open) -> Self {
+        Self { born: Instant::now(), requests: Cell::new(0), _open: open }
+    }
+}
+
 /// What a connection's task and its user tell each other.
 #[derive(Debug)]
 pub struct Link {
@@ -40,6 +58,8 @@ pub struct Link {
     pub wire: Rc<Shared>,
     /// The server's address.
     pub address: SocketAddr,
+    /// `None` once it has ended, or goes on as something else.
+    life: RefCell<Option<Life>>,
     killed: Cell<bool>,
     returning: RefCell<Option<http1::SendRequest<BodyStream>>>,
     tunnel: RefCell<Option<(TcpStream, Bytes)>>,
@@ -71,6 +91,26 @@ impl Link {
         self.wake_driver();
     }
 
+    /// What it has behind it, to go along with the socket.
+    pub(super) fn take_life(&self) -> Option<Life> {
+        self.life.take()
+    }
+
+    /// Whether it has been open, or used, for as long as it may be.
+    pub(super) fn is_spent(&self, age: Option<Duration>, requests: Option<u32>) -> bool {
+        let life = self.life.borrow();
+        life.as_ref().is_none_or(|life| {
+            requests.is_some_and(|most| life.requests.get() >= most)
+                || age.is_some_and(|most| life.born.elapsed() >= most)
+        })
+    }
+
+    /// For how long it has been open.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        let life = self.life.borrow();
+        life.as_ref().map_or(Duration::ZERO, |life| now.saturating_duration_since(life.born))
+    }
+
     /// After a 101: the bare socket, and what the server sent behind its head. `None` if
     /// the connection ended otherwise.
     pub async fn tunnel(&self) -> Option<(TcpStream, Bytes)> {
@@ -96,22 +136,25 @@ pub struct Connection {
     reused: bool,
     retired: bool,
     load: Option<Load>,
+    permit: Option<Permit>,
 }
 
 impl Connection {
     /// Starts HTTP/1.1 on a fresh socket. `pool` is where it may go when it is done.
-    pub async fn start(
+    pub(super) async fn start(
         stream: TcpStream,
         hop: HopBypass,
         address: SocketAddr,
         bounds: Bounds,
         preserve_header_case: bool,
         pool: Weak<ServerPool>,
+        life: Life,
     ) -> hyper::Result<Self> {
         let wire = Rc::new(Shared::default());
         let link = Rc::new(Link {
             wire: Rc::clone(&wire),
             address,
+            life: RefCell::new(Some(life)),
             killed: Cell::new(false),
             returning: RefCell::new(None),
             tunnel: RefCell::new(None),
@@ -129,7 +172,14 @@ impl Connection {
             .handshake(io)
             .await?;
         tokio::task::spawn_local(drive(connection, Rc::clone(&link)));
-        Ok(Self { sender: Some(sender), link, reused: false, retired: false, load: None })
+        Ok(Self {
+            sender: Some(sender),
+            link,
+            reused: false,
+            retired: false,
+            load: None,
+            permit: None,
+        })
     }
 
     /// It has carried a request before, though not in this life.
@@ -140,7 +190,7 @@ impl Connection {
 
     /// Takes a kept one into use.
     pub(super) fn resume(sender: http1::SendRequest<BodyStream>, link: Rc<Link>) -> Self {
-        Self { sender: Some(sender), link, reused: true, retired: false, load: None }
+        Self { sender: Some(sender), link, reused: true, retired: false, load: None, permit: None }
     }
 
     /// Whether it carried a request before, so that the server may have closed it meanwhile.
@@ -155,18 +205,15 @@ impl Connection {
 
     /// Counts the connection for its pool beyond the end of HTTP on it.
     pub fn lease(&mut self) -> Option<Lease> {
-        let load = self.load.take();
-        self.link.pool.upgrade().map(|pool| Lease::take(pool).carry(load))
+        let (load, permit) = (self.load.take(), self.permit.take());
+        let life = self.link.take_life();
+        self.link.pool.upgrade().map(|pool| Lease::take(pool, life).carry(load, permit))
     }
 
     /// Has the request that goes out on it count as under way for as long as it is checked out.
-    pub fn carry(&mut self, load: Option<Load>) {
+    pub fn carry(&mut self, load: Option<Load>, permit: Option<Permit>) {
         self.load = load;
-    }
-
-    /// The load that it carries.
-    pub fn load(&mut self) -> Option<&mut Load> {
-        self.load.as_mut()
+        self.permit = permit;
     }
 
     /// Sends a request. The future resolves with the final response head. `None` after
@@ -182,6 +229,9 @@ impl Connection {
         + 'static
         + use<>,
     > {
+        if let Some(life) = &*self.link.life.borrow() {
+            life.requests.set(life.requests.get().saturating_add(1));
+        }
         self.link.wire.expect(request.method() == http::Method::HEAD);
         self.sender.as_mut().map(|sender| sender.try_send_request(request))
     }
@@ -261,6 +311,10 @@ async fn drive(mut connection: Http1, link: Rc<Link>) {
                 return;
             }
         }
+    }
+    // A tunnel that has not been taken yet keeps it.
+    if link.tunnel.borrow().is_none() {
+        link.life.take();
     }
     link.ended.set(true);
     if let Some(waker) = link.user.borrow_mut().take() {

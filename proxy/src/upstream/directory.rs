@@ -18,9 +18,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, futures::Notified, watch};
 
-use super::state::{Member, ServerState, now};
+use super::{
+    breaker::UnderWay,
+    budget::EachSecond,
+    state::{Member, ServerState, now},
+};
 use crate::config;
 
 /// The servers of a group, in the order of the configuration.
@@ -41,6 +45,12 @@ pub struct Group {
     version: Version,
     config: ArcSwap<config::Upstream>,
     roster: ArcSwap<Roster>,
+    /// What it has to do.
+    pub under_way: UnderWay,
+    /// Retries that it has whatever the number of requests.
+    pub each_second: EachSecond,
+    /// Told when a connection ends, for those who wait to make another.
+    freed: Notify,
     /// Held while the roster changes: two changes at once would lose one.
     editing: Mutex<()>,
 }
@@ -95,6 +105,9 @@ impl Group {
             version: Version::default(),
             config: ArcSwap::from_pointee(upstream.clone()),
             roster: ArcSwap::default(),
+            under_way: UnderWay::default(),
+            each_second: EachSecond::default(),
+            freed: Notify::new(),
             editing: Mutex::default(),
         };
         group.apply(upstream);
@@ -119,6 +132,16 @@ impl Group {
     /// As it is configured.
     pub fn config(&self) -> Arc<config::Upstream> {
         self.config.load_full()
+    }
+
+    /// A connection to one of its servers has ended.
+    pub(super) fn freed(&self) {
+        self.freed.notify_waiters();
+    }
+
+    /// Resolves when one ends from now on.
+    pub(super) fn until_freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     /// Its servers.

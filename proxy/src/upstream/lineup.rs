@@ -163,6 +163,11 @@ impl Lineup {
         }
     }
 
+    /// Who is asked first, each by its place in the roster.
+    pub(super) fn first(&self) -> impl Iterator<Item = usize> {
+        self.tiers.first().into_iter().flat_map(|tier| tier.candidates.iter().map(|c| c.server))
+    }
+
     /// When it is to be made anew although nothing changes, by `state::now`.
     pub(super) fn due(&self) -> Option<u64> {
         self.due

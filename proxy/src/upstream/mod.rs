@@ -7,6 +7,8 @@
 
 pub mod affinity;
 pub mod balance;
+pub mod breaker;
+pub mod budget;
 pub mod choose;
 pub mod connect;
 pub mod connection;

@@ -10,13 +10,14 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
     rc::{Rc, Weak},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    connection::Connection,
+    connection::{Connection, Life},
     pool::{Making, ServerPool},
 };
 use crate::{
@@ -31,6 +32,7 @@ struct Parked {
     socket: std::net::TcpStream,
     address: SocketAddr,
     place: Place,
+    life: Life,
     _counted: ParkedUpstream,
 }
 
@@ -68,6 +70,7 @@ pub struct Parking(Lot<Parked>);
 pub(super) struct Spot {
     parking: Rc<Parking>,
     key: Key,
+    born: Instant,
 }
 
 impl Parking {
@@ -91,15 +94,18 @@ impl Parking {
         stream: TcpStream,
         address: SocketAddr,
         pool: &Rc<ServerPool>,
+        life: Life,
     ) -> Option<Spot> {
+        let born = life.born;
         let parked = Parked {
             socket: stream.into_std().ok()?,
             address,
+            life,
             place: Place(Some(Rc::downgrade(pool))),
             _counted: pool.metrics().parked(),
         };
         match self.0.park(parked) {
-            Ok(key) => Some(Spot { parking: Rc::clone(self), key }),
+            Ok(key) => Some(Spot { parking: Rc::clone(self), key, born }),
             Err(Parked { place, .. }) => {
                 place.keep();
                 None
@@ -125,9 +131,14 @@ impl Spot {
         self.parking.0.holds(self.key)
     }
 
+    /// For how long it has been open.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
+    }
+
     /// Begins HTTP on it again. `None` if it is of no use any more.
     pub(super) fn resume(self, pool: &Rc<ServerPool>, making: &Making<'_>) -> Option<Connection> {
-        let Parked { socket, address, place, .. } = self.parking.0.take(self.key)?;
+        let Parked { socket, address, place, life, .. } = self.parking.0.take(self.key)?;
         match socket.peek(&mut [0]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Ended, or with bytes that nobody asked for, and its event is on its way.
@@ -136,7 +147,8 @@ impl Spot {
         let stream = TcpStream::from_std(socket).ok()?;
         let Making { bounds, preserve_header_case, kernel, .. } = *making;
         let (pool, hop) = (Rc::downgrade(pool), HopBypass::new(kernel, Side::Upstream));
-        let start = Connection::start(stream, hop, address, bounds, preserve_header_case, pool);
+        let start =
+            Connection::start(stream, hop, address, bounds, preserve_header_case, pool, life);
         // There is nothing that it could wait for.
         let connection = start.now_or_never()?.ok()?;
         place.keep();

@@ -13,7 +13,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -22,10 +22,11 @@ use hyper::client::conn::http1;
 use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use super::{
+    breaker::Open,
     connect,
-    connection::{Connection, Link},
+    connection::{Connection, Life, Link},
+    directory::Group,
     health::eject::Passive,
-    load::Load,
     parked::{Parking, Spot},
     state::ServerState,
 };
@@ -41,6 +42,12 @@ use crate::{
     wire::head::Bounds,
 };
 
+mod places;
+mod prewarm;
+
+pub use places::Lease;
+use places::{Place, Waiting};
+
 /// Limits of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -50,6 +57,16 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Connections open at once, `None`: any number.
     pub max_open: Option<usize>,
+    /// The same over all workers.
+    pub max_open_everywhere: Option<usize>,
+    /// The same to all servers together.
+    pub max_open_of_all: Option<usize>,
+    /// Idle connections that there are always.
+    pub min_idle: usize,
+    /// How old one gets before it is kept no more.
+    pub max_age: Option<Duration>,
+    /// How many requests one carries before that.
+    pub max_requests: Option<u32>,
 }
 
 /// How a new connection is made, and for how long one is waited for.
@@ -74,6 +91,14 @@ const PARK_AFTER: Duration = Duration::from_millis(500);
 /// Connections of one pool that are parked in one sweep (`watchdog.rs` says why).
 const PARK_AT_ONCE: usize = 256;
 
+/// What came of asking for another connection.
+enum Admitted {
+    /// There may be one.
+    May(Open),
+    /// There is one already.
+    Kept(Connection),
+}
+
 struct Idle {
     kept: Kept,
     since: Instant,
@@ -87,6 +112,13 @@ enum Kept {
 impl Kept {
     fn is_of(&self, asked: &Rc<Link>) -> bool {
         matches!(self, Self::Ready { link, .. } if Rc::ptr_eq(link, asked))
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        match self {
+            Self::Ready { link, .. } => link.age(now),
+            Self::Parked(spot) => spot.age(now),
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -105,6 +137,10 @@ pub struct ServerPool {
     metrics: UpstreamMetrics,
     parking: Rc<Parking>,
     passive: Option<Rc<Passive>>,
+    group: Arc<Group>,
+    warming: Cell<usize>,
+    /// Requests of this worker that wait for a connection to end, at whichever worker.
+    waiting: Cell<usize>,
     idle: RefCell<VecDeque<Idle>>,
     open: Cell<usize>,
     freed: Notify,
@@ -127,6 +163,7 @@ impl ServerPool {
         metrics: UpstreamMetrics,
         parking: Rc<Parking>,
         passive: Option<Rc<Passive>>,
+        group: Arc<Group>,
     ) -> Self {
         // A server's name that cannot stand in a field was refused with the configuration.
         let host = HeaderValue::from_str(&state.address().to_string());
@@ -137,6 +174,9 @@ impl ServerPool {
             metrics,
             parking,
             passive,
+            group,
+            warming: Cell::new(0),
+            waiting: Cell::new(0),
             idle: RefCell::default(),
             open: Cell::new(0),
             freed: Notify::new(),
@@ -146,6 +186,11 @@ impl ServerPool {
     /// The server it leads to.
     pub fn server(&self) -> &Server {
         self.state.address()
+    }
+
+    /// Its limits.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// What all threads know of that server.
@@ -207,6 +252,10 @@ impl ServerPool {
                 return Err(Error::new(Kind::PoolExhausted).retry_safe());
             }
         }
+        let life = match self.admit(deadline, || self.try_acquire(&making)).await? {
+            Admitted::May(open) => Life::new(open),
+            Admitted::Kept(connection) => return Ok(connection),
+        };
         // Counted before it is made, so that many at once do not pass the limit together.
         let place = Place::take(self);
         let (stream, address) = self.dial(deadline, making.policy).await?;
@@ -215,7 +264,8 @@ impl ServerPool {
         let pool = Rc::downgrade(self);
         let hop = HopBypass::new(making.kernel, Side::Upstream);
         let keeps_case = making.preserve_header_case;
-        let started = Connection::start(stream, hop, address, making.bounds, keeps_case, pool);
+        let started =
+            Connection::start(stream, hop, address, making.bounds, keeps_case, pool, life);
         let connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
         place.keep();
         Ok(connection)
@@ -239,9 +289,53 @@ impl ServerPool {
                 return Err(Error::new(Kind::PoolExhausted).retry_safe());
             }
         }
-        let lease = Lease::take(Rc::clone(self));
+        let make_room = || {
+            drop(self.idle.borrow_mut().pop_front());
+            None
+        };
+        let Admitted::May(open) = self.admit(deadline, make_room).await? else {
+            return Err(Error::new(Kind::PoolExhausted).retry_safe());
+        };
+        let lease = Lease::take(Rc::clone(self), Some(Life::new(open)));
         let (stream, address) = self.dial(deadline, None).await?;
         Ok((stream, address, lease))
+    }
+
+    /// Waits until there may be another connection, over all workers, or until `instead` has
+    /// one that exists.
+    async fn admit(
+        self: &Rc<Self>,
+        deadline: Instant,
+        instead: impl Fn() -> Option<Connection>,
+    ) -> Result<Admitted, Error> {
+        let mut waiting = None;
+        loop {
+            let (here, anywhere) = (self.freed.notified(), self.group.until_freed());
+            let error = match self.open_another() {
+                Ok(open) => return Ok(Admitted::May(open)),
+                Err(error) if error.kind != Kind::PoolExhausted => return Err(error),
+                Err(error) => error,
+            };
+            if let Some(connection) = instead() {
+                return Ok(Admitted::Kept(connection));
+            }
+            // From now on other workers let go of what they do not use.
+            waiting.get_or_insert_with(|| Waiting::begin(self));
+            let freed = async {
+                tokio::select! {
+                    () = here => {}
+                    () = anywhere => {}
+                }
+            };
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                return Err(error);
+            }
+        }
+    }
+
+    fn open_another(&self) -> Result<Open, Error> {
+        let Settings { max_open_everywhere, max_open_of_all, .. } = self.settings;
+        Open::take(&self.group, &self.state, max_open_everywhere, max_open_of_all)
     }
 
     async fn dial(
@@ -261,6 +355,11 @@ impl ServerPool {
     }
 
     pub(super) fn put(&self, sender: http1::SendRequest<BodyStream>, link: Rc<Link>) {
+        let spent = link.is_spent(self.settings.max_age, self.settings.max_requests);
+        if spent || self.is_wanted_elsewhere() {
+            // Dropping the sender ends its task, and that frees the place.
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= self.settings.max_idle {
             // The oldest goes; dropping its sender ends its task.
@@ -281,16 +380,26 @@ impl ServerPool {
     /// Ends connections that have been idle for too long, and forgets dead ones. Those that
     /// have been idle for a while are to be parked.
     pub fn sweep(&self, now: Instant) {
-        let limit = self.settings.idle_timeout;
-        self.idle
-            .borrow_mut()
-            .retain(|idle| idle.kept.is_open() && now.duration_since(idle.since) < limit);
+        let Settings { idle_timeout, max_age, .. } = self.settings;
+        let wanted = self.is_wanted_elsewhere();
+        self.idle.borrow_mut().retain(|idle| {
+            let is_fresh = max_age.is_none_or(|most| idle.kept.age(now) < most);
+            let in_time = now.duration_since(idle.since) < idle_timeout;
+            idle.kept.is_open() && in_time && is_fresh && !wanted
+        });
         let idle = self.idle.borrow();
         let ready = idle.iter().filter_map(|idle| match &idle.kept {
             Kept::Ready { link, .. } if now.duration_since(idle.since) >= PARK_AFTER => Some(link),
             _ => None,
         });
         ready.take(PARK_AT_ONCE).for_each(|link| link.rest());
+    }
+
+    /// Whether somebody at another worker waits for a connection to end.
+    fn is_wanted_elsewhere(&self) -> bool {
+        self.settings.max_open_everywhere.is_some()
+            && self.waiting.get() == 0
+            && self.state.waiting.load(Relaxed) > 0
     }
 
     /// Whether the connection is idle here, and ready for a request.
@@ -305,7 +414,11 @@ impl ServerPool {
     pub(super) fn park(self: &Rc<Self>, link: &Rc<Link>, stream: Option<TcpStream>) -> bool {
         let mut idle = self.idle.borrow_mut();
         let Some(at) = idle.iter().position(|idle| idle.kept.is_of(link)) else { return false };
-        match stream.and_then(|stream| self.parking.park(stream, link.address, self)) {
+        let life = link.take_life();
+        let parked = stream
+            .zip(life)
+            .and_then(|(stream, life)| self.parking.park(stream, link.address, self, life));
+        match parked {
             Some(spot) => {
                 idle[at].kept = Kept::Parked(spot);
                 true
@@ -315,49 +428,5 @@ impl ServerPool {
                 false
             }
         }
-    }
-}
-
-/// A connection that has left HTTP and counts all the same, until this is dropped.
-#[derive(Debug)]
-pub struct Lease(Rc<ServerPool>, Option<Load>);
-
-impl Lease {
-    pub(super) fn take(pool: Rc<ServerPool>) -> Self {
-        pool.open.set(pool.open.get() + 1);
-        Self(pool, None)
-    }
-
-    /// Has what is done on the connection count as under way.
-    pub fn carry(mut self, load: Option<Load>) -> Self {
-        self.1 = load;
-        self
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.closed();
-    }
-}
-
-/// One of the open connections, from before it is made.
-struct Place<'a>(&'a ServerPool);
-
-impl<'a> Place<'a> {
-    fn take(pool: &'a ServerPool) -> Self {
-        pool.open.set(pool.open.get() + 1);
-        Self(pool)
-    }
-
-    /// From now on the connection's task gives it back.
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.closed();
     }
 }

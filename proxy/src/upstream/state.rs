@@ -11,7 +11,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -47,6 +47,10 @@ pub struct ServerState {
     drain: AtomicU8,
     /// When it came back, by [`now`]; 0: it has been here from the beginning.
     returned: AtomicU64,
+    /// Open connections to it, of all workers.
+    pub(super) open: AtomicUsize,
+    /// Requests that wait for one of them, at all workers.
+    pub(super) waiting: AtomicUsize,
     /// Whether it is well.
     pub condition: Condition,
     /// Its load, where that is counted.
@@ -94,6 +98,8 @@ impl ServerState {
             id: hash::of(address.to_string().as_bytes()),
             address,
             returned: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             condition: Condition::default(),
             gauge: Gauge::default(),
             weight: AtomicU32::new(AS_CONFIGURED),
@@ -109,6 +115,11 @@ impl ServerState {
     /// What it is for a hash: of its address, the same in every process.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Open connections to it, of all workers.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
     }
 
     /// It takes part again, or for the first time, and may be cold.

@@ -8,12 +8,14 @@ use std::{fmt, time::Duration};
 pub(super) mod choice;
 mod health;
 pub(super) mod read;
+mod retry;
 #[cfg(test)]
 mod tests;
 pub(super) mod write;
 
 pub use choice::{Balance, Choice, HashBy, SameSite, Sticky};
 pub use health::{Ejection, Health, Probe};
+pub use retry::{Breaker, Retry};
 
 /// Idle connections kept per worker and server, unless told otherwise.
 const IDLE_CONNECTIONS: usize = 64;
@@ -33,6 +35,10 @@ pub struct Upstream {
     pub health: Option<Health>,
     /// What becomes of servers that fail requests.
     pub ejection: Option<Ejection>,
+    /// What is sent again.
+    pub retry: Option<Retry>,
+    /// From when on nothing more is sent.
+    pub breaker: Breaker,
     /// With fewer of the servers well than so many percent all are asked; 0: only with none.
     pub panic_percent: u32,
     /// Which `Host` the server sees.
@@ -43,6 +49,12 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Connections per worker and server at once; `None`: no limit. Requests wait for one, up to `connect_timeout`.
     pub max_connections: Option<usize>,
+    /// Idle connections that there are always, per worker and server.
+    pub min_idle_connections: usize,
+    /// How old a connection gets before it is kept no more.
+    pub max_connection_age: Option<Duration>,
+    /// How many requests one carries before it is kept no more.
+    pub max_requests_per_connection: Option<u32>,
     /// Whether sockets of its servers on this host may be enrolled for tunnels.
     pub local_bypass: bool,
 }
@@ -58,6 +70,8 @@ pub struct UpstreamServer {
     pub backup: bool,
     /// It gets no new requests.
     pub drain: bool,
+    /// Connections to it at once, over all workers; `None`: no limit. Requests wait for one.
+    pub max_connections: Option<usize>,
 }
 
 /// The largest weight of a server.
@@ -66,7 +80,7 @@ pub const MOST_WEIGHT: u32 = 1000;
 impl UpstreamServer {
     /// A server of which nothing but the address was said.
     pub(crate) fn new(address: Server) -> Self {
-        Self { address, weight: 1, backup: false, drain: false }
+        Self { address, weight: 1, backup: false, drain: false, max_connections: None }
     }
 }
 
@@ -113,11 +127,16 @@ impl Upstream {
             choice: Choice::default(),
             health: None,
             ejection: None,
+            retry: None,
+            breaker: Breaker::default(),
             panic_percent: 0,
             host: HostPolicy::Preserve,
             max_idle_connections: IDLE_CONNECTIONS,
             idle_timeout: IDLE_TIMEOUT,
             max_connections: None,
+            min_idle_connections: 0,
+            max_connection_age: None,
+            max_requests_per_connection: None,
             local_bypass: false,
         }
     }

@@ -12,11 +12,14 @@ use super::{
         section::Section,
         value::{self, Words},
     },
-    Choice, Ejection, Health, HostPolicy, MOST_WEIGHT, Upstream, UpstreamServer,
+    Breaker, Choice, Ejection, Health, HostPolicy, IDLE_CONNECTIONS, MOST_WEIGHT, Retry, Upstream,
+    UpstreamServer,
 };
 
 /// More than a worker has ports for towards one server.
 const MOST_CONNECTIONS: usize = 1_000_000;
+/// Each of them is made by every worker at every server.
+const MOST_MIN_IDLE: usize = 1000;
 
 pub(crate) const HOST: Words<HostPolicy> =
     &[("preserve", HostPolicy::Preserve), ("server", HostPolicy::Server)];
@@ -34,15 +37,20 @@ pub(crate) const KEYS: &[&str] = &[
     "health",
     "ejection",
     "panic_percent",
+    "retry",
+    "breaker",
     "host",
     "max_idle_connections",
     "idle_timeout",
     "max_connections",
+    "min_idle_connections",
+    "max_connection_age",
+    "max_requests_per_connection",
     "local_bypass",
 ];
 
 /// Keys of one server.
-const SERVER_KEYS: &[&str] = &["address", "weight", "backup", "drain"];
+const SERVER_KEYS: &[&str] = &["address", "weight", "backup", "drain", "max_connections"];
 
 const SERVER_TITLE: &str = "[[upstream.server]]";
 const EXAMPLE: &str = "\"127.0.0.1:3000\"";
@@ -59,12 +67,20 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
         let what = "`max_idle_connections` is more than `max_connections`";
         section.source.add(&idle.place, Wrong::new(what, format!("write at most {most}")));
     }
+    let min_idle = section.number("min_idle_connections", 0, MOST_MIN_IDLE);
+    let kept = max_idle.as_ref().map_or(IDLE_CONNECTIONS, |n| n.value).min(most);
+    if let Some(idle) = min_idle.as_ref().filter(|idle| idle.value > kept) {
+        let what = "`min_idle_connections` is more than `max_idle_connections`";
+        section.source.add(&idle.place, Wrong::new(what, format!("write at most {kept}")));
+    }
     let defaults = Upstream::with_defaults("", Vec::new());
     DraftUpstream {
         upstream: Upstream {
             choice: Choice::read(section, &name.value),
             health: Health::read(section),
             ejection: Ejection::read(section),
+            retry: Retry::read(section),
+            breaker: Breaker::read(section),
             panic_percent: section.number("panic_percent", 0, 100).map_or(0, |n| n.value as u32),
             name: name.value,
             servers: servers(section),
@@ -78,6 +94,13 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
                 .parsed("idle_timeout", "\"60s\"", value::duration)
                 .map_or(defaults.idle_timeout, |time| time.value),
             max_connections: max_connections.map(|n| n.value),
+            min_idle_connections: min_idle.map_or(0, |n| n.value),
+            max_connection_age: section
+                .parsed("max_connection_age", "\"10m\"", value::duration)
+                .map(|time| time.value),
+            max_requests_per_connection: section
+                .number("max_requests_per_connection", 1, u32::MAX as usize)
+                .map(|n| n.value as u32),
             local_bypass: section.switch("local_bypass").unwrap_or(false),
         },
         place: name.place,
@@ -140,10 +163,12 @@ fn server(section: &Section<'_>) -> Option<UpstreamServer> {
     let weight = section.number("weight", 1, MOST_WEIGHT as usize);
     let backup = section.switch("backup").unwrap_or(false);
     let drain = section.switch("drain").unwrap_or(false);
+    let max_connections = section.number("max_connections", 1, MOST_CONNECTIONS);
     Some(UpstreamServer {
         address: address?.value,
         weight: weight.map_or(1, |weight| weight.value as u32),
         backup,
         drain,
+        max_connections: max_connections.map(|n| n.value),
     })
 }

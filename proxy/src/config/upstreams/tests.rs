@@ -109,6 +109,24 @@ fn health_and_ejection_read_back_with_their_defaults() {
 }
 
 #[test]
+fn retries_breakers_and_pools_read_back() {
+    let said = upstream(
+        "servers = [{ address = \"a:1\", max_connections = 7 }]\nmin_idle_connections = 2\n\
+         max_connection_age = \"10m\"\nmax_requests_per_connection = 100\n\
+         [upstream.retry]\non_status = [502, 503]\nper_try_timeout = \"2s\"\n\
+         [upstream.breaker]\nmax_requests = 5\nmax_pending = 6\nmax_connections = 7\n",
+    );
+    let retry = said.retry.unwrap();
+    assert!(retry.on_failure);
+    assert_eq!((retry.max_retries, retry.on_status), (1, vec![502, 503]));
+    assert_eq!((retry.budget_percent, retry.budget_min_per_second), (20, 10));
+    assert_eq!((said.breaker.max_requests, said.breaker.max_pending), (Some(5), Some(6)));
+    assert_eq!(said.servers[0].max_connections, Some(7));
+    let plain = upstream("servers = [\"a:1\"]\n");
+    assert_eq!((plain.retry, plain.breaker), (None, Breaker::default()));
+}
+
+#[test]
 fn every_wrong_upstream_names_the_line_and_the_cure() {
     let one = "servers = [\"a:1\"]\n";
     let with = |lines: &str| format!("{one}{lines}");
@@ -171,6 +189,20 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
         (&with("[upstream.ejection]\non_5xx = 1"), "10:10", "true or false"),
         (&with("[upstream.ejection]\nmax_time = \"1s\""), "10:12", "at least \"10s\""),
         (&with("[upstream.ejection]\nmax_percent = 0"), "10:15", "from 1 to 100"),
+        // What is sent again, and how much at once.
+        (&with("[upstream.retry]\nmax_retries = 0"), "10:15", "from 1 to 10"),
+        (&with("[upstream.retry]\non_failure = 1"), "10:14", "true or false"),
+        (&with("[upstream.retry]\non_status = [404]"), "10:14", "write 502, 503, 504"),
+        (&with("[upstream.retry]\non_status = 503"), "10:13", "on_status = [502, 503, 504]"),
+        (&with("[upstream.retry]\nper_try_timeout = 2"), "10:19", "\"2s\""),
+        (&with("[upstream.retry]\nbudget_percent = 101"), "10:18", "from 0 to 100"),
+        (&with("[upstream.retry]\nbudget = 5"), "10:1", "valid: `max_retries`"),
+        (&with("[upstream.breaker]\nmax_requests = 0"), "10:16", "from 1 to"),
+        (&with("[upstream.breaker]\nmax_reqests = 1"), "10:1", "did you mean `max_requests`?"),
+        (&with("min_idle_connections = 65"), "9:24", "at most 64"),
+        (&with("max_connection_age = 5"), "9:22", "\"5s\""),
+        (&with("max_requests_per_connection = 0"), "9:31", "from 1 to"),
+        ("servers = [{ address = \"a:1\", max_connections = 0 }]", "8:49", "from 1 to"),
         (one, "", ""),
     ];
     let mut failures = Vec::new();

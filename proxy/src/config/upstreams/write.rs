@@ -21,6 +21,13 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     if let Some(most) = upstream.max_connections {
         key(out, "max_connections", most);
     }
+    key(out, "min_idle_connections", upstream.min_idle_connections);
+    if let Some(age) = upstream.max_connection_age {
+        text(out, "max_connection_age", value::show_duration(age));
+    }
+    if let Some(most) = upstream.max_requests_per_connection {
+        key(out, "max_requests_per_connection", most);
+    }
     key(out, "panic_percent", upstream.panic_percent);
     if let Some(health) = &upstream.health {
         health.write(out);
@@ -28,6 +35,10 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     if let Some(ejection) = &upstream.ejection {
         ejection.write(out);
     }
+    if let Some(retry) = &upstream.retry {
+        retry.write(out);
+    }
+    upstream.breaker.write(out);
     if let Some(sticky) = &upstream.choice.sticky {
         sticky.write(out);
     }
@@ -40,4 +51,7 @@ fn server(out: &mut String, server: &UpstreamServer) {
     key(out, "weight", server.weight);
     key(out, "backup", server.backup);
     key(out, "drain", server.drain);
+    if let Some(most) = server.max_connections {
+        key(out, "max_connections", most);
+    }
 }
