@@ -161,7 +161,7 @@ impl View {
                 Rc::new(Upstream::new(upstream, group, &metrics, parking, index, before))
             })
             .collect();
-        let routes = Matched::all(&snapshot.config, &snapshot.chains, &upstreams);
+        let routes = Matched::all(&snapshot.config, &snapshot.chains, &upstreams, metrics);
         Self { snapshot, upstreams, routes }
     }
 }
@@ -261,6 +261,11 @@ impl Worker {
     /// Whether a route of this tcp listener goes by the server name.
     pub fn wants_server_name(&self, listener: &Listener) -> bool {
         self.view_of(listener).snapshot.routes.wants_server_name(listener.index())
+    }
+
+    /// Whether paths are put into their normal form before they are routed.
+    pub fn normalises_paths(&self, listener: &Listener) -> bool {
+        self.view_of(listener).snapshot.routes.normalises(listener.index())
     }
 
     /// What is done with every request of a listener.

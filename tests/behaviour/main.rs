@@ -38,6 +38,7 @@ mod retry;
 mod route_actions;
 mod route_changes;
 mod route_matching;
+mod route_metrics;
 mod routes;
 mod sni;
 mod streaming;

@@ -101,6 +101,17 @@ pub enum End<'a> {
     },
 }
 
+impl End<'_> {
+    /// What went wrong, if anything.
+    pub fn fault(&self) -> Option<Kind> {
+        match self {
+            Self::Error(kind) => Some(*kind),
+            Self::ClientGone => Some(Kind::ClientGone),
+            Self::Complete | Self::Tunnel { .. } => None,
+        }
+    }
+}
+
 /// The log of the process. Dropping it writes what is left.
 #[derive(Debug)]
 pub struct AccessLog(Queue);

@@ -39,11 +39,7 @@ impl Exchange {
         }
         let duration = self.started.elapsed();
         let client = &self.client;
-        let fault = match end {
-            access_log::End::Error(kind) => Some(kind),
-            access_log::End::ClientGone => Some(Kind::ClientGone),
-            _ => None,
-        };
+        let fault = end.fault();
         if let Some(kind) = fault {
             client.worker_metrics().error(kind);
         }
@@ -55,6 +51,9 @@ impl Exchange {
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
         };
         metrics.request(status, self.ttfb.get(), duration);
+        if let Some(metrics) = self.route().and_then(|route| route.metrics.as_ref()) {
+            metrics.request(status, duration, fault);
+        }
         metrics.received(self.request_bytes.get());
         metrics.sent(self.response_bytes.get());
         if let Some(line) = &self.line {

@@ -22,12 +22,12 @@ use super::{
     Named, Shared,
     cells::{Again, KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
-    hops, lock, servers, tunnels, workers,
+    hops, lock, routes, servers, tunnels, workers,
 };
 use crate::splice::Engine;
 
 /// First digits of statuses, in the order of the cells.
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[derive(Debug)]
 pub(super) struct Exporter(pub(super) Arc<Shared>);
@@ -40,6 +40,7 @@ impl Collector for Exporter {
         workers::encode(out, &self.0)?;
         listeners(out, &lock(&self.0.listeners))?;
         upstreams(out, &lock(&self.0.upstreams))?;
+        routes::encode(out, &lock(&self.0.routes))?;
         let directory = Arc::clone(&lock(&self.0.directory));
         servers::encode(out, &directory)?;
         errors_and_tunnels(out, &self.0.workers)?;

@@ -27,6 +27,7 @@ mod export;
 mod histogram;
 mod hops;
 mod process;
+mod routes;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,8 @@ pub use cells::{
 };
 use cells::{ListenerCells, UpstreamCells, WorkerCells};
 pub use configuration::Configuration;
+use routes::RouteCells;
+pub use routes::RouteMetrics;
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -57,6 +60,7 @@ struct Shared {
     // Locked when a listener or an upstream starts, and during a scrape; never per request.
     listeners: Mutex<Named<ListenerCells>>,
     upstreams: Mutex<Named<UpstreamCells>>,
+    routes: Mutex<Named<RouteCells>>,
     tunnels: Tunnels,
     configuration: Configuration,
     /// By listener.
@@ -74,6 +78,7 @@ impl Metrics {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
+            routes: Mutex::default(),
             tunnels,
             configuration: Configuration::default(),
             steerings: Mutex::default(),

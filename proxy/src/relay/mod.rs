@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use crate::{
     authenticate,
     body::BodyStream,
-    config::{AmbiguousPaths, Protocol},
+    config::Protocol,
     connection::{self, Client},
     error::{Error, Kind},
     exchange::Exchange,
@@ -145,7 +145,7 @@ async fn relay(
     };
     let upstream = match class.map_err(Error::new)? {
         Class::Inspect => {
-            if client.listener().config.ambiguous_paths == AmbiguousPaths::Normalise {
+            if client.worker().normalises_paths(listener) {
                 target::normalise(&mut request)?;
             }
             let found = client.worker().route(listener, &Head::of(&request))?;

@@ -31,6 +31,8 @@ pub(super) struct Listener {
     /// Whether it matters that a path can be read in several ways: a route asks for one, and
     /// the listener refuses what it is not sure of.
     refuses: bool,
+    /// Whether paths are to be put into their normal form first.
+    pub(super) normalises: bool,
     /// Whether a route goes by the server name.
     pub(super) asks_for_names: bool,
 }
@@ -48,8 +50,10 @@ impl Listener {
         let mut routes: Vec<_> = routes.filter(|(_, route)| route.is_on(index, tcp)).collect();
         // Stable: what compares equal keeps the order of the file.
         routes.sort_by_cached_key(|(_, route)| rank::key(route));
-        let refuses = config.listeners[index].ambiguous_paths == AmbiguousPaths::Refuse;
-        let mut this = Self::default();
+        let paths = config.listeners[index].ambiguous_paths;
+        let refuses = paths == AmbiguousPaths::Refuse;
+        let normalises = paths == AmbiguousPaths::Normalise;
+        let mut this = Self { normalises, ..Self::default() };
         for (rank, (index, route)) in routes.into_iter().enumerate() {
             this.asks_for_names |= route.sni.is_some();
             this.refuses |= refuses && route.path.as_ref().is_some_and(|path| !path.is_any());

@@ -8,7 +8,8 @@ use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use super::split::Split;
 use crate::{
-    config::{self, Changes, Config, PathRule, Redirect, Respond},
+    config::{self, Changes, Config, PathRule, Protocol, Redirect, Respond, Route},
+    metrics::{RouteMetrics, WorkerMetrics},
     middleware::{Chain, Chains},
     upstream::balance::Upstream,
 };
@@ -28,6 +29,8 @@ pub struct Matched {
     pub changes: Option<Box<Changes>>,
     /// The path that it asks for, for who wants its parts.
     pub rule: Option<PathRule>,
+    /// Counts its requests; `None` on tcp listeners.
+    pub metrics: Option<RouteMetrics>,
 }
 
 /// What a route does.
@@ -45,7 +48,13 @@ pub enum Action {
 
 impl Matched {
     /// All routes, in the order of the configuration, over its upstreams, in theirs.
-    pub fn all(config: &Config, chains: &Chains, upstreams: &[Rc<Upstream>]) -> Vec<Rc<Self>> {
+    pub fn all(
+        config: &Config,
+        chains: &Chains,
+        upstreams: &[Rc<Upstream>],
+        metrics: &WorkerMetrics,
+    ) -> Vec<Rc<Self>> {
+        let mut counters = counters(config, metrics);
         let routes = config.routes.iter().enumerate();
         routes
             .map(|(index, route)| {
@@ -65,6 +74,7 @@ impl Matched {
                     action,
                     changes: (!changes.is_empty()).then(|| Box::new(changes.clone())),
                     rule: route.path.clone(),
+                    metrics: counters[index].take(),
                 })
             })
             .collect()
@@ -89,4 +99,22 @@ impl Matched {
             Action::Redirect(_) | Action::Respond(_) => None,
         }
     }
+}
+
+/// Counters of all routes of requests. Those that have been given a name are first, should
+/// there be more routes than series.
+fn counters(config: &Config, metrics: &WorkerMetrics) -> Vec<Option<RouteMetrics>> {
+    let mut counters: Vec<Option<RouteMetrics>> = vec![None; config.routes.len()];
+    let tcp = |route: &Route| {
+        let listener = route.listener.and_then(|index| config.listeners.get(index));
+        listener.map_or(route.sni.is_some(), |l| matches!(l.protocol, Protocol::Tcp))
+    };
+    for named in [true, false] {
+        for (counter, route) in counters.iter_mut().zip(&config.routes) {
+            if route.is_named() == named && !tcp(route) {
+                *counter = Some(metrics.route(&route.name));
+            }
+        }
+    }
+    counters
 }

@@ -82,6 +82,12 @@ impl Table {
         Self { listeners: listeners.map(compile).collect() }
     }
 
+    /// Whether paths of requests to this listener are put into their normal form before
+    /// anything looks at them.
+    pub fn normalises(&self, listener: usize) -> bool {
+        self.listeners.get(listener).is_some_and(|listener| listener.normalises)
+    }
+
     /// Index of the route of a request.
     ///
     /// # Errors

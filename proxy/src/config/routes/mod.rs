@@ -130,10 +130,15 @@ impl DraftRoute {
 }
 
 impl Route {
+    /// Whether its name was given, not made.
+    pub fn is_named(&self) -> bool {
+        !label::is_derived(&self.name)
+    }
+
     /// Writes it as a section of the effective configuration.
     pub(super) fn write(&self, out: &mut String, config: &super::Config) {
         effective::header(out, "[[route]]");
-        if !label::is_derived(&self.name) {
+        if self.is_named() {
             effective::text(out, "name", &self.name);
         }
         if let Some(listener) = self.listener.and_then(|index| config.listeners.get(index)) {
