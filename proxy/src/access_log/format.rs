@@ -7,206 +7,92 @@
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
-use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer as _};
 
-use super::{End, Exchange, Request, timestamp::Rfc3339};
+use super::{
+    Exchange, Form,
+    fields::{Value, value},
+};
 use crate::config::LogFormat;
 
 /// Appends the line of `exchange`, which ended at `now`.
-pub(super) fn line(out: &mut Vec<u8>, format: LogFormat, now: SystemTime, exchange: &Exchange<'_>) {
-    match format {
-        LogFormat::Text => text(out, now, exchange),
-        LogFormat::Json => json(out, now, exchange),
+pub(super) fn line(out: &mut Vec<u8>, form: &Form, now: SystemTime, exchange: &Exchange<'_>) {
+    match form.format {
+        LogFormat::Text => text(out, form, now, exchange),
+        LogFormat::Json => json(out, form, now, exchange),
     }
     .expect("a Vec takes everything");
     out.push(b'\n');
 }
 
-fn text(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Result<()> {
-    let Exchange { client, request_bytes, response_bytes, .. } = exchange;
-    let request = exchange.request.as_ref();
-    write!(out, "{}", Rfc3339(now))?;
-    field(out, "listener", exchange.listener);
-    write!(out, " client={client}")?;
-    optional(out, "method", request.map(|request| request.method));
-    optional(out, "target", request.map(|request| request.target));
-    optional(out, "host", exchange.host);
-    optional(out, "version", request.map(|request| version(request.version)));
-    match request {
-        Some(Request { status, .. }) => write!(out, " status={status}")?,
-        None => out.extend_from_slice(b" status=-"),
-    }
-    optional(out, "route", exchange.route);
-    optional(out, "upstream", exchange.upstream);
-    match exchange.server {
-        Some(server) => write!(out, " server={server}")?,
-        None => out.extend_from_slice(b" server=-"),
-    }
-    write!(out, " request_bytes={request_bytes} response_bytes={response_bytes}")?;
-    match exchange.ttfb {
-        Some(ttfb) => seconds(out, "ttfb_seconds", ttfb)?,
-        None => out.extend_from_slice(b" ttfb_seconds=-"),
-    }
-    seconds(out, "duration_seconds", exchange.duration)?;
-    let end = Ending::of(exchange.end);
-    field(out, "end", end.end);
-    for (name, value) in [
-        ("request_id", exchange.request_id),
-        ("trace_id", exchange.trace_id),
-        ("error", end.error),
-        ("error_detail", end.error_detail),
-        ("tunnel", end.tunnel),
-        ("engine_up", end.engine_up),
-        ("engine_down", end.engine_down),
-        ("tunnel_end", end.tunnel_end),
-    ] {
-        if let Some(value) = value {
-            field(out, name, value);
+fn text(
+    out: &mut Vec<u8>,
+    form: &Form,
+    now: SystemTime,
+    exchange: &Exchange<'_>,
+) -> io::Result<()> {
+    let start = out.len();
+    for &field in &form.fields {
+        let name = field.name();
+        let value = value(field, now, exchange);
+        if matches!(value, Value::None) && !field.is_always_shown() {
+            continue;
+        }
+        if out.len() > start {
+            out.push(b' ');
+        }
+        // The time needs no name: nothing else looks like it.
+        if !matches!(value, Value::Time(_)) {
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'=');
+        }
+        match value {
+            Value::None => out.push(b'-'),
+            Value::Time(time) => write!(out, "{time}")?,
+            Value::Text(text) => quoted(out, text),
+            Value::Address(address) => write!(out, "{address}")?,
+            Value::Number(number) => write!(out, "{number}")?,
+            Value::Seconds(time) => {
+                write!(out, "{}.{:06}", time.as_secs(), time.subsec_micros())?;
+            }
         }
     }
     Ok(())
 }
 
-fn json(out: &mut Vec<u8>, now: SystemTime, exchange: &Exchange<'_>) -> io::Result<()> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        #[serde(serialize_with = "display")]
-        time: Rfc3339,
-        listener: &'a str,
-        client: SocketAddr,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        method: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        target: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        host: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        version: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        status: Option<u16>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        route: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        upstream: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        server: Option<SocketAddr>,
-        request_bytes: u64,
-        response_bytes: u64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ttfb_seconds: Option<f64>,
-        duration_seconds: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        request_id: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        trace_id: Option<&'a str>,
-        #[serde(flatten)]
-        end: Ending<'a>,
-    }
-    let request = exchange.request.as_ref();
-    let line = Line {
-        time: Rfc3339(now),
-        listener: exchange.listener,
-        client: exchange.client,
-        method: request.map(|request| request.method),
-        target: request.map(|request| request.target),
-        host: exchange.host,
-        version: request.map(|request| version(request.version)),
-        status: request.map(|request| request.status),
-        route: exchange.route,
-        upstream: exchange.upstream,
-        server: exchange.server,
-        request_bytes: exchange.request_bytes,
-        response_bytes: exchange.response_bytes,
-        ttfb_seconds: exchange.ttfb.map(to_the_microsecond),
-        duration_seconds: to_the_microsecond(exchange.duration),
-        request_id: exchange.request_id,
-        trace_id: exchange.trace_id,
-        end: Ending::of(exchange.end),
-    };
-    line.serialize(&mut serde_json::Serializer::with_formatter(out, Ascii))?;
-    Ok(())
-}
-
-/// The fields that say how it ended; both forms have them last.
-#[derive(Default, Serialize)]
-struct Ending<'a> {
-    end: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error_detail: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tunnel: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    engine_up: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    engine_down: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tunnel_end: Option<&'a str>,
-}
-
-impl<'a> Ending<'a> {
-    fn of(end: End<'a>) -> Self {
-        match end {
-            End::Complete => Self { end: "complete", ..Self::default() },
-            End::ClientGone => Self { end: "client_gone", ..Self::default() },
-            End::Error(kind) => Self {
-                end: "error",
-                error: Some(kind.name()),
-                error_detail: kind.detail(),
-                ..Self::default()
-            },
-            End::Tunnel { kind, engine_up, engine_down, end } => Self {
-                end: "tunnel",
-                tunnel: Some(kind),
-                engine_up: Some(engine_up),
-                engine_down: Some(engine_down),
-                tunnel_end: Some(end),
-                ..Self::default()
-            },
+fn json(
+    out: &mut Vec<u8>,
+    form: &Form,
+    now: SystemTime,
+    exchange: &Exchange<'_>,
+) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(out, Ascii);
+    let mut line = serializer.serialize_map(None)?;
+    for &field in &form.fields {
+        let name = field.name();
+        match value(field, now, exchange) {
+            Value::None => {}
+            Value::Time(time) => line.serialize_entry(name, &format_args!("{time}"))?,
+            Value::Text(text) => line.serialize_entry(name, text)?,
+            Value::Address(address) => line.serialize_entry(name, &format_args!("{address}"))?,
+            Value::Number(number) => line.serialize_entry(name, &number)?,
+            Value::Seconds(time) => line.serialize_entry(name, &to_the_microsecond(time))?,
         }
     }
-}
-
-fn version(version: http::Version) -> &'static str {
-    match version {
-        http::Version::HTTP_09 => "HTTP/0.9",
-        http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2",
-        http::Version::HTTP_3 => "HTTP/3",
-        _ => "HTTP/1.1",
-    }
-}
-
-fn seconds(out: &mut Vec<u8>, name: &str, duration: Duration) -> io::Result<()> {
-    write!(out, " {name}={}.{:06}", duration.as_secs(), duration.subsec_micros())
+    line.end()?;
+    Ok(())
 }
 
 fn to_the_microsecond(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e6
 }
 
-fn optional(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
-    match value {
-        Some(value) => field(out, name, value),
-        None => {
-            out.push(b' ');
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"=-");
-        }
-    }
-}
-
-/// ` name=value`, quoted if the value has anything but plain graphic characters. A value
-/// of just `-` is quoted too: bare it means that there is none.
-fn field(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.push(b' ');
-    out.extend_from_slice(name.as_bytes());
-    out.push(b'=');
+/// A value, in quotes if it has anything but plain graphic characters. One of just `-` is
+/// quoted too: bare it means that there is none.
+fn quoted(out: &mut Vec<u8>, value: &str) {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     if !value.is_empty() && value != "-" && value.bytes().all(plain) {
         return out.extend_from_slice(value.as_bytes());
@@ -248,11 +134,4 @@ impl serde_json::ser::Formatter for Ascii {
         }
         Ok(())
     }
-}
-
-fn display<S: serde::Serializer>(
-    value: &impl std::fmt::Display,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }

@@ -24,12 +24,14 @@ use crate::{
     error::Kind,
 };
 
+mod fields;
 mod format;
 mod queue;
 #[cfg(test)]
 mod tests;
 mod timestamp;
 
+pub use fields::Field;
 pub use queue::Writer;
 use queue::{QUEUE_BYTES, Queue};
 
@@ -112,6 +114,28 @@ impl End<'_> {
     }
 }
 
+/// What lines look like, and which there are.
+#[derive(Debug, Clone)]
+pub(crate) struct Form {
+    format: LogFormat,
+    fields: Vec<Field>,
+    /// Of exchanges without a fault, how many have a line: 0 to 1.
+    ratio: f64,
+}
+
+impl Form {
+    fn of(log: &config::Log) -> Self {
+        Self { format: log.format, fields: log.fields.clone(), ratio: log.sample_ratio }
+    }
+
+    /// Whether this exchange has a line. What went wrong always has.
+    fn keeps(&self, exchange: &Exchange<'_>) -> bool {
+        let status = exchange.request.as_ref().map_or(0, |request| request.status);
+        let fine = status < 500 && exchange.end.fault().is_none();
+        !fine || self.ratio >= 1.0 || fastrand::f64() < self.ratio
+    }
+}
+
 /// The log of the process. Dropping it writes what is left.
 #[derive(Debug)]
 pub struct AccessLog(Queue);
@@ -125,9 +149,9 @@ impl AccessLog {
     /// As open(2), or if there is no thread to be had.
     pub fn open(log: &config::Log, dropped: Counter) -> io::Result<Self> {
         match Self::sink(log)? {
-            Some(file) => Self::into_sink(file, log.format, QUEUE_BYTES, dropped, true),
+            Some(file) => Self::into_sink(file, Form::of(log), QUEUE_BYTES, dropped, true),
             // It may be switched on later.
-            None => Self::into_sink(io::sink(), log.format, QUEUE_BYTES, dropped, false),
+            None => Self::into_sink(io::sink(), Form::of(log), QUEUE_BYTES, dropped, false),
         }
     }
 
@@ -167,12 +191,12 @@ impl AccessLog {
 
     fn into_sink(
         sink: impl io::Write + Send + 'static,
-        format: LogFormat,
+        form: Form,
         queue_bytes: usize,
         dropped: Counter,
         on: bool,
     ) -> io::Result<Self> {
-        Ok(Self(Queue::start(sink, format, queue_bytes, dropped, on)?))
+        Ok(Self(Queue::start(sink, form, queue_bytes, dropped, on)?))
     }
 }
 

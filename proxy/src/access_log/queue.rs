@@ -26,8 +26,7 @@ use std::{
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::{Exchange, format};
-use crate::config::LogFormat;
+use super::{Exchange, Form, format};
 
 /// Most that one buffer of a lane holds: some 4000 lines, a tenth of a second of a busy
 /// worker. Two buffers per worker and one of the thread make the bound of the memory.
@@ -60,7 +59,7 @@ pub struct Writer {
 
 #[derive(Debug)]
 struct Shared {
-    format: LogFormat,
+    form: Form,
     queue_bytes: usize,
     dropped: Counter,
     /// Locked when a worker starts and once per batch; never by a line.
@@ -82,13 +81,13 @@ struct Lane([Mutex<Vec<u8>>; 2]);
 impl Queue {
     pub(super) fn start(
         sink: impl Write + Send + 'static,
-        format: LogFormat,
+        form: Form,
         queue_bytes: usize,
         dropped: Counter,
         on: bool,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            format,
+            form,
             queue_bytes,
             dropped,
             lanes: Mutex::default(),
@@ -151,7 +150,7 @@ impl Writer {
     /// Implements: REQ-CTRL-005
     pub fn log(&self, exchange: &Exchange<'_>) {
         let Self { lane, shared, .. } = self;
-        if !self.is_on() {
+        if !self.is_on() || !shared.form.keeps(exchange) {
             return;
         }
         if shared.stopping.load(Acquire) {
@@ -177,7 +176,7 @@ impl Shared {
     fn append(&self, mut buffer: MutexGuard<'_, Vec<u8>>, exchange: &Exchange<'_>) {
         let before = buffer.len();
         if before < self.queue_bytes {
-            format::line(&mut buffer, self.format, SystemTime::now(), exchange);
+            format::line(&mut buffer, &self.form, SystemTime::now(), exchange);
         }
         if before >= self.queue_bytes || buffer.len() > self.queue_bytes {
             buffer.truncate(before);

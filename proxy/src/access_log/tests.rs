@@ -35,9 +35,57 @@ fn exchange(target: &str) -> Exchange<'_> {
     }
 }
 
+fn form(format: LogFormat) -> Form {
+    Form { format, fields: Field::all(), ratio: 1.0 }
+}
+
+fn settings(format: LogFormat, access: config::AccessLog) -> config::Log {
+    config::Log { format, access, fields: Field::all(), sample_ratio: 1.0 }
+}
+
+/// Those that were asked for, in the order in which they were asked for.
+#[test]
+fn a_line_has_the_fields_that_were_chosen() {
+    let fields = ["status", "error", "time", "target"].map(|name| Field::named(name).unwrap());
+    for (format, expected) in [
+        (LogFormat::Text, "status=200 2023-11-14T22:13:20.123Z target=/a\n"),
+        (
+            LogFormat::Json,
+            "{\"status\":200,\"time\":\"2023-11-14T22:13:20.123Z\",\"target\":\"/a\"}\n",
+        ),
+    ] {
+        let form = Form { fields: fields.to_vec(), ..form(format) };
+        let mut out = Vec::new();
+        let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        format::line(&mut out, &form, now, &exchange("/a"));
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
+
+/// Four standard deviations are 120 of 10,000.
+#[test]
+fn a_share_is_kept_and_all_that_went_wrong() {
+    let form = Form { ratio: 0.1, ..form(LogFormat::Text) };
+    let fine = exchange("/");
+    let kept = (0..10_000).filter(|_| form.keeps(&fine)).count();
+    assert!((880..=1120).contains(&kept), "{kept}");
+    let failed = Exchange { end: End::Error(Kind::Connect), ..exchange("/") };
+    let left = Exchange { end: End::ClientGone, ..exchange("/") };
+    let mut unavailable = exchange("/");
+    unavailable.request.as_mut().unwrap().status = 503;
+    for always in [failed, left, unavailable] {
+        assert!((0..1000).all(|_| form.keeps(&always)));
+    }
+}
+
 fn line(format: LogFormat, exchange: &Exchange<'_>) -> String {
     let mut out = Vec::new();
-    format::line(&mut out, format, UNIX_EPOCH + Duration::from_millis(1_700_000_000_123), exchange);
+    format::line(
+        &mut out,
+        &form(format),
+        UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        exchange,
+    );
     String::from_utf8(out).unwrap()
 }
 
@@ -199,9 +247,14 @@ fn split(line: &str) -> Vec<String> {
 fn every_line_logged_before_shutdown_is_written_in_order() {
     let memory = Memory::default();
     let dropped = Counter::default();
-    let log =
-        AccessLog::into_sink(memory.clone(), LogFormat::Text, QUEUE_BYTES, dropped.clone(), true)
-            .unwrap();
+    let log = AccessLog::into_sink(
+        memory.clone(),
+        form(LogFormat::Text),
+        QUEUE_BYTES,
+        dropped.clone(),
+        true,
+    )
+    .unwrap();
     let workers: Vec<_> = (0..2)
         .map(|worker| {
             let writer = log.worker();
@@ -230,8 +283,9 @@ fn every_line_logged_before_shutdown_is_written_in_order() {
 #[test]
 fn a_line_is_written_soon_without_shutdown() {
     let (reader, writer) = io::pipe().unwrap();
-    let log = AccessLog::into_sink(writer, LogFormat::Text, QUEUE_BYTES, Counter::default(), true)
-        .unwrap();
+    let log =
+        AccessLog::into_sink(writer, form(LogFormat::Text), QUEUE_BYTES, Counter::default(), true)
+            .unwrap();
     let worker = log.worker();
     for path in ["/first", "/second"] {
         worker.log(&exchange(path));
@@ -250,7 +304,8 @@ fn a_full_queue_drops_the_line_and_counts_it() {
     let dropped = Counter::default();
     let sink = Stalled { seen, go_on, then: memory.clone() };
     let one = line(LogFormat::Text, &exchange("/0")).len();
-    let log = AccessLog::into_sink(sink, LogFormat::Text, one * 3, dropped.clone(), true).unwrap();
+    let log =
+        AccessLog::into_sink(sink, form(LogFormat::Text), one * 3, dropped.clone(), true).unwrap();
     let worker = log.worker();
     worker.log(&exchange("/0"));
     is_stalled.recv().unwrap();
@@ -288,8 +343,8 @@ fn a_failing_sink_counts_its_lines_and_starts_a_new_line_when_it_recovers() {
     let memory = Memory::default();
     let dropped = Counter::default();
     let sink = Flaky(0, memory.clone());
-    let log =
-        AccessLog::into_sink(sink, LogFormat::Text, QUEUE_BYTES, dropped.clone(), true).unwrap();
+    let log = AccessLog::into_sink(sink, form(LogFormat::Text), QUEUE_BYTES, dropped.clone(), true)
+        .unwrap();
     let worker = log.worker();
     worker.log(&exchange("/lost"));
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -309,14 +364,13 @@ fn a_failing_sink_counts_its_lines_and_starts_a_new_line_when_it_recovers() {
 
 #[test]
 fn off_logs_nothing_and_a_file_is_appended_to() {
-    let off = config::Log { format: LogFormat::Text, access: config::AccessLog::Off };
+    let off = settings(LogFormat::Text, config::AccessLog::Off);
     let log = AccessLog::open(&off, Counter::default()).unwrap();
     assert!(!log.worker().is_on());
     log.worker().log(&exchange("/"));
 
     let path = std::env::temp_dir().join(format!("underpass-access-{}.log", std::process::id()));
-    let file =
-        config::Log { format: LogFormat::Json, access: config::AccessLog::File(path.clone()) };
+    let file = settings(LogFormat::Json, config::AccessLog::File(path.clone()));
     for _ in 0..2 {
         let log = AccessLog::open(&file, Counter::default()).unwrap();
         let worker = log.worker();
@@ -333,8 +387,7 @@ fn a_switched_log_loses_nothing_and_can_go_off_and_on() {
     let path = |name: &str| {
         std::env::temp_dir().join(format!("underpass-switch-{name}-{}.log", std::process::id()))
     };
-    let to =
-        |name| config::Log { format: LogFormat::Text, access: config::AccessLog::File(path(name)) };
+    let to = |name| settings(LogFormat::Text, config::AccessLog::File(path(name)));
     let log = AccessLog::open(&to("a"), Counter::default()).unwrap();
     let worker = log.worker();
     worker.log(&exchange("/first"));

@@ -189,6 +189,12 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
     keep("workers", running.workers, &mut config.workers, number, warnings);
     keep("pin_workers", running.pin_workers, &mut config.pin_workers, switch, warnings);
     keep("splice", running.splice, &mut config.splice, splice, warnings);
+    let lines = |log: &crate::config::Log| (log.fields.clone(), log.sample_ratio);
+    if lines(&running.log) != lines(&config.log) {
+        warnings
+            .push("other `access_fields` or another `access_sample_ratio` need a restart".into());
+        (config.log.fields, config.log.sample_ratio) = lines(&running.log);
+    }
     if running.tracing != config.tracing {
         warnings.push("another `[tracing]` needs a restart, it stays as it is".into());
         config.tracing.clone_from(&running.tracing);

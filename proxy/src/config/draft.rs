@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::spans::Collector;
+use crate::{access_log::Field, spans::Collector};
 
 use super::{
     AccessLog, AmbiguousPaths, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol,
@@ -43,6 +43,8 @@ pub(crate) struct Draft {
     pub(crate) admin: Option<Placed<SocketAddr>>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) access_fields: Option<Vec<Field>>,
+    pub(crate) access_ratio: Option<f64>,
     pub(crate) tracing: Option<Collector>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) listeners: Vec<DraftListener>,
@@ -88,6 +90,8 @@ impl Draft {
             admin: None,
             log_format: None,
             access_log: None,
+            access_fields: None,
+            access_ratio: None,
             tracing: None,
             limits: Vec::new(),
             listeners: Vec::new(),
@@ -165,6 +169,8 @@ impl Draft {
             log: Log {
                 format: self.log_format.unwrap_or(LogFormat::Text),
                 access: self.access_log.unwrap_or(AccessLog::Stderr),
+                fields: self.access_fields.unwrap_or_else(Field::all),
+                sample_ratio: self.access_ratio.unwrap_or(1.0),
             },
             tracing: self.tracing,
             drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),

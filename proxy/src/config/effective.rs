@@ -30,6 +30,9 @@ impl Config {
             AccessLog::File(path) => path.display().to_string(),
         };
         text(&mut out, "access", access);
+        let fields: Vec<&str> = self.log.fields.iter().map(|field| field.name()).collect();
+        list(&mut out, "access_fields", &fields);
+        key(&mut out, "access_sample_ratio", format!("{:?}", self.log.sample_ratio));
         tracing::write(&mut out, self.tracing.as_ref());
         self.listeners.iter().for_each(|listener| self.write_listener(&mut out, listener));
         self.middleware.iter().for_each(|middleware| middleware.write(&mut out));

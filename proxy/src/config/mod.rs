@@ -5,7 +5,7 @@
 //! (`cli/`), both through `value.rs`, to a `Draft`; `draft.rs` checks the whole. A `Config` that exists is valid: names resolve to indices,
 //! numbers are in range, times are `Duration`s.
 
-use crate::spans::Collector;
+use crate::{access_log::Field, spans::Collector};
 
 use std::{
     fmt,
@@ -252,12 +252,16 @@ pub enum SpliceMode {
 }
 
 /// Where logs go and how they look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// Text or JSON lines, for the process log and the access log alike.
     pub format: LogFormat,
     /// Access log.
     pub access: AccessLog,
+    /// The fields of its lines, in their order.
+    pub fields: Vec<Field>,
+    /// Of exchanges without a fault, how many have a line: 0 to 1.
+    pub sample_ratio: f64,
 }
 
 /// Form of a log line.

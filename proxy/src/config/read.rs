@@ -67,8 +67,17 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             .required("address", "\"127.0.0.1:9900\"", value::address_or_off)
             .and_then(|a| a.value.map(|address| Placed::new(address, a.place)));
     }
-    if let Some(log) = file.table("log", "[log]", &["format", "access"]) {
+    if let Some(log) =
+        file.table("log", "[log]", &["format", "access", "access_fields", "access_sample_ratio"])
+    {
         draft.log_format = log.parsed("format", "\"text\"", value::log_format).map(|f| f.value);
+        let fields = log.list("access_fields", "\"time\", \"status\"", value::access_field);
+        if log.place_of("access_fields").is_some() && log.is_missing_or_empty("access_fields") {
+            let wrong = Wrong::new("a line without fields", "write `access = \"off\"` instead");
+            log.add(&log.place, wrong);
+        }
+        draft.access_fields = fields.map(|fields| values(Some(fields)));
+        draft.access_ratio = log.ratio("access_sample_ratio");
         draft.access_log = log.parsed("access", "\"stderr\"", value::access_log).map(|a| a.value);
     }
     draft.tracing = tracing::read(&file);

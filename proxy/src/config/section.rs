@@ -15,8 +15,12 @@ use super::{
     errors::{Errors, Place, Placed, Wrong},
     include::File,
     limits::{self, Given},
-    suggest, value,
+    suggest,
 };
+
+mod numbers;
+
+use numbers::integer;
 
 /// The files and what has been found wrong in them. Offsets go on from file to file.
 pub(super) struct Source<'a> {
@@ -131,7 +135,7 @@ impl<'a> Section<'a> {
         Some((value.get_ref(), self.source.place(value.span().start)))
     }
 
-    fn mistyped(&self, key: &str, value: &DeValue<'_>, place: &Place, right: &str) {
+    pub(super) fn mistyped(&self, key: &str, value: &DeValue<'_>, place: &Place, right: &str) {
         let what = format!("`{key}` is {}", kind(value));
         self.source.add(place, Wrong::new(what, format!("write {right}")));
     }
@@ -210,24 +214,6 @@ impl<'a> Section<'a> {
         Some(list)
     }
 
-    /// A whole number in a range.
-    pub(super) fn number(&self, key: &str, least: usize, most: usize) -> Option<Placed<usize>> {
-        let (value, place) = self.get(key)?;
-        let number = integer(value).and_then(|n| usize::try_from(n).ok());
-        match number.filter(|n| (least..=most).contains(n)) {
-            Some(number) => Some(Placed::new(number, place)),
-            None => {
-                let what = match value {
-                    DeValue::Integer(n) => format!("`{key} = {}` is out of range", n.as_str()),
-                    other => format!("`{key}` is {}", kind(other)),
-                };
-                let cure = format!("write a whole number from {least} to {most}");
-                self.source.add(&place, Wrong::new(what, cure));
-                None
-            }
-        }
-    }
-
     /// Names and values of a table whose names are free, each with where it stands.
     pub(super) fn entries(
         &self,
@@ -257,43 +243,6 @@ impl<'a> Section<'a> {
         match self.get(key)? {
             (DeValue::Array(_), _) => self.list(key, example, parse),
             _ => self.parsed(key, example, parse).map(|one| vec![one]),
-        }
-    }
-
-    /// A whole number in a range around zero.
-    pub(super) fn signed(&self, key: &str, most: i64) -> Option<Placed<i64>> {
-        let (value, place) = self.get(key)?;
-        match integer(value).filter(|number| (-most..=most).contains(number)) {
-            Some(number) => Some(Placed::new(number, place)),
-            None => {
-                let cure = format!("write a whole number from -{most} to {most}");
-                let what = match value {
-                    DeValue::Integer(n) => format!("`{key} = {}` is out of range", n.as_str()),
-                    other => format!("`{key}` is {}", kind(other)),
-                };
-                self.source.add(&place, Wrong::new(what, cure));
-                None
-            }
-        }
-    }
-
-    /// Bytes: a whole number, or a string with a unit.
-    pub(super) fn size(&self, key: &str) -> Option<Placed<u64>> {
-        let (value, place) = self.get(key)?;
-        let size = match (value, integer(value)) {
-            (_, Some(number)) => value::size(&number.to_string()),
-            (DeValue::String(text), _) => value::size(text),
-            _ => {
-                self.mistyped(key, value, &place, "a size such as \"64KiB\"");
-                return None;
-            }
-        };
-        match size {
-            Ok(size) => Some(Placed::new(size, place)),
-            Err(wrong) => {
-                self.source.add(&place, wrong);
-                None
-            }
         }
     }
 
@@ -420,12 +369,7 @@ impl<'a> Section<'a> {
     }
 }
 
-fn integer(value: &DeValue<'_>) -> Option<i64> {
-    let number = value.as_integer()?;
-    i64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-fn kind(value: &DeValue<'_>) -> &'static str {
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",

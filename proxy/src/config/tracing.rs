@@ -1,9 +1,7 @@
 //! `[tracing]`: the collector that is told of exchanges, and how many of them.
 
-use http::{HeaderName, HeaderValue};
-use toml::de::DeValue;
-
 use crate::spans::Collector;
+use http::{HeaderName, HeaderValue};
 
 use super::{
     effective::{header, key, quoted, text},
@@ -39,7 +37,7 @@ pub(super) fn read(file: &Section<'_>) -> Option<Collector> {
         path: endpoint.1,
         headers: headers.unwrap_or_default(),
         service: service.map_or("underpass".to_owned(), |name| name.value),
-        ratio: ratio(&section).unwrap_or(1.0),
+        ratio: section.ratio("sample_ratio").unwrap_or(1.0),
         trust_parent: section.switch("trust_parent").unwrap_or(true),
     })
 }
@@ -59,21 +57,6 @@ fn endpoint(text: &str) -> Result<(super::Server, String), Wrong> {
     let bad = || Wrong::new(format!("`{path}` is not a path"), format!("write \"{PATH}\""));
     let server = value::server(authority)?;
     fits.then(|| (server, path.to_owned())).ok_or_else(bad)
-}
-
-fn ratio(section: &Section<'_>) -> Option<f64> {
-    let (value, place) = section.get("sample_ratio")?;
-    let number = match value {
-        DeValue::Float(number) => number.as_str().parse().ok(),
-        DeValue::Integer(number) => number.as_str().parse().ok(),
-        _ => None,
-    };
-    let within = number.filter(|number| (0.0..=1.0).contains(number));
-    if within.is_none() {
-        let cure = "write a number from 0.0 to 1.0; 0.01 is one in a hundred";
-        section.add(&place, Wrong::new("`sample_ratio` is no share", cure));
-    }
-    within
 }
 
 /// Writes it as a section of the effective configuration.

@@ -8,6 +8,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+use crate::access_log::Field;
+
 use super::{
     AccessLog, AmbiguousPaths, ForwardedPolicy, HostPattern, LogFormat, Server, SpliceMode,
     Steering, errors::Wrong, forward::canonical, suggest,
@@ -184,6 +186,14 @@ pub(crate) fn access_log(text: &str) -> Result<AccessLog, Wrong> {
         )),
         _ => Ok(AccessLog::File(PathBuf::from(text))),
     }
+}
+
+/// A field of the access log.
+pub(crate) fn access_field(text: &str) -> Result<Field, Wrong> {
+    Field::named(text).ok_or_else(|| {
+        let cure = suggest::cure(text, Field::names());
+        Wrong::new(format!("unknown field `{text}` of the access log"), cure)
+    })
 }
 
 /// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.

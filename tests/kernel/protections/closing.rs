@@ -48,7 +48,9 @@ async fn taken_by_the_kernel(tunnel: &mut Tunnel) -> u64 {
     let mut sent = 0;
     loop {
         tunnel.server.send_rest(sent, sent + PIECE).await;
-        let taken = timeout(clock::STALL, acknowledged(&tunnel.server)).await;
+        // On a busy machine a worker of the kernel gets its turn late: what is taken for the end
+        // too early makes for a part that is too small to be harmed.
+        let taken = timeout(4 * clock::STALL, acknowledged(&tunnel.server)).await;
         let row = &tunnel.proxy.tunnels().await[0];
         let share = &row["engine"]["to_downstream"]["kernel"];
         if taken.is_err() || share["passed_for_bound"].as_u64() != Some(0) {

@@ -54,7 +54,7 @@ const MEGABYTE: u64 = 1 << 20;
 const MORE: u64 = 96 * MEGABYTE;
 
 /// Times that a scenario is played until the harm is seen: some take a race.
-const TRIES: usize = 10;
+const TRIES: usize = 16;
 
 /// Plays a scenario with everything in place, when it `holds`, and without `gone`, when there
 /// is `harm`.
