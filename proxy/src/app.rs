@@ -13,17 +13,22 @@ use tokio::sync::mpsc;
 use crate::{
     admin,
     config::{Config, Loaded, Sources},
+    listener::inherited::Inherited,
 };
 
 mod control;
 mod doors;
 mod fleet;
+mod handover;
+mod notify;
 mod reload;
 mod signals;
 mod tier;
 mod watch;
 
 use control::Control;
+use handover::{Gate, take::Taking};
+use notify::{State, notify};
 pub use signals::Wish;
 use watch::Watch;
 
@@ -122,11 +127,26 @@ async fn serve<S: Source>(
     mut ready: impl FnMut(&[Address]),
 ) -> anyhow::Result<()> {
     raise_descriptor_limit();
-    let (mut control, addresses) = Control::start(config).await?;
+    let (taking, inherited) = inherit(&config).await?;
+    let path = config.handover.clone();
+    let (mut control, addresses) = Control::start(config, inherited).await?;
     control.reached(admin::Stage::Ready);
+    if let Some(taking) = taking {
+        taking.ready().await;
+    }
+    // Only now: the process before may have been needed yet.
+    let gate = match &path {
+        Some(path) => Some(
+            Gate::open(path)
+                .with_context(|| format!("handover: cannot listen on {}", path.display()))?,
+        ),
+        None => None,
+    };
+    notify(State::Ready);
     ready(&addresses);
 
     let mut watch = Watch::default();
+    let mut handed_over = false;
     let failure = loop {
         let follows = S::CHANGES && control.config().watch && !sources.is_empty();
         let wish = tokio::select! {
@@ -137,19 +157,69 @@ async fn serve<S: Source>(
                 break Some(error.context(format!("worker {index} failed")));
             }
             () = watch.changed(&sources), if follows => Some(Wish::Reload),
+            stream = async { gate.as_ref()?.knocked().await.into() }, if gate.is_some() => {
+                let Some(stream) = stream else { continue };
+                tokio::select! {
+                    done = control.hand_over(stream) => handed_over = done,
+                    // Whoever takes over goes on with it, or does not; this one is to end.
+                    () = control::asked_to_stop(&mut wishes) => break None,
+                }
+                if handed_over {
+                    break None;
+                }
+                continue;
+            }
         };
         match wish {
             // A sender that is gone asks for the end as well.
             None | Some(Wish::Stop) => break None,
+            Some(Wish::Upgrade) => upgrade(gate.as_ref()),
             Some(Wish::Reload) => {
+                notify(State::Reloading);
                 let (new, read) = control.reload(&source).await;
+                notify(State::Ready);
                 ready(&new);
                 sources = read.unwrap_or(sources);
             }
         }
     };
-    control.drain(&mut wishes).await;
+    if !handed_over {
+        notify(State::Stopping);
+    }
+    drop(gate);
+    control.drain(handed_over, &mut wishes).await;
     failure.map_or(Ok(()), Err)
+}
+
+/// The sockets that another process has bound for this one.
+async fn inherit(config: &Config) -> anyhow::Result<(Option<Taking>, Inherited)> {
+    let inherited = Inherited::from_environment().context("socket activation")?;
+    if !config.take_over {
+        return Ok((None, inherited));
+    }
+    let Some(path) = &config.handover else {
+        anyhow::bail!("--take-over needs `handover`, the socket on which processes meet");
+    };
+    match handover::take::take(path).await? {
+        Some((taking, inherited)) => Ok((Some(taking), inherited)),
+        None => {
+            tracing::info!("nobody to take over from at {}", path.display());
+            Ok((None, inherited))
+        }
+    }
+}
+
+/// Starts what is to take over.
+fn upgrade(gate: Option<&Gate>) {
+    let Some(gate) = gate else {
+        return tracing::warn!("SIGUSR2: no `handover`, so a new process cannot take over");
+    };
+    match handover::spawn::spawn() {
+        Ok(pid) => {
+            tracing::info!("process {pid} is to take over at {}", gate.path.display());
+        }
+        Err(error) => tracing::error!("cannot start a process that takes over: {error}"),
+    }
 }
 
 /// A proxy needs two descriptors per connection; the soft limit is made for shells.

@@ -53,6 +53,7 @@ mod trailers;
 mod tunnel_bytes;
 mod tunnel_end;
 mod tunnel_table;
+mod upgrade;
 mod upstream_errors;
 mod upstream_limits;
 mod upstream_retry;

@@ -25,6 +25,7 @@
 
 pub mod apps;
 pub mod bed;
+pub mod binary;
 pub mod client;
 pub mod clock;
 pub mod curl;

@@ -93,6 +93,12 @@ impl Load {
         .await;
     }
 
+    /// Fails if anything has failed so far.
+    pub fn assert_whole(&self) {
+        let failures = self.counts.failures.lock().expect("failures").clone();
+        Report { contents: BTreeMap::new(), failures }.assert_whole();
+    }
+
     /// Ends when the requests that are under way have been answered.
     pub async fn stop(self) -> Report {
         self.counts.stop.store(true, Relaxed);
@@ -194,6 +200,12 @@ async fn connect(address: SocketAddr, version: Version) -> Result<Sender, String
     }
 }
 
+/// Whether GOAWAY has come between the look at the connection and the request: then the server
+/// has not processed it, and another connection may (RFC 9113 section 6.8).
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    error.is_canceled() || format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)")
+}
+
 /// The content of an answer, and whether the connection may be used again.
 async fn exchange(sender: &mut Sender, address: SocketAddr) -> Result<(String, bool), Failure> {
     let request = match sender {
@@ -207,8 +219,7 @@ async fn exchange(sender: &mut Sender, address: SocketAddr) -> Result<(String, b
     };
     let answer: Response<Incoming> = match answer {
         Ok(answer) => answer,
-        // GOAWAY has come between the look at the connection and the request.
-        Err(error) if error.is_canceled() && matches!(sender, Sender::H2(_)) => {
+        Err(error) if matches!(sender, Sender::H2(_)) && is_unprocessed(&error) => {
             return Err(Failure::NotSent);
         }
         Err(error) => return Err(Failure::Failed(format!("no answer: {error:?}"))),

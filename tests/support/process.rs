@@ -1,6 +1,12 @@
 //! A process looked at from outside: memory, descriptors, socket options.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    process::Command,
+    time::Duration,
+};
 
 use rustix::{
     net::sockopt,
@@ -117,6 +123,32 @@ impl Growth {
         println!("memory grew by {grown} bytes over {}, allowed {most}", self.base);
         assert!(grown < most, "memory grew by {grown} bytes over {}, allowed {most}", self.base);
     }
+}
+
+/// A command that begins with these sockets as its descriptors from 3 on, and with `LISTEN_FDS`
+/// and `LISTEN_PID` that say so, as a service manager starts it (sd_listen_fds(3)).
+pub fn activated(command: &Command, sockets: Vec<TcpListener>) -> Command {
+    let mut shell = Command::new("sh");
+    // Only the process itself knows its number.
+    shell.args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.env("LISTEN_FDS", sockets.len().to_string());
+    // Out of the way of their targets first.
+    let above = |socket: &TcpListener| rustix::io::fcntl_dupfd_cloexec(socket, 100).expect("dup");
+    let above: Vec<_> = sockets.iter().map(above).collect();
+    let begin = move || {
+        for (number, socket) in (3..).zip(&above) {
+            // SAFETY: a number of the child's, which is about to exec and uses none of them.
+            if unsafe { libc::dup2(socket.as_raw_fd(), number) } < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the hook makes system calls only: no allocation, no lock.
+    unsafe { shell.pre_exec(begin) };
+    shell
 }
 
 fn as_pid(pid: u32) -> Pid {

@@ -10,9 +10,9 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -23,6 +23,7 @@ use std::{
 use proxy_ebpf::Protection;
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use crate::binary::{binary, command_without, run, unprotected_binary};
 use crate::{
     clock::{BOUND, eventually},
     message::Message,
@@ -32,66 +33,6 @@ use crate::{
     without::Without,
 };
 
-/// Names a ready binary instead of building one.
-const BINARY: &str = "UNDERPASS_BIN";
-
-/// The same for the one that can leave out protections.
-const UNPROTECTED_BINARY: &str = "UNDERPASS_WITHOUT_BIN";
-
-/// The binary, built on first use.
-pub fn binary() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| match std::env::var_os(BINARY) {
-        Some(path) => path.into(),
-        None => build("underpass", &[]),
-    })
-}
-
-/// The binary that leaves out what `UNDERPASS_WITHOUT` names, built on first use. Another
-/// one, so that what all other tests run cannot do such a thing.
-pub fn unprotected_binary() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| match std::env::var_os(UNPROTECTED_BINARY) {
-        Some(path) => path.into(),
-        None => build("underpass-without", &["--features", "fault-injection"]),
-    })
-}
-
-fn build(name: &str, features: &[&str]) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--package", "underpass", "--bin", name]).args(features);
-    cargo.arg("--message-format=json-render-diagnostics").current_dir(root);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let output = cargo.stderr(Stdio::inherit()).output().expect("run cargo");
-    assert!(output.status.success(), "the proxy does not build");
-    let executable = |line: &str| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let bin = message["target"]["name"] == name && message["executable"].is_string();
-        bin.then(|| PathBuf::from(message["executable"].as_str().unwrap_or_default()))
-    };
-    let messages = String::from_utf8_lossy(&output.stdout);
-    messages.lines().find_map(executable).expect("cargo names the executable")
-}
-
-/// The binary, or for protections to be left out the one that can.
-pub fn command_without(gone: &[Protection]) -> Command {
-    if gone.is_empty() {
-        return Command::new(binary());
-    }
-    let mut command = Command::new(unprotected_binary());
-    let names: Vec<_> = gone.iter().map(|protection| protection.name()).collect();
-    command.env(proxy_ebpf::without::VARIABLE, names.join(","));
-    command
-}
-
-/// Runs the binary to its end: for `check`, `doctor` and wrong arguments.
-pub fn run(args: &[&str]) -> Output {
-    Command::new(binary()).args(args).stdin(Stdio::null()).output().expect("run underpass")
-}
-
 /// How a proxy is to be started.
 #[derive(Debug)]
 pub struct ProxyBuilder {
@@ -100,6 +41,8 @@ pub struct ProxyBuilder {
     without: Option<Without>,
     unprotected: Vec<Protection>,
     config: Option<String>,
+    env: Vec<(String, String)>,
+    listening: Vec<std::net::TcpListener>,
     /// Stdout lines that make it ready.
     expected: usize,
 }
@@ -131,7 +74,9 @@ impl ProxyBuilder {
     }
 
     fn new(args: Vec<String>, config: Option<String>, expected: usize) -> Self {
-        Self { args, log: None, without: None, unprotected: Vec::new(), config, expected }
+        let (unprotected, env, listening) = (Vec::new(), Vec::new(), Vec::new());
+        let (log, without) = (None, None);
+        Self { args, log, without, unprotected, config, env, listening, expected }
     }
 
     /// More arguments.
@@ -172,6 +117,18 @@ impl ProxyBuilder {
         self
     }
 
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Sockets that it gets as a service manager passes them (sd_listen_fds(3)).
+    pub fn activated(mut self, listening: Vec<std::net::TcpListener>) -> Self {
+        self.listening = listening;
+        self
+    }
+
     /// Takes something away from it.
     pub fn without(mut self, what: Without) -> Self {
         self.without = Some(what);
@@ -196,6 +153,7 @@ impl ProxyBuilder {
         if bypasses && !self.args.iter().any(|arg| arg == "--local-bypass") {
             command.arg("--local-bypass");
         }
+        command.envs(self.env.iter().cloned());
         if let Some(filter) = &self.log {
             command.env("UNDERPASS_LOG", filter);
         }
@@ -209,6 +167,9 @@ impl ProxyBuilder {
         });
         if let Some(path) = &config {
             command.arg("--config").arg(path);
+        }
+        if !self.listening.is_empty() {
+            command = process::activated(&command, self.listening);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start underpass");

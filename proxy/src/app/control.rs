@@ -1,7 +1,12 @@
 //! What the control plane holds of a serving process: its doors and workers, its log and admin
 //! endpoint, and the configuration in force.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -13,6 +18,7 @@ use crate::{
     admin,
     config::Config,
     drain,
+    listener::inherited::Inherited,
     metrics::Metrics,
     placement::{self, Place},
     spans::Exporter,
@@ -32,7 +38,7 @@ pub(super) struct Control {
     pub(super) log: AccessLog,
     exporter: Option<Exporter>,
     pub(super) admin: Option<Admin>,
-    drain: drain::Drain,
+    pub(super) drain: drain::Drain,
 }
 
 /// The admin endpoint.
@@ -40,28 +46,31 @@ pub(super) struct Control {
 pub(super) struct Admin {
     /// As it was asked for.
     pub(super) asked: SocketAddr,
+    /// A copy, for a hand-over.
+    socket: OwnedFd,
     drain: drain::Drain,
 }
 
 impl Control {
-    /// Binds everything and starts the workers; returns when all of them serve, with the
-    /// addresses.
-    pub(super) async fn start(mut config: Config) -> anyhow::Result<(Self, Vec<Address>)> {
+    /// Binds everything that is not `inherited` and starts the workers; returns when all of
+    /// them serve, with the addresses.
+    pub(super) async fn start(
+        mut config: Config,
+        mut inherited: Inherited,
+    ) -> anyhow::Result<(Self, Vec<Address>)> {
         let kernel = splice_tier(&config)?;
         if let Some(log) = kernel.as_ref().and_then(|kernel| kernel.take_log()) {
             tokio::spawn(log.drain());
         }
         let workers = config.workers;
         let places = placement::of_workers(workers, config.pin_workers);
-        let mut doors = Doors::default();
-        // Nothing is open, so there is nothing that could not change.
-        let plan = doors.plan(&mut config, &places, &mut Vec::new())?;
-        give_back();
         let admin_socket = match config.admin {
-            Some(address) => Some(Admin::bind(address).await?),
+            Some(address) => Some(match inherited.take("admin", address).pop() {
+                Some(socket) => Admin::over(address, socket)?,
+                None => Admin::bind(address).await?,
+            }),
             None => None,
         };
-
         let tunnels = Arc::new(Registry::default());
         let metrics = Metrics::new(workers, Registry::clone(&tunnels));
         tokio::spawn(watch::watch(Registry::clone(&tunnels)));
@@ -72,6 +81,16 @@ impl Control {
             .clone()
             .map(|collector| Exporter::start(collector, metrics.spans()))
             .unzip();
+        let mut doors = Doors::default();
+        // Nothing is open, so there is nothing that could not change.
+        let plan = doors.plan(&mut config, &places, &mut inherited, &mut Vec::new())?;
+        give_back();
+        if !inherited.is_empty() {
+            let names = inherited.names().join(", ");
+            tracing::warn!("sockets that no listener wants are closed: {names}");
+        }
+        drop(inherited);
+
         let directory = Arc::new(Directory::default());
         metrics.upstreams(&directory);
         tokio::spawn(supervise(Arc::clone(&directory)));
@@ -128,23 +147,31 @@ impl Control {
         }
         let (asked, socket) = to?;
         let address = socket.local_addr().ok()?;
+        let copy = socket.as_fd().try_clone_to_owned().ok()?;
         let (drain, watch) = drain::channel();
         tokio::spawn(admin::serve(socket, Arc::clone(&self.process.admin), watch));
-        self.admin = Some(Admin { asked, drain });
+        self.admin = Some(Admin { asked, socket: copy, drain });
         Some(Address { name: "admin".into(), scheme: "http", address })
     }
 
     /// Finishes what is open, and ends the rest at the deadline or when asked a second time.
-    pub(super) async fn drain(mut self, wishes: &mut mpsc::Receiver<Wish>) {
+    /// `handed_over`: another process serves, so that kept connections may end by themselves.
+    pub(super) async fn drain(mut self, handed_over: bool, wishes: &mut mpsc::Receiver<Wish>) {
         let timeout = self.config().drain_timeout;
         tracing::info!("draining, at most {timeout:?}");
         self.reached(admin::Stage::Draining);
+        let ended = async {
+            match handed_over {
+                true => self.drain.left(timeout).await || self.drain.wait(Duration::ZERO).await,
+                false => self.drain.wait(timeout).await,
+            }
+        };
         tokio::select! {
-            all = self.drain.wait(timeout) => if !all {
+            all = ended => if !all {
                 tracing::warn!("some connections did not end in time");
             },
-            () = asked_again(wishes) => {
-                tracing::warn!("second signal, ending at once");
+            () = asked_to_stop(wishes) => {
+                tracing::warn!("another signal, ending at once");
                 self.drain.wait(Duration::ZERO).await;
             }
         }
@@ -176,13 +203,30 @@ impl Admin {
         Ok((asked, socket))
     }
 
-    async fn end(&mut self) {
+    /// The endpoint on a socket that another process has bound.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    fn over(
+        asked: SocketAddr,
+        socket: std::net::TcpListener,
+    ) -> anyhow::Result<(SocketAddr, TcpListener)> {
+        socket.set_nonblocking(true)?;
+        Ok((asked, TcpListener::from_std(socket)?))
+    }
+
+    /// A copy of its socket; `None` if there is no descriptor to be had.
+    pub(super) fn lend(&self) -> Option<OwnedFd> {
+        self.socket.try_clone().ok()
+    }
+
+    pub(super) async fn end(&mut self) {
         self.drain.wait(Duration::from_secs(1)).await;
     }
 }
 
 /// Resolves at the next wish to stop; never if there is nobody left to wish.
-async fn asked_again(wishes: &mut mpsc::Receiver<Wish>) {
+pub(super) async fn asked_to_stop(wishes: &mut mpsc::Receiver<Wish>) {
     loop {
         match wishes.recv().await {
             Some(Wish::Stop) => return,

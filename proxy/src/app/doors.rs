@@ -10,18 +10,25 @@
 //!
 //! Implements: REQ-EDGE-001, REQ-EDGE-008
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 
-use super::Address;
+use super::{
+    Address,
+    handover::{OfferedDoor, give::Lents},
+};
 use crate::{
     config::{Config, Listener, Protocol, Steering, value},
-    listener::{bind, slots::Slots, steer},
+    listener::{bind, inherited::Inherited, slots::Slots, steer},
     metrics::Metrics,
     placement::Place,
     splice::kernel,
-    worker::orders::Share,
+    worker::orders::{Lent, Share},
 };
 
 /// One open address.
@@ -38,6 +45,8 @@ struct Door {
     wanted: Steering,
     slots: Arc<Slots>,
     steering: Option<Arc<kernel::Steering>>,
+    /// One of its sockets, while its program does not choose yet.
+    unattached: Option<TcpListener>,
 }
 
 /// The open addresses, in the order of the configuration in force.
@@ -80,24 +89,34 @@ impl Doors {
         &mut self,
         config: &mut Config,
         places: &[Place],
+        inherited: &mut Inherited,
         warnings: &mut Vec<String>,
     ) -> anyhow::Result<Plan> {
-        let mut plan =
-            Plan { doors: Vec::new(), shares: places.iter().map(|_| Vec::new()).collect() };
+        let mut shares: Vec<Vec<Share>> = places.iter().map(|_| Vec::new()).collect();
         let mut unsteered = Unsteered::default();
-        for listener in &mut config.listeners {
+        // What was handed in comes last: sockets that join another process's take their part of
+        // its connections, and lose them where this one cannot go on.
+        let mut order: Vec<usize> = (0..config.listeners.len()).collect();
+        order.sort_by_key(|&index| {
+            let listener = &config.listeners[index];
+            inherited.holds(&listener.name, listener.address)
+        });
+        let mut doors: Vec<Option<Planned>> = order.iter().map(|_| None).collect();
+        for index in order {
+            let listener = &mut config.listeners[index];
             let same = |door: &Door| {
                 door.asked == listener.address
                     && (door.asked.port() != 0 || door.name == listener.name)
             };
-            if let Some(at) = self.open.iter().position(same) {
+            doors[index] = Some(if let Some(at) = self.open.iter().position(same) {
                 set_back(listener, &self.open[at], warnings);
-                plan.doors.push(Planned::Stays(at));
+                Planned::Stays(at)
             } else {
-                let door = self.bind(listener, places, &mut plan.shares, &mut unsteered)?;
-                plan.doors.push(Planned::Opens(door));
-            }
+                let sockets = self.sockets(listener, places.len(), inherited)?;
+                Planned::Opens(self.open(listener, sockets, places, &mut shares, &mut unsteered)?)
+            });
         }
+        let plan = Plan { doors: doors.into_iter().flatten().collect(), shares };
         unsteered.say();
         Ok(plan)
     }
@@ -133,6 +152,13 @@ impl Doors {
                     None => continue,
                 },
             };
+            if let (Some(steering), Some(socket)) = (&door.steering, door.unattached.take())
+                && let Err(error) = steering.attach(&socket)
+            {
+                let name = &listener.name;
+                tracing::warn!("the kernel's hash chooses the worker ({name}): {error}");
+                door.steering = None;
+            }
             door.name.clone_from(&listener.name);
             door.slots.set_max(listener.limits.max_connections);
             self.open.push(door);
@@ -142,20 +168,43 @@ impl Doors {
         new
     }
 
-    fn bind(
+    /// The sockets of a new door: those that were handed in for it, and more of their kind
+    /// where there are more workers; else bound ones.
+    fn sockets(
+        &self,
+        listener: &Listener,
+        workers: usize,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<(Vec<TcpListener>, bool)> {
+        let Listener { name, address: asked, ipv6_only, .. } = listener;
+        let mut sockets = inherited.take(name, *asked);
+        let Some(first) = sockets.first() else {
+            let is_ours = |door: &Door| door.address.port() == asked.port();
+            let ours = self.open.iter().any(is_ours) || inherited.has_port(asked.port());
+            let bound = bind::bind(*asked, *ipv6_only, workers, ours)
+                .with_context(|| format!("{name}: cannot listen on {asked}"))?;
+            return Ok((bound, false));
+        };
+        let address = first.local_addr()?;
+        for _ in sockets.len()..workers {
+            let another = bind::another(&sockets[0], address, *ipv6_only);
+            sockets.push(another.with_context(|| format!("{name}: one more socket of {address}"))?);
+        }
+        Ok((sockets, true))
+    }
+
+    fn open(
         &mut self,
         listener: &Listener,
+        (sockets, inherited): (Vec<TcpListener>, bool),
         places: &[Place],
         shares: &mut [Vec<Share>],
         unsteered: &mut Unsteered,
     ) -> anyhow::Result<Door> {
         let Listener { name, address: asked, ipv6_only, .. } = listener;
-        let ours = self.open.iter().any(|door| door.address.port() == asked.port());
-        let sockets = bind::bind(*asked, *ipv6_only, places.len(), ours)
-            .with_context(|| format!("{name}: cannot listen on {asked}"))?;
         let address = sockets[0].local_addr()?;
         let slots = Slots::new(listener.limits.max_connections);
-        let (steering, seats) = match steer::steer(listener, &sockets, places) {
+        let (steering, seats) = match steer::steer(listener, &sockets, places, inherited) {
             Ok(Some((steering, seats))) => (Some(Arc::new(steering)), seats),
             Ok(None) => (None, Vec::new()),
             Err(reason) => {
@@ -163,12 +212,22 @@ impl Doors {
                 (None, Vec::new())
             }
         };
+        let unattached = match (&steering, inherited) {
+            (Some(_), true) => Some(sockets[0].try_clone()?),
+            _ => None,
+        };
         self.next += 1;
         let id = self.next;
+        for shares in &mut *shares {
+            shares.push(Share { door: id, slots: Arc::clone(&slots), sockets: Vec::new() });
+        }
         let mut seats = seats.into_iter();
-        for (socket, shares) in sockets.into_iter().zip(shares) {
-            let (slots, sockets) = (Arc::clone(&slots), vec![(socket, seats.next())]);
-            shares.push(Share { door: id, slots, sockets });
+        // In turn: a process that handed in more of them may have had more workers.
+        let workers = shares.len();
+        for (number, socket) in sockets.into_iter().enumerate() {
+            if let Some(share) = shares[number % workers].last_mut() {
+                share.sockets.push((socket, seats.next()));
+            }
         }
         Ok(Door {
             id,
@@ -179,9 +238,54 @@ impl Doors {
             wanted: listener.steering,
             slots,
             steering,
+            unattached,
         })
     }
 }
+
+/// For a hand-over to another process, which gets copies of the sockets by door.
+impl Doors {
+    /// What is told of each door that sockets were lent of.
+    pub(super) fn offered(&self, lents: &Lents) -> Vec<OfferedDoor> {
+        let of = |(id, lents): (&u64, &Vec<Lent>)| {
+            let door = self.open.iter().find(|door| door.id == *id)?;
+            Some(OfferedDoor { name: door.name.clone(), asked: door.asked, sockets: lents.len() })
+        };
+        lents.iter().filter_map(of).collect()
+    }
+
+    /// Takes the programs off, so that the other process can have its own.
+    pub(super) fn let_go(&self, lents: &Lents) {
+        for (name, steering, seats) in self.steered(lents) {
+            if let Err(error) = steering.let_go(&seats) {
+                tracing::warn!("{name}: the program stays at its sockets: {error}");
+            }
+        }
+    }
+
+    /// Puts them back.
+    pub(super) async fn take_back(&self, lents: &Lents) {
+        for (name, steering, seats) in self.steered(lents) {
+            let back = tokio::task::spawn_blocking(move || steering.take_back(&seats)).await;
+            if let Ok(Err(error)) = back {
+                tracing::warn!("{name}: the kernel's hash chooses the worker from now on: {error}");
+            }
+        }
+    }
+
+    fn steered(&self, lents: &Lents) -> Vec<Steered> {
+        let of = |door: &Door| {
+            let steering = Arc::clone(door.steering.as_ref()?);
+            let lents = lents.get(&door.id)?.iter();
+            let seats = lents.filter_map(|lent| Some((lent.seat?, lent.socket.try_clone().ok()?)));
+            Some((door.name.clone(), steering, seats.collect()))
+        };
+        self.open.iter().filter_map(of).collect()
+    }
+}
+
+/// A door's name, its program and its sockets by seat.
+type Steered = (String, Arc<kernel::Steering>, Vec<(usize, OwnedFd)>);
 
 /// Keeps what the sockets of a door have from their making.
 fn set_back(listener: &mut Listener, door: &Door, warnings: &mut Vec<String>) {

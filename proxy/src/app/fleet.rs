@@ -49,6 +49,14 @@ impl Fleet {
         }
     }
 
+    /// Resolves when all workers have closed their listening sockets, which they do when they are
+    /// to take nothing new.
+    pub(super) async fn closed(&self) {
+        for orders in &self.orders {
+            orders.closed().await;
+        }
+    }
+
     /// Resolves when one has ended, with its number and why. Not to be asked during a drain,
     /// when they are to end.
     pub(super) async fn failed(&mut self) -> (usize, anyhow::Error) {

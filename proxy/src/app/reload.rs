@@ -26,6 +26,7 @@ use super::{
 use crate::{
     access_log::AccessLog,
     config::{Config, Loaded, Sources, value},
+    listener::inherited::Inherited,
     worker::{
         Snapshot,
         orders::{Change, Order},
@@ -108,7 +109,8 @@ impl Control {
             warnings
                 .push("`local_bypass` needs a restart: the programs are loaded at start".into());
         }
-        let plan = self.doors.plan(&mut config, &self.places, warnings)?;
+        let plan =
+            self.doors.plan(&mut config, &self.places, &mut Inherited::default(), warnings)?;
         // A file is opened anew even under its old name: it may have been moved away.
         let log = match config.log.access == running.log.access && !is_file(&config) {
             true => None,
@@ -198,6 +200,10 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
     if running.tracing != config.tracing {
         warnings.push("another `[tracing]` needs a restart, it stays as it is".into());
         config.tracing.clone_from(&running.tracing);
+    }
+    if running.handover != config.handover {
+        config.handover.clone_from(&running.handover);
+        warnings.push("another `handover` needs a restart, it stays".to_owned());
     }
     keep("[log] format", running.log.format, &mut config.log.format, format, warnings);
 }

@@ -1,4 +1,5 @@
-//! Signals as messages: SIGTERM and SIGINT ask for the end, SIGHUP for a reload.
+//! Signals as messages: SIGTERM and SIGINT ask for the end, SIGHUP for a reload, SIGUSR2 for
+//! a hand-over to a new binary.
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -12,6 +13,8 @@ pub enum Wish {
     Stop,
     /// To go by the configuration as it is now.
     Reload,
+    /// To have the binary that lies in its place now take over.
+    Upgrade,
 }
 
 /// The wishes that come by signals.
@@ -19,6 +22,7 @@ pub(super) fn signals() -> std::io::Result<mpsc::Receiver<Wish>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut second = signal(SignalKind::user_defined2())?;
     let (wish, wishes) = mpsc::channel(2);
     tokio::spawn(async move {
         loop {
@@ -26,6 +30,7 @@ pub(super) fn signals() -> std::io::Result<mpsc::Receiver<Wish>> {
                 _ = terminate.recv() => Wish::Stop,
                 _ = interrupt.recv() => Wish::Stop,
                 _ = hangup.recv() => Wish::Reload,
+                _ = second.recv() => Wish::Upgrade,
             };
             if wish.send(wanted).await.is_err() {
                 return;

@@ -15,6 +15,11 @@ pub(super) struct Args {
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
 
+    /// Take the sockets of the process that serves (`handover` says where), and have it finish;
+    /// where there is none, start as ever
+    #[arg(long)]
+    take_over: bool,
+
     /// Follow changes of the file without a signal
     #[arg(long)]
     watch: bool,
@@ -34,6 +39,7 @@ impl Source for Args {
     fn load(&self) -> Loaded {
         let mut loaded = config::load_draft(&self.config);
         self.common.apply(&mut loaded.draft);
+        loaded.draft.take_over = self.take_over;
         if self.watch {
             loaded.draft.watch = Some(true);
         }

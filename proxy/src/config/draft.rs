@@ -40,6 +40,8 @@ pub(crate) struct Draft {
     pub(crate) local_bypass: bool,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) watch: Option<bool>,
+    pub(crate) handover: Option<std::path::PathBuf>,
+    pub(crate) take_over: bool,
     pub(crate) admin: Option<Placed<SocketAddr>>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) access_log: Option<AccessLog>,
@@ -87,6 +89,8 @@ impl Draft {
             local_bypass: false,
             drain_timeout: None,
             watch: None,
+            handover: None,
+            take_over: false,
             admin: None,
             log_format: None,
             access_log: None,
@@ -175,6 +179,8 @@ impl Draft {
             tracing: self.tracing,
             drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             watch: self.watch.unwrap_or(false),
+            handover: self.handover,
+            take_over: self.take_over,
             warnings,
         })
     }

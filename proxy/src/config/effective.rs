@@ -20,6 +20,9 @@ impl Config {
         text(&mut out, "splice", value::word(&self.splice, value::SPLICE));
         text(&mut out, "drain_timeout", value::show_duration(self.drain_timeout));
         key(&mut out, "watch", self.watch);
+        if let Some(path) = &self.handover {
+            text(&mut out, "handover", path.display());
+        }
         header(&mut out, "[admin]");
         text(&mut out, "address", self.admin.map_or("off".to_owned(), |a| a.to_string()));
         header(&mut out, "[log]");

@@ -141,6 +141,10 @@ pub struct Config {
     pub tracing: Option<Collector>,
     /// How long a drain waits for open requests and tunnels before it ends them.
     pub drain_timeout: Duration,
+    /// Where processes meet that take over from each other; `None`: they do not.
+    pub handover: Option<PathBuf>,
+    /// Whether to take over from the process that serves. Never in a file.
+    pub take_over: bool,
     /// Whether a change of its files is followed without a signal.
     pub watch: bool,
     /// Valid, but perhaps not meant; to be logged when it comes into force.

@@ -46,6 +46,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "splice",
             "drain_timeout",
             "watch",
+            "handover",
             "admin",
             "log",
             "tracing",
@@ -62,6 +63,8 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     draft.splice = file.parsed("splice", "\"auto\"", value::splice).map(|s| s.value);
     draft.drain_timeout = file.parsed("drain_timeout", "\"30s\"", value::duration).map(|t| t.value);
     draft.watch = file.switch("watch");
+    let path = file.parsed("handover", "\"/run/underpass/handover.sock\"", value::socket_path);
+    draft.handover = path.map(|path| path.value);
     if let Some(admin) = file.table("admin", "[admin]", &["address"]) {
         draft.admin = admin
             .required("address", "\"127.0.0.1:9900\"", value::address_or_off)

@@ -44,7 +44,8 @@ pub(super) struct Section<'a> {
 const LATER: &[&str] = &["tls", "proxy_protocol", "record", "cache"];
 
 /// Keys at home elsewhere: TOML puts a key into whatever section stands above it.
-const TOP_LEVEL: &[&str] = &["workers", "pin_workers", "splice", "drain_timeout", "watch"];
+const TOP_LEVEL: &[&str] =
+    &["workers", "pin_workers", "splice", "drain_timeout", "watch", "handover"];
 
 impl<'a> Source<'a> {
     pub(super) fn new(files: &'a [File]) -> Self {

@@ -22,7 +22,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 /// well, or it ends its connections anyway.
 ///
 /// Implements: REQ-CORE-001.F-001
-pub async fn run(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListener, seat: Option<Rc<Seat>>) {
+pub async fn run(
+    worker: Rc<Worker>,
+    door: Rc<Door>,
+    socket: Rc<TcpListener>,
+    seat: Option<Rc<Seat>>,
+) {
     let mut drain = worker.drain.clone();
     tokio::select! {
         biased;
@@ -38,7 +43,8 @@ pub async fn run(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListener, seat: 
         return;
     }
     // Asked of the kernel itself: the runtime may have yet to hear of a connection.
-    let Ok(socket) = socket.into_std() else { return };
+    // Nobody else holds it for longer than a moment of this thread.
+    let Some(Ok(socket)) = Rc::into_inner(socket).map(TcpListener::into_std) else { return };
     for _ in 0..BACKLOG {
         let Ok((stream, peer)) = socket.accept() else { return };
         // A new socket takes nothing over from the one that it came by.

@@ -39,6 +39,25 @@ pub fn bind(
     Ok(sockets)
 }
 
+/// One more socket beside `socket`, which another process has bound to `address`: of its own
+/// where that shares the port, else a copy.
+///
+/// # Errors
+/// As bind(2) and dup(2).
+pub fn another(
+    socket: &TcpListener,
+    address: SocketAddr,
+    ipv6_only: bool,
+) -> io::Result<TcpListener> {
+    if socket2::SockRef::from(socket).reuse_port()? {
+        // Refused where another user bound the first.
+        if let Ok(another) = bind_one(address, ipv6_only) {
+            return Ok(another);
+        }
+    }
+    socket.try_clone()
+}
+
 fn bind_one(address: SocketAddr, ipv6_only: bool) -> io::Result<TcpListener> {
     let socket = socket(address, ipv6_only)?;
     socket.set_reuse_port(true)?;

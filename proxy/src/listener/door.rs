@@ -12,11 +12,13 @@
 
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    rc::{Rc, Weak},
     sync::Arc,
 };
 
-use tokio::sync::Notify;
+use tokio::{net::TcpListener, sync::Notify};
 
 use super::slots::Slots;
 use crate::{
@@ -115,6 +117,8 @@ pub struct Door {
     pub id: u64,
     /// Open connections over all workers.
     pub slots: Arc<Slots>,
+    /// Those that are accepted from, each with its seat.
+    sockets: RefCell<Vec<(Weak<TcpListener>, Option<usize>)>>,
     listener: RefCell<Rc<Listener>>,
     closed: Cell<bool>,
     closes: Notify,
@@ -123,8 +127,29 @@ pub struct Door {
 impl Door {
     /// A door that leads to `listener`.
     pub fn new(id: u64, slots: Arc<Slots>, listener: Rc<Listener>) -> Rc<Self> {
-        let listener = RefCell::new(listener);
-        Rc::new(Self { id, slots, listener, closed: Cell::new(false), closes: Notify::new() })
+        Rc::new(Self {
+            id,
+            slots,
+            sockets: RefCell::default(),
+            listener: RefCell::new(listener),
+            closed: Cell::new(false),
+            closes: Notify::new(),
+        })
+    }
+
+    /// One more socket is accepted from.
+    pub fn has(&self, socket: &Rc<TcpListener>, seat: Option<usize>) {
+        self.sockets.borrow_mut().push((Rc::downgrade(socket), seat));
+    }
+
+    /// Copies of the sockets, each with its seat.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn lend(&self) -> io::Result<Vec<(OwnedFd, Option<usize>)>> {
+        let sockets = self.sockets.borrow();
+        let open = sockets.iter().filter_map(|(socket, seat)| Some((socket.upgrade()?, *seat)));
+        open.map(|(socket, seat)| Ok((socket.as_fd().try_clone_to_owned()?, seat))).collect()
     }
 
     /// What a connection that comes now belongs to.

@@ -10,6 +10,7 @@
 pub mod accept;
 pub mod bind;
 pub mod door;
+pub mod inherited;
 pub mod slots;
 pub mod steer;
 

@@ -15,6 +15,8 @@
 
 use std::cell::Cell;
 
+use socket2::SockRef;
+
 use crate::{
     config::{self, Steering},
     placement::Place,
@@ -33,6 +35,11 @@ impl Seat {
     /// Around the words that the program reads.
     pub fn new(words: kernel::Seat) -> Self {
         Self { words, given_before: Cell::new(0) }
+    }
+
+    /// Its place among the sockets of its door.
+    pub fn index(&self) -> usize {
+        self.words.index()
     }
 
     /// Says what the worker has to do.
@@ -74,27 +81,37 @@ fn settled(given: u64, given_before: u64, taken: u64) -> u64 {
     }
 }
 
-/// Has the program choose for a listener whose sockets these are, in the order of the workers;
-/// or says why the kernel's hash does. The seats are in the same order.
+/// Has the program choose for a listener whose sockets these are, dealt out to the workers in
+/// turn; or says why the kernel's hash does. The seats are in the same order.
+/// Of `inherited` sockets the program is prepared only: another process may serve on them yet.
 ///
 /// Implements: REQ-EDGE-001
 pub fn steer(
     listener: &config::Listener,
     sockets: &[std::net::TcpListener],
     places: &[Place],
+    inherited: bool,
 ) -> Result<Option<(kernel::Steering, Vec<Seat>)>, String> {
     // One worker leaves nothing to choose.
-    if sockets.len() < 2 {
+    if places.len() < 2 {
         return Ok(None);
     }
     let cpus: Vec<Option<usize>> = match listener.steering {
         Steering::Hash => return Ok(None),
         Steering::Load => Vec::new(),
-        Steering::Cpu => places.iter().map(Place::cpu).collect(),
+        Steering::Cpu => places.iter().map(Place::cpu).cycle().take(sockets.len()).collect(),
     };
+    let shared =
+        |socket: &std::net::TcpListener| SockRef::from(socket).reuse_port().ok() != Some(true);
+    if sockets.iter().any(shared) {
+        return Err("the socket was handed in without SO_REUSEPORT".to_owned());
+    }
     let begin = std::time::Instant::now();
-    let (steering, seats) =
-        kernel::Steering::start(sockets, &cpus).map_err(|reason| reason.to_string())?;
+    let started = match inherited {
+        true => kernel::Steering::prepare(sockets, &cpus),
+        false => kernel::Steering::start(sockets, &cpus),
+    };
+    let (steering, seats) = started.map_err(|reason| reason.to_string())?;
     tracing::debug!(listener = %listener.name, "steering loaded in {:?}", begin.elapsed());
     Ok(Some((steering, seats.into_iter().map(Seat::new).collect())))
 }

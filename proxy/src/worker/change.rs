@@ -106,6 +106,8 @@ impl Worker {
                     let share = prepared.swap_remove(at);
                     let door = Door::new(*id, share.slots, listener);
                     for (socket, seat) in share.sockets {
+                        let socket = Rc::new(socket);
+                        door.has(&socket, seat.as_ref().map(|seat| seat.index()));
                         if let Some(seat) = &seat {
                             seat.set_load(self.connections.get());
                             self.seats.borrow_mut().push(Rc::downgrade(seat));

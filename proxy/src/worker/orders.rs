@@ -8,7 +8,7 @@
 //!
 //! Implements: REQ-CTRL-005
 
-use std::{io, net::TcpListener, rc::Rc, sync::Arc};
+use std::{io, net::TcpListener, os::fd::OwnedFd, rc::Rc, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -44,8 +44,21 @@ pub enum Order {
     Prepare(Vec<Share>, oneshot::Sender<io::Result<()>>),
     /// Give up what has been prepared.
     Forget,
+    /// Lend the listening sockets.
+    Lend(oneshot::Sender<io::Result<Vec<Lent>>>),
     /// Go by this from now on. Answered when closed doors are closed.
     Apply(Change, oneshot::Sender<()>),
+}
+
+/// A copy of a listening socket.
+#[derive(Debug)]
+pub struct Lent {
+    /// Number of its door.
+    pub door: u64,
+    /// Its seat there, where it has one.
+    pub seat: Option<usize>,
+    /// The copy.
+    pub socket: OwnedFd,
 }
 
 /// Where orders are sent to.
@@ -66,6 +79,7 @@ impl Worker {
             // Who does not wait for the answer any more has given up.
             match order {
                 Order::Prepare(shares, done) => drop(done.send(self.prepare(shares))),
+                Order::Lend(lent) => drop(lent.send(self.lend())),
                 Order::Forget => self.prepared.borrow_mut().clear(),
                 Order::Apply(change, done) => {
                     self.apply(change);
@@ -74,6 +88,16 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Copies of all its listening sockets.
+    fn lend(&self) -> io::Result<Vec<Lent>> {
+        let mut lent = Vec::new();
+        for door in &*self.doors.borrow() {
+            let sockets = door.lend()?.into_iter();
+            lent.extend(sockets.map(|(socket, seat)| Lent { door: door.id, seat, socket }));
+        }
+        Ok(lent)
     }
 
     /// Registers sockets with the runtime.

@@ -101,13 +101,13 @@ async fn serve(
         // Who gives the orders is gone; the drain has begun, or begins now.
         () = worker.obey(&mut ordered) => drain.leaving().await,
     }
-    // Who is waiting for an answer is not to wait for ever.
-    drop(ordered);
     let accepting = mem::take(&mut *worker.accepting.borrow_mut());
     for (_, run) in accepting {
         // The loop ends with the drain, and its socket is closed then.
         let _ = run.await;
     }
+    // Whoever gives orders knows by this that all are closed.
+    drop(ordered);
     while worker.connections.get() > 0 && !worker.is_forced() {
         tokio::select! {
             () = worker.last_gone.notified() => {}

@@ -69,6 +69,11 @@ impl Seat {
         }
     }
 
+    /// Its place in the array.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Says what its worker has to do: connections.
     pub fn set_load(&self, connections: u64) {
         self.word(offset_of!(Words, load)).store(connections, Relaxed);

@@ -6,8 +6,9 @@
 use std::{
     fmt, io,
     net::TcpListener,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -36,8 +37,13 @@ pub fn embedded_steering() -> Result<&'static [u8], &'static str> {
 /// last socket is closed.
 pub struct Steering {
     choices: Mutex<PerCpuArray<MapData, u64>>,
+    listeners: Mutex<ReusePortSockArray<MapData>>,
     bpf: Ebpf,
 }
+
+/// How long the sockets' leaving another array may take: the kernel does it behind a grace
+/// period of RCU.
+const LEAVING: Duration = Duration::from_secs(2);
 
 impl Steering {
     /// Loads the program and has it choose among `sockets`, which listen on one address with
@@ -56,6 +62,42 @@ impl Steering {
 
     /// [`start`](Self::start) with another object, or with none and the reason.
     pub fn start_object(
+        object: Result<&[u8], &str>,
+        sockets: &[TcpListener],
+        cpus: &[Option<usize>],
+    ) -> Result<(Self, Vec<Seat>), Unavailable> {
+        let (steering, seats) = Self::prepare_object(object, sockets, cpus)?;
+        let first = sockets.first().ok_or_else(|| Unavailable("no socket".to_owned()))?;
+        steering.attach(first).map_err(|error| Unavailable(error.to_string()))?;
+        Ok((steering, seats))
+    }
+
+    /// [`start`](Self::start) up to the point where the program would choose. Another process
+    /// may have the sockets as well, and would lose what comes if this one went after that.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn prepare(
+        sockets: &[TcpListener],
+        cpus: &[Option<usize>],
+    ) -> Result<(Self, Vec<Seat>), Unavailable> {
+        Self::prepare_object(EMBEDDED_STEER, sockets, cpus)
+    }
+
+    /// Has the program choose from now on, in the place of whatever does. `socket` is one of
+    /// those that it was prepared for.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn attach(&self, socket: impl AsFd) -> io::Result<()> {
+        let program = self.bpf.program(names::STEER_PROGRAM);
+        let program: &SkReuseport = program
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| io::Error::other("the program is gone"))?;
+        program.attach(socket).map_err(io::Error::other)
+    }
+
+    fn prepare_object(
         object: Result<&[u8], &str>,
         sockets: &[TcpListener],
         cpus: &[Option<usize>],
@@ -104,9 +146,47 @@ impl Steering {
 
         let program: &mut SkReuseport = program_of(&mut bpf, names::STEER_PROGRAM)?;
         program.load().map_err(unavailable)?;
-        let first = sockets.first().ok_or_else(|| Unavailable("no socket".to_owned()))?;
-        program.attach(first).map_err(unavailable)?;
-        Ok((Self { choices: Mutex::new(choices), bpf }, seats))
+        let (choices, listeners) = (Mutex::new(choices), Mutex::new(listeners));
+        Ok((Self { choices, listeners, bpf }, seats))
+    }
+
+    /// Takes the program off its sockets, and them out of its array, so that another process's
+    /// can have them: a socket is in one array at a time. The kernel's hash chooses then.
+    /// `sockets` are by seat, in any order.
+    ///
+    /// # Errors
+    /// As setsockopt(2) with SO_DETACH_REUSEPORT_BPF (kernel 5.3).
+    pub fn let_go(&self, sockets: &[(usize, OwnedFd)]) -> io::Result<()> {
+        let Some((_, first)) = sockets.first() else { return Ok(()) };
+        SkReuseport::detach(first).map_err(io::Error::other)?;
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for (seat, _) in sockets {
+            // One that is closed has left it by itself.
+            let _ = listeners.clear_index(&(*seat as u32));
+        }
+        Ok(())
+    }
+
+    /// Has the program choose again, in the place of whatever does. May take a while.
+    ///
+    /// # Errors
+    /// As bpf(2) and setsockopt(2).
+    pub fn take_back(&self, sockets: &[(usize, OwnedFd)]) -> io::Result<()> {
+        let Some((_, first)) = sockets.first() else { return Ok(()) };
+        // Where another program has come meanwhile, it goes with this, and with it the array that
+        // the sockets are in.
+        self.attach(first)?;
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = Instant::now();
+        for (seat, socket) in sockets {
+            while let Err(error) = listeners.set(*seat as u32, socket, 0) {
+                if begin.elapsed() > LEAVING {
+                    return Err(super::reason::into_io(error));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
     }
 
     /// How often each outcome was had, over all CPUs, in the order of [`Choice::ALL`].
