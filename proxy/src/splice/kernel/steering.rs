@@ -68,7 +68,7 @@ impl Steering {
     ) -> Result<(Self, Vec<Seat>), Unavailable> {
         let (steering, seats) = Self::prepare_object(object, sockets, cpus)?;
         let first = sockets.first().ok_or_else(|| Unavailable("no socket".to_owned()))?;
-        steering.attach(first).map_err(|error| Unavailable(error.to_string()))?;
+        steering.attach(first)?;
         Ok((steering, seats))
     }
 
@@ -89,12 +89,10 @@ impl Steering {
     ///
     /// # Errors
     /// As setsockopt(2).
-    pub fn attach(&self, socket: impl AsFd) -> io::Result<()> {
-        let program = self.bpf.program(names::STEER_PROGRAM);
-        let program: &SkReuseport = program
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| io::Error::other("the program is gone"))?;
-        program.attach(socket).map_err(io::Error::other)
+    pub fn attach(&self, socket: impl AsFd) -> Result<(), Unavailable> {
+        let program = self.bpf.program(names::STEER_PROGRAM).ok_or_else(other_version)?;
+        let program: &SkReuseport = program.try_into().map_err(unavailable)?;
+        program.attach(socket).map_err(unavailable)
     }
 
     fn prepare_object(
@@ -175,7 +173,7 @@ impl Steering {
         let Some((_, first)) = sockets.first() else { return Ok(()) };
         // Where another program has come meanwhile, it goes with this, and with it the array that
         // the sockets are in.
-        self.attach(first)?;
+        self.attach(first).map_err(|reason| io::Error::other(reason.to_string()))?;
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = Instant::now();
         for (seat, socket) in sockets {
