@@ -8,7 +8,7 @@
 //!    with a current-thread runtime and nothing shared but atomics and snapshots.
 //! 2. [`connection`] sees which HTTP version is spoken and runs hyper's server, for
 //!    HTTP/1 over [`wire`], which lets no head pass that two parsers could read differently.
-//! 3. [`relay`] takes one request: [`request`] classifies it, [`route`] finds its upstream,
+//! 3. [`relay`] takes one request: [`request`] classifies it, [`route`] finds its route,
 //!    [`headers`] says what changes in its head, [`upstream`] has a connection for it.
 //! 4. [`body`] streams it there and the answer back, and [`exchange`] keeps the books;
 //!    what goes wrong is an [`error`], which [`response`] turns into a status.

@@ -55,6 +55,9 @@ async fn redirects_keep_what_they_are_told_to_keep(version: Version) {
         assert_eq!(strict, host.ends_with("same.test"), "{host}{path}");
         assert_eq!(collect(answer.into_body()).await.unwrap().0, b"");
     }
+    // HTTP/1.0 may name no host: then there is nothing to redirect to, unless it is named.
+    proxy.open("GET /x HTTP/1.0\r\n\r\n").await.expect_status(400).await;
+    proxy.open("GET /old HTTP/1.0\r\n\r\n").await.expect_status(301).await;
     let line = proxy.log_line(&["target=/old?x", "status=301"]).await;
     assert!(
         line.contains("route==/old upstream=- server=-") && line.contains("end=complete"),

@@ -26,7 +26,12 @@ pub(super) fn of_route(
 ) -> Result<Response<BodyStream>, Error> {
     let (status, headers, body) = match &route.action {
         Action::Redirect(redirect) => {
-            let place = redirect.to.fill(&target::parts(request), route.rule.as_ref());
+            let parts = target::parts(request);
+            // Only HTTP/1.0 leaves it out.
+            if parts.host.is_empty() && redirect.to.needs_host() {
+                return Err(Error::new(Kind::BadRequest("no host to redirect to")));
+            }
+            let place = redirect.to.fill(&parts, route.rule.as_ref());
             let place = HeaderValue::try_from(place)
                 .map_err(|error| Error::because(Kind::BadRequest("a bad target"), error))?;
             let mut headers = HeaderMap::with_capacity(4);

@@ -40,7 +40,7 @@ pub(super) fn rewrite<B>(exchange: &Exchange, request: &mut Request<B>) -> Resul
     replace_path(request, path)
 }
 
-/// What templates of the route are filled with.
+/// What templates of the route are filled with. Listeners speak HTTP without TLS.
 pub(super) fn parts<B>(request: &Request<B>) -> Parts<'_> {
     Parts {
         scheme: "http",

@@ -42,16 +42,23 @@ impl Now for Always {
     }
 }
 
+/// By their names, which are the same in every worker, process and configuration.
+fn candidates<'a>(parts: impl Iterator<Item = (&'a str, u32)>) -> Vec<Candidate> {
+    let candidate = |(server, (name, weight)): (usize, (&str, u32))| Candidate {
+        server,
+        weight,
+        id: hash::of(name.as_bytes()),
+    };
+    parts.enumerate().map(candidate).collect()
+}
+
 impl Split {
     /// Over the upstreams of a configuration, in its order.
     pub(super) fn new(split: &config::Split, upstreams: &[Rc<Upstream>]) -> Self {
         let parts = || split.upstreams.iter().filter(|(_, weight)| *weight > 0);
         let upstreams: Vec<_> = parts().map(|(index, _)| Rc::clone(&upstreams[*index])).collect();
-        let candidate = |(server, (_, weight)): (usize, &(usize, u32))| {
-            let id = hash::of(upstreams[server].name.as_bytes());
-            Candidate { server, weight: *weight, id }
-        };
-        let candidates: Vec<_> = parts().enumerate().map(candidate).collect();
+        let named = upstreams.iter().map(|upstream| &*upstream.name);
+        let candidates = candidates(named.zip(parts().map(|(_, weight)| *weight)));
         let chooser = RefCell::new(Chooser::new(Balance::Hash, None, &candidates, 0));
         Self { upstreams, candidates, chooser, by: split.by.clone() }
     }
@@ -70,5 +77,63 @@ impl Split {
     fn at(&self, key: Option<u64>) -> &Rc<Upstream> {
         let chosen = self.chooser.borrow_mut().choose(&self.candidates, key, &Always);
         &self.upstreams[chosen.unwrap_or(0)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mantra_macros::req_test;
+
+    use super::*;
+
+    const USERS: usize = 20_000;
+
+    /// How each user goes, by their cookie.
+    fn ways(parts: &[(&str, u32)]) -> Vec<usize> {
+        let candidates = candidates(parts.iter().copied());
+        let mut chooser = Chooser::new(Balance::Hash, None, &candidates, 0);
+        let users = (0..USERS).map(|user| hash::of(format!("user-{user}").as_bytes()));
+        users.map(|key| chooser.choose(&candidates, Some(key), &Always).unwrap()).collect()
+    }
+
+    #[req_test("REQ-CTRL-006")]
+    #[test]
+    fn a_canary_that_grows_keeps_all_that_it_had() {
+        let steps = [5, 10, 25, 50].map(|share| {
+            let ways = ways(&[("stable", 100 - share), ("canary", share)]);
+            let canary = ways.iter().filter(|way| **way == 1).count() as f64;
+            let mean = USERS as f64 * f64::from(share) / 100.0;
+            let deviation = (mean * (1.0 - f64::from(share) / 100.0)).sqrt();
+            assert!((canary - mean).abs() < 4.0 * deviation, "{canary} of {share} %");
+            ways
+        });
+        for (before, after) in steps.iter().zip(&steps[1..]) {
+            let left = before.iter().zip(after).filter(|(before, after)| **before > **after);
+            assert_eq!(left.count(), 0, "users that left the canary");
+        }
+    }
+
+    /// Pearson's statistic, which exceeds its bound once in ten million runs.
+    #[req_test("REQ-CTRL-006")]
+    #[test]
+    fn who_is_not_known_goes_by_chance_in_proportion() {
+        let weights = [70_u32, 25, 5];
+        let parts = weights.map(|weight| ("upstream", weight));
+        let candidates = candidates(parts.into_iter());
+        let mut chooser = Chooser::new(Balance::Hash, None, &candidates, 0);
+        let mut counts = [0_u32; 3];
+        for _ in 0..USERS {
+            counts[chooser.choose(&candidates, None, &Always).unwrap()] += 1;
+        }
+        let statistic: f64 = counts
+            .iter()
+            .zip(weights)
+            .map(|(count, weight)| {
+                let wanted = USERS as f64 * f64::from(weight) / 100.0;
+                (f64::from(*count) - wanted).powi(2) / wanted
+            })
+            .sum();
+        // Two degrees of freedom: -2 ln 1e-7.
+        assert!(statistic < 32.24, "{counts:?}: {statistic}");
     }
 }

@@ -135,6 +135,11 @@ impl Template {
         Ok(Self { text: text.to_owned(), pieces })
     }
 
+    /// Whether it cannot be filled for a request that names no host.
+    pub fn needs_host(&self) -> bool {
+        self.pieces.contains(&Piece::Host)
+    }
+
     /// The text with its gaps filled; `rule` is the one it was made for.
     pub fn fill(&self, parts: &Parts<'_>, rule: Option<&PathRule>) -> String {
         let mut out = String::with_capacity(self.text.len() + parts.path.len());
