@@ -22,7 +22,10 @@ use hyper::body::Incoming;
 use crate::{
     error::{Error, Kind},
     exchange::Exchange,
-    middleware::compress::Coding,
+    middleware::{
+        compress::Coding,
+        mirror::{Copied, IsCut},
+    },
     upstream::connection::Connection,
 };
 
@@ -47,6 +50,11 @@ enum Source {
     Incoming(Incoming),
     /// One of these, put into a content coding.
     Coded(Box<Coded>),
+    /// A request's, for a second server.
+    Copied {
+        copied: Copied,
+        length: Option<u64>,
+    },
 }
 
 #[derive(Debug)]
@@ -77,6 +85,12 @@ impl BodyStream {
             return Self::empty();
         }
         Self { source: Source::Incoming(body), tap: Tap::Request(Rc::clone(exchange)) }
+    }
+
+    /// A request's body for a second server, as long as `original`.
+    pub fn copied(copied: Copied, original: &Self) -> Self {
+        let length = original.size_hint().exact();
+        Self { source: Source::Copied { copied, length }, tap: Tap::None }
     }
 
     /// An answer of our own.
@@ -156,6 +170,12 @@ impl Body for BodyStream {
                 }
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
             }
+            Source::Copied { copied, .. } => {
+                let chunk = ready!(copied.poll_next(cx));
+                Poll::Ready(chunk.map(|chunk| {
+                    chunk.map(Frame::data).map_err(|IsCut| Error::new(Kind::Internal))
+                }))
+            }
             Source::Coded(coded) => match &mut this.tap {
                 Tap::Response(tap) => counted(coded.poll_frame(tap, cx), tap),
                 // Only answers are encoded.
@@ -178,6 +198,7 @@ impl Body for BodyStream {
             Source::Fixed(text) => text.is_empty(),
             Source::Incoming(body) => body.is_end_stream(),
             Source::Coded(coded) => coded.is_over(),
+            Source::Copied { copied, .. } => copied.is_over(),
         }
     }
 
@@ -188,6 +209,9 @@ impl Body for BodyStream {
             Source::Fixed(text) => SizeHint::with_exact(text.len() as u64),
             Source::Incoming(body) => body.size_hint(),
             Source::Coded(_) => SizeHint::default(),
+            Source::Copied { length, .. } => {
+                length.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }
@@ -222,6 +246,7 @@ fn poll_request(
             {
                 return Poll::Ready(Some(Err(exchange.fail_request(Kind::RequestBodyTooLarge))));
             }
+            exchange.copy(frame.data_ref());
             if frame.is_trailers() || body.is_end_stream() {
                 exchange.request_ended();
             }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::{
     access_log,
     connection::Client,
     error::{Error, Kind},
-    middleware::Visits,
+    middleware::{Visits, mirror::Copying},
     route::Matched,
     spans,
     upstream::balance::Upstream,
@@ -53,6 +54,7 @@ pub struct Exchange {
     body_waker: RefCell<Option<Waker>>,
     route: OnceCell<Rc<Matched>>,
     visits: RefCell<Visits>,
+    copies: RefCell<Vec<Copying>>,
     upstream: RefCell<Option<Rc<Upstream>>>,
     server: Cell<Option<std::net::SocketAddr>>,
     status: Cell<StatusCode>,
@@ -91,6 +93,7 @@ impl Exchange {
             body_waker: RefCell::new(None),
             route: OnceCell::new(),
             visits: RefCell::default(),
+            copies: RefCell::default(),
             upstream: RefCell::new(None),
             server: Cell::new(None),
             status: Cell::new(StatusCode::INTERNAL_SERVER_ERROR),
@@ -217,8 +220,21 @@ impl Exchange {
         self.client.limits().max_request_body_bytes.is_none_or(|max| total <= max)
     }
 
+    /// The request's body is to go there as well.
+    pub fn copy_into(&self, copying: Copying) {
+        self.copies.borrow_mut().push(copying);
+    }
+
+    /// A chunk goes to the server.
+    pub fn copy(&self, chunk: Option<&Bytes>) {
+        if let Some(chunk) = chunk {
+            self.copies.borrow().iter().for_each(|copying| copying.push(chunk));
+        }
+    }
+
     /// The request is complete; from now on the answer is waited for.
     pub fn request_ended(&self) {
+        self.copies.borrow().iter().for_each(Copying::end);
         if !self.request_ended.replace(true) && !self.answered.get() {
             self.watched.wait(Wait::Response, self.client.limits().response_timeout);
         }

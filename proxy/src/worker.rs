@@ -119,6 +119,8 @@ pub struct Worker {
     draining: Cell<bool>,
     forced: Cell<bool>,
     connections: Cell<usize>,
+    /// Copies of requests under way.
+    mirrors: Rc<()>,
     /// Where this worker says how many those are.
     seats: RefCell<Vec<Weak<Seat>>>,
     last_gone: Notify,
@@ -195,6 +197,7 @@ impl Worker {
             draining: Cell::new(false),
             forced: Cell::new(false),
             connections: Cell::new(0),
+            mirrors: Rc::default(),
             seats: RefCell::default(),
             last_gone: Notify::new(),
             process,
@@ -281,6 +284,18 @@ impl Worker {
         let view = self.view_of(listener);
         let found = find(&view.snapshot.routes);
         found.map(|index| Rc::clone(&view.routes[index])).map_err(Error::new)
+    }
+
+    /// An upstream by its name, as connections of this listener have it.
+    pub fn upstream_named(&self, listener: &Listener, name: &str) -> Option<Rc<Upstream>> {
+        let view = self.view_of(listener);
+        view.upstreams.iter().find(|upstream| *upstream.name == *name).cloned()
+    }
+
+    /// A place among the copies of requests, of which there are at most so many.
+    pub fn mirror_begins(&self, most: usize) -> Option<Rc<()>> {
+        // One is the worker's own.
+        (Rc::strong_count(&self.mirrors) <= most).then(|| Rc::clone(&self.mirrors))
     }
 
     /// The configuration that connections of this listener go by.

@@ -263,7 +263,8 @@ impl Draft {
         }
         self.warn_unused_middleware(warnings);
         for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {
-            if !routes.iter().any(|route| route.action.upstreams().any(|to| to == index)) {
+            let routed = routes.iter().any(|route| route.action.upstreams().any(|to| to == index));
+            if !routed && !self.is_mirrored_to(&upstream.name) {
                 warnings.push(format!("{place}: no route leads to upstream `{}`", upstream.name));
             }
             for (at, server) in upstream.servers.iter().enumerate() {

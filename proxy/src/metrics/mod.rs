@@ -17,8 +17,8 @@ use std::{
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
 use crate::{
-    placement::Place, spans, splice::kernel::Steering, tunnel::registry::Registry as Tunnels,
-    upstream::directory::Directory,
+    middleware::mirror, placement::Place, spans, splice::kernel::Steering,
+    tunnel::registry::Registry as Tunnels, upstream::directory::Directory,
 };
 
 mod cells;
@@ -52,6 +52,7 @@ pub struct Metrics {
     shared: Arc<Shared>,
     access_log_dropped: Counter,
     spans: spans::Counters,
+    mirrors: mirror::Counters,
 }
 
 /// What scrape and workers both see.
@@ -103,9 +104,22 @@ impl Metrics {
             "Spans that found the queue full, or that the collector did not take",
             spans.dropped.clone(),
         );
+        let mirrors = mirror::Counters::default();
+        for (name, help, counter) in [
+            ("mirror_answered", "Copies of requests that their server answered", &mirrors.answered),
+            ("mirror_failed", "Copies of requests that were not answered", &mirrors.failed),
+            (
+                "mirror_cut",
+                "Copies of requests whose body was taken too slowly or broke off",
+                &mirrors.cut,
+            ),
+            ("mirror_skipped", "Copies not begun, for too many were under way", &mirrors.skipped),
+        ] {
+            ours.register(name, help, counter.clone());
+        }
         ours.register_collector(Box::new(export::Exporter(shared.clone())));
         registry.register_collector(Box::new(process::Process::starting_now()));
-        Arc::new(Self { registry, shared, access_log_dropped, spans })
+        Arc::new(Self { registry, shared, access_log_dropped, spans, mirrors })
     }
 
     /// The handle of one worker.
@@ -146,6 +160,11 @@ impl Metrics {
     /// What the access log counts its losses in.
     pub fn access_log_dropped(&self) -> Counter {
         self.access_log_dropped.clone()
+    }
+
+    /// What becomes of copies of requests.
+    pub fn mirrors(&self) -> &mirror::Counters {
+        &self.mirrors
     }
 
     /// What becomes of spans.

@@ -16,6 +16,7 @@ pub mod compress;
 pub mod concurrency;
 pub mod cors;
 mod key;
+pub mod mirror;
 pub mod rate;
 mod step;
 mod visit;

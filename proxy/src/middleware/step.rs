@@ -21,6 +21,7 @@ use super::{
     concurrency::{Permit, Places},
     cors::Policy,
     key::Whose,
+    mirror::Wish,
     rate::Table,
 };
 
@@ -50,6 +51,10 @@ pub(super) enum Step {
         trust: bool,
     },
     SecurityHeaders(Vec<(HeaderName, HeaderValue)>),
+    Mirror {
+        wish: Wish,
+        ratio: f64,
+    },
     /// Its definition cannot be used: nobody is let in. The check of the configuration leaves
     /// nothing that comes here.
     Broken,
@@ -68,6 +73,7 @@ pub(super) struct Noted {
     pub(super) origin: Option<HeaderValue>,
     pub(super) coding: Option<Coding>,
     pub(super) request_id: Option<HeaderValue>,
+    pub(super) mirror: Option<Wish>,
     /// Given back with the exchange.
     pub(super) permit: Option<Permit>,
 }
@@ -106,6 +112,11 @@ impl Step {
             What::Compression(rules) => Step::Compression(rules.clone()),
             What::RequestId(of) => Step::RequestId { header: of.header.clone(), trust: of.trust },
             What::SecurityHeaders(fields) => Step::SecurityHeaders(fields.clone()),
+            What::Mirror(of) => {
+                let upstream = of.upstream.as_str().into();
+                let wish = Wish { upstream, max_pending_bytes: of.max_pending_bytes };
+                Step::Mirror { wish, ratio: of.ratio }
+            }
         }
     }
 
@@ -176,6 +187,11 @@ impl Step {
                 let id = given.unwrap_or_else(new_id);
                 fields.insert(header.clone(), id.clone());
                 noted.request_id = Some(id);
+                Ok(())
+            }
+            Step::Mirror { wish, ratio } => {
+                let chosen = *ratio >= 1.0 || fastrand::f64() < *ratio;
+                noted.mirror = chosen.then(|| wish.clone());
                 Ok(())
             }
             Step::Broken => Err(Refusal::Fault(Kind::Internal, None)),

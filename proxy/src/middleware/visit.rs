@@ -9,6 +9,7 @@ use crate::{body::BodyStream, error::Kind, exchange::Exchange, response};
 
 use super::{
     chain::Chain,
+    mirror::Wish,
     step::{Asking, Noted, Refusal, Step},
 };
 
@@ -18,6 +19,11 @@ use super::{
 pub struct Visits(Vec<(Arc<Step>, Noted)>);
 
 impl Visits {
+    /// The copies that the request is to have.
+    pub fn mirrors(&self) -> Vec<Wish> {
+        self.0.iter().filter_map(|(_, noted)| noted.mirror.clone()).collect()
+    }
+
     /// The name that the request was given.
     pub fn request_id(&self) -> Option<&HeaderValue> {
         self.0.iter().find_map(|(_, noted)| noted.request_id.as_ref())

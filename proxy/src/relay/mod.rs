@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod answer;
+mod mirror;
 mod outgoing;
 mod own;
 mod retry;
@@ -178,6 +179,9 @@ async fn relay(
     let (request, expects_continue) = outgoing::outgoing(exchange, request, wants_tunnel)?;
     if expects_continue {
         exchange.expect_continue();
+    }
+    if !wants_tunnel {
+        mirror::begin(exchange, &request);
     }
     let kernel = client.worker().process.kernel.as_ref().filter(|_| upstream.local_bypass);
     let making = Making {

@@ -181,7 +181,7 @@ fn why(exchange: &Exchange, link: &Link) -> Kind {
 }
 
 /// HTTP/1.1 wants a `Host` even if the client, of HTTP/1.0, named none.
-fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, pool: &ServerPool) {
+pub(super) fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, pool: &ServerPool) {
     let given = request.headers().contains_key(header::HOST);
     if upstream.host == HostPolicy::Preserve && given {
         return;

@@ -5,6 +5,7 @@ mod admission;
 mod chains;
 mod compression;
 mod cross_origin;
+mod mirror;
 
 use underpass_tests::{Proxy, ProxyBuilder, Served};
 

@@ -54,6 +54,8 @@ pub enum What {
     RequestId(RequestId),
     /// Answers tell browsers to be careful.
     SecurityHeaders(Vec<(HeaderName, HeaderValue)>),
+    /// Requests go to another upstream as well.
+    Mirror(Mirror),
 }
 
 /// Which addresses are let in. Deny wins over allow.
@@ -127,6 +129,17 @@ pub struct RequestId {
     pub trust: bool,
 }
 
+/// Where copies of requests go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// Name of an upstream.
+    pub upstream: String,
+    /// Of the requests, how many: 0 to 1.
+    pub ratio: f64,
+    /// Bytes of a body that may wait for the second server.
+    pub max_pending_bytes: usize,
+}
+
 /// As it was asked for.
 #[derive(Debug)]
 pub(crate) struct DraftMiddleware {
@@ -180,6 +193,13 @@ impl Draft {
         }
     }
 
+    /// Whether copies of requests go to an upstream.
+    pub(super) fn is_mirrored_to(&self, upstream: &str) -> bool {
+        self.middleware
+            .iter()
+            .any(|it| matches!(&it.what, Some(What::Mirror(of)) if of.upstream == upstream))
+    }
+
     /// Those that are defined, each name once.
     pub(super) fn resolve_definitions(&self, errors: &mut Errors) -> Vec<Middleware> {
         let mut seen: Vec<&str> = Vec::new();
@@ -191,6 +211,14 @@ impl Draft {
                 errors.add(&draft.name.place, Wrong::new(what, "give each its own name"));
             }
             seen.push(name);
+            if let Some(What::Mirror(of)) = &draft.what {
+                let valid = || self.upstreams.iter().map(|it| it.upstream.name.as_str());
+                if !valid().any(|name| name == of.upstream || name.is_empty()) {
+                    let what = format!("unknown upstream `{}`", of.upstream);
+                    let cure = suggest::cure(&of.upstream, valid());
+                    errors.add(&draft.place, Wrong::new(what, cure));
+                }
+            }
             if let Some(what) = &draft.what {
                 definitions.push(Middleware { name: name.clone(), what: what.clone() });
             }

@@ -22,7 +22,7 @@ use super::{
         section::Section,
         value,
     },
-    Access, BasicAuth, Concurrency, DraftMiddleware, Jwt, Key, RateLimit, RequestId, What,
+    Access, BasicAuth, Concurrency, DraftMiddleware, Jwt, Key, Mirror, RateLimit, RequestId, What,
 };
 
 /// The keys of a middleware: its name, and one thing that is done.
@@ -37,6 +37,7 @@ pub(in crate::config) const KEYS: &[&str] = &[
     "compression",
     "request_id",
     "security_headers",
+    "mirror",
 ];
 
 /// Requests that a rate may count: a billion a second is one each nanosecond.
@@ -51,6 +52,8 @@ const MOST_RATE_KEYS: usize = 1 << 26;
 const LEEWAY: Duration = Duration::from_secs(30);
 /// Seconds that browsers may remember a preflight unless told otherwise; Chromium's most.
 const MAX_AGE: Duration = Duration::from_secs(7200);
+/// Of a body that waits for the second server, unless told otherwise.
+const PENDING_BYTES: u64 = 1 << 20;
 /// Answers below this fit into one packet either way.
 const MIN_BYTES: u64 = 1024;
 
@@ -70,6 +73,7 @@ pub(in crate::config) fn read(section: &Section<'_>) -> DraftMiddleware {
         ["compression"] => compression(section),
         ["request_id"] => request_id(section),
         ["security_headers"] => security_headers(section),
+        ["mirror"] => mirror(section),
         [] => {
             let cure = format!("add one of `{}`", kinds());
             section.add(&section.place, Wrong::new("[[middleware]] that does nothing", cure));
@@ -341,6 +345,18 @@ fn security_headers(section: &Section<'_>) -> Option<What> {
     });
     add("strict-transport-security", hsts);
     Some(What::SecurityHeaders(list.into_iter().filter(|(_, value)| !value.is_empty()).collect()))
+}
+
+fn mirror(section: &Section<'_>) -> Option<What> {
+    let keys = &["upstream", "ratio", "max_pending_bytes"];
+    let of = section.table("mirror", "[middleware.mirror]", keys)?;
+    let upstream = of.required("upstream", "\"shadow\"", value::name)?.value;
+    let pending = of.size("max_pending_bytes").map_or(PENDING_BYTES, |size| size.value);
+    Some(What::Mirror(Mirror {
+        upstream,
+        ratio: of.ratio("ratio").unwrap_or(1.0),
+        max_pending_bytes: usize::try_from(pending).unwrap_or(usize::MAX),
+    }))
 }
 
 /// RFC 9110 section 7.6.1, and what a message's length and target go by.

@@ -61,6 +61,9 @@ fn every_wrong_section_has_one_problem_with_a_cure() {
         ("request_id = { header = \"connection\" }", LINE, "about the connection", "x-"),
         ("security_headers = { hsts = 5 }", LINE, "is not a duration", "5s"),
         ("security_headers = { frame_options = \"a\\nb\" }", LINE, "line break", "one line"),
+        ("mirror = {}", LINE, "no `upstream`", "shadow"),
+        ("mirror = { upstream = \"ap\" }", LINE - 2, "unknown upstream `ap`", "`api`"),
+        ("mirror = { upstream = \"api\", ratio = 5 }", LINE, "no share", "0.0 to 1.0"),
         ("compression = 5", LINE, "`compression` is a whole number", "[middleware.compression]"),
     ] {
         let errors = parse(&file(section), "m.toml").expect_err(section);
@@ -117,6 +120,7 @@ fn the_effective_form_is_read_back() {
         "cors = { origins = [\"*\"], expose = [\"x-b\"], max_age = \"10m\" }",
         "compression = { codings = [\"gzip\"], min_bytes = \"2KiB\", event_streams = true }",
         "request_id = { header = \"x-id\", trust = true }",
+        "mirror = { upstream = \"api\", ratio = 0.5, max_pending_bytes = \"64KiB\" }",
         "security_headers = { frame_options = \"\", hsts = \"1h\", hsts_subdomains = true }",
     ] {
         let config: Config = parse(&file(section), "m.toml").unwrap();

@@ -89,6 +89,12 @@ impl Middleware {
                 key(out, "trust", of.trust);
             }
             What::SecurityHeaders(fields) => write_security(out, fields),
+            What::Mirror(of) => {
+                header(out, "[middleware.mirror]");
+                text(out, "upstream", &of.upstream);
+                key(out, "ratio", format!("{:?}", of.ratio));
+                text(out, "max_pending_bytes", value::show_size(of.max_pending_bytes as u64));
+            }
         }
     }
 }
