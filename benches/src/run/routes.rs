@@ -2,8 +2,8 @@
 //!
 //! No sockets: the compiled table alone, asked from one thread. `few` asks for the same ten
 //! targets again and again, so that what grows with the number of routes is the search; `all`
-//! asks for up to 10,000 in random order, so that the table has to come from memory as well,
-//! as far as it does not fit into the caches. Fails if a match allocates; never by a time.
+//! asks for as many as there are routes, in random order, so that table and requests have to
+//! come from memory as far as they do not fit into the caches. Fails if a match allocates; never by a time.
 
 use std::{hint::black_box, time::Instant};
 
