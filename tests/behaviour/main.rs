@@ -28,6 +28,7 @@ mod interim;
 mod keep_alive;
 mod message_limits;
 mod middleware;
+mod names;
 mod nginx_origin;
 mod no_delay;
 mod parked_upstream;

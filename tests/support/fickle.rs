@@ -67,7 +67,12 @@ impl Fickle {
 
     /// One that behaves so from the beginning.
     pub async fn start(name: &str, mode: Mode) -> Self {
-        let held = socket((Ipv4Addr::LOCALHOST, 0).into());
+        Self::at(name, mode, (Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// One at this address.
+    pub async fn at(name: &str, mode: Mode, address: SocketAddr) -> Self {
+        let held = socket(address);
         let address = held.local_addr().expect("address").as_socket().expect("internet address");
         let (sender, mode) = watch::channel(mode);
         let counts = Arc::new(Counts::default());

@@ -11,7 +11,7 @@
 //!
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]; a server that
-//!   changes its ways: [`fickle`]
+//!   changes its ways: [`fickle`]; a name server: [`dns`]
 //! * a sender that says again what it has said: [`repeat`]
 //! * a process that lacks something: [`without`]; what that does to bytes: [`fate`]
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
@@ -29,6 +29,7 @@ pub mod binary;
 pub mod client;
 pub mod clock;
 pub mod curl;
+pub mod dns;
 pub mod engine;
 pub mod fate;
 pub mod fickle;

@@ -114,7 +114,7 @@ async fn upstreams_are_json() {
     group.set_drain("a:80", Some(true));
     assert_eq!(
         body(&endpoint.get("/upstreams").await),
-        r#"[{"name":"api","balance":"round_robin","servers":[{"address":"a:80","state":"draining","weight":3,"configured_weight":1,"backup":false,"draining":true,"in_flight":null,"latency_ms":null,"errors":null,"ejections":0,"ejected_for_ms":null,"checks":null}]}]"#
+        r#"[{"name":"api","balance":"round_robin","servers":[{"address":"a:80","name":null,"state":"draining","weight":3,"configured_weight":1,"backup":false,"draining":true,"in_flight":null,"latency_ms":null,"errors":null,"ejections":0,"ejected_for_ms":null,"checks":null}]}]"#
     );
 }
 

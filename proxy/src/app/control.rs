@@ -24,7 +24,7 @@ use crate::{
     spans::Exporter,
     splice::kernel::give_back,
     tunnel::{registry::Registry, watch},
-    upstream::{directory::Directory, health::supervise::supervise},
+    upstream::{directory::Directory, health, names},
     worker::{Process, Snapshot, thread},
 };
 
@@ -93,7 +93,8 @@ impl Control {
 
         let directory = Arc::new(Directory::default());
         metrics.upstreams(&directory);
-        tokio::spawn(supervise(Arc::clone(&directory)));
+        tokio::spawn(health::supervise::supervise(Arc::clone(&directory)));
+        tokio::spawn(names::supervise(Arc::clone(&directory)));
         let (upstreams, shown) = (Arc::clone(&directory), config.effective());
         let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
         let process = Arc::new(Process {

@@ -48,7 +48,7 @@ pub use routes::{
 };
 pub use sources::Sources;
 pub use upstreams::{
-    Balance, Breaker, Choice, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, Retry,
+    Balance, Breaker, Choice, Dns, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, Retry,
     SameSite, Server, Sticky, Upstream, UpstreamServer,
 };
 

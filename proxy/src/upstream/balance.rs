@@ -268,7 +268,8 @@ impl Upstream {
             let (metrics, parking) = (self.metrics.clone(), Rc::clone(&self.parking));
             let (state, passive) = (Arc::clone(&member.state), self.passive.clone());
             let group = Arc::clone(&self.group);
-            Rc::new(ServerPool::new(state, settings, metrics, parking, passive, group))
+            let named = &member.spec.address;
+            Rc::new(ServerPool::new(named, state, settings, metrics, parking, passive, group))
         };
         let pools: Vec<_> = roster.iter().map(pool).collect();
         // Pools of servers that are gone end with their idle connections.

@@ -10,7 +10,8 @@
 //! Implements: REQ-EDGE-002
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::*},
@@ -25,7 +26,7 @@ use super::{
     budget::EachSecond,
     state::{Member, ServerState, now},
 };
-use crate::config;
+use crate::config::{self, Server};
 
 /// The servers of a group, in the order of the configuration.
 pub type Roster = Vec<Member>;
@@ -45,6 +46,10 @@ pub struct Group {
     version: Version,
     config: ArcSwap<config::Upstream>,
     roster: ArcSwap<Roster>,
+    /// What names have been resolved to last.
+    resolved: Mutex<HashMap<String, Vec<IpAddr>>>,
+    /// The directory's, or one that nobody looks at.
+    changes: watch::Sender<u64>,
     /// What it has to do.
     pub under_way: UnderWay,
     /// Retries that it has whatever the number of requests.
@@ -72,7 +77,7 @@ impl Directory {
                     group.apply(upstream);
                     Arc::clone(group)
                 }
-                None => Group::new(upstream),
+                None => Group::in_directory(upstream, self.changes.clone()),
             })
             .collect();
         *groups = applied.iter().map(|group| (group.name.to_string(), Arc::clone(group))).collect();
@@ -100,11 +105,17 @@ impl Directory {
 impl Group {
     /// A group of its own, in no directory.
     pub fn new(upstream: &config::Upstream) -> Arc<Self> {
+        Self::in_directory(upstream, watch::Sender::default())
+    }
+
+    fn in_directory(upstream: &config::Upstream, changes: watch::Sender<u64>) -> Arc<Self> {
         let group = Self {
             name: upstream.name.as_str().into(),
             version: Version::default(),
             config: ArcSwap::from_pointee(upstream.clone()),
             roster: ArcSwap::default(),
+            resolved: Mutex::default(),
+            changes,
             under_way: UnderWay::default(),
             each_second: EachSecond::default(),
             freed: Notify::new(),
@@ -161,11 +172,15 @@ impl Group {
         self.each(address, |state| state.set_drain(drain))
     }
 
-    /// `change` for the server of this address (`host:port`, as the configuration has it).
+    /// `change` for the server of this address (`host:port`), or for all that this name has.
     fn each(&self, address: &str, change: impl Fn(&ServerState)) -> bool {
         let roster = self.roster.load();
         let mut found = false;
-        for member in roster.iter().filter(|m| m.state.address().to_string() == address) {
+        let is_it = |member: &&Member| {
+            let named = [member.state.address(), &member.spec.address];
+            named.iter().any(|server| server.to_string() == address)
+        };
+        for member in roster.iter().filter(is_it) {
             change(&member.state);
             found = true;
         }
@@ -175,26 +190,54 @@ impl Group {
         found
     }
 
-    /// A server of which nothing is known; unless the group is new with it, it may be cold.
-    fn newcomer(&self, spec: &config::UpstreamServer, first: bool) -> Arc<ServerState> {
-        let state = ServerState::new(spec.address.clone());
-        if !first {
-            state.returns(now());
-        }
-        state
-    }
-
     /// To be held while state of several servers is looked at and changed together.
     pub(super) fn edit(&self) -> MutexGuard<'_, ()> {
         lock(&self.editing)
     }
 
+    /// The addresses of a name are these from now on.
+    pub(super) fn resolved(&self, name: &str, addresses: &[IpAddr]) {
+        let editing = self.edit();
+        let mut resolved = lock(&self.resolved);
+        resolved.insert(name.to_owned(), addresses.to_vec());
+        let roster = roster(&self.roster.load(), &self.config.load(), &resolved);
+        drop(resolved);
+        self.roster.store(Arc::new(roster));
+        self.changed();
+        drop(editing);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
     fn apply(&self, upstream: &config::Upstream) {
         let _editing = self.edit();
-        let before = self.roster.load_full();
-        let mut roster = Roster::with_capacity(upstream.servers.len());
-        for spec in &upstream.servers {
-            let is_it = |member: &&Member| member.state.address() == &spec.address;
+        let mut resolved = lock(&self.resolved);
+        let named = |name: &String| upstream.servers.iter().any(|s| s.address.host == *name);
+        resolved.retain(|name, _| upstream.dns.is_some() && named(name));
+        let roster = roster(&self.roster.load(), upstream, &resolved);
+        drop(resolved);
+        self.config.store(Arc::new(upstream.clone()));
+        self.roster.store(Arc::new(roster));
+        self.changed();
+    }
+}
+
+/// The servers of an upstream; those that were in it before keep their state.
+fn roster(
+    before: &Roster,
+    upstream: &config::Upstream,
+    resolved: &HashMap<String, Vec<IpAddr>>,
+) -> Roster {
+    let mut roster = Roster::with_capacity(upstream.servers.len());
+    for spec in &upstream.servers {
+        let addresses = match resolved.get(&spec.address.host) {
+            Some(addresses) => addresses
+                .iter()
+                .map(|ip| Server { host: ip.to_string(), port: spec.address.port })
+                .collect(),
+            None => vec![spec.address.clone()],
+        };
+        for address in addresses {
+            let is_it = |member: &&Member| *member.state.address() == address;
             let state = match before.iter().find(is_it) {
                 Some(known) => {
                     // What the file says anew goes over what was set by hand.
@@ -209,15 +252,24 @@ impl Group {
                 // Named twice, it is one server all the same.
                 None => match roster.iter().find(is_it) {
                     Some(twin) => Arc::clone(&twin.state),
-                    None => self.newcomer(spec, before.is_empty()),
+                    None => newcomer(before, spec, address),
                 },
             };
             roster.push(Member { spec: spec.clone(), state });
         }
-        self.config.store(Arc::new(upstream.clone()));
-        self.roster.store(Arc::new(roster));
-        self.changed();
     }
+    roster
+}
+
+/// A server of which nothing is known. It may be cold, unless the group is new with it, or its
+/// name stood for it so far.
+fn newcomer(before: &Roster, spec: &config::UpstreamServer, address: Server) -> Arc<ServerState> {
+    let stood = before.iter().any(|member| *member.state.address() == spec.address);
+    let state = ServerState::new(address);
+    if !before.is_empty() && !stood {
+        state.returns(now());
+    }
+    state
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -16,6 +16,7 @@ pub mod directory;
 pub mod health;
 mod lineup;
 pub mod load;
+pub mod names;
 pub mod parked;
 pub mod pool;
 pub mod state;

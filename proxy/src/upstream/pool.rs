@@ -156,8 +156,9 @@ impl std::fmt::Debug for ServerPool {
 }
 
 impl ServerPool {
-    /// An empty pool, whose idle connections rest in `parking`.
+    /// An empty pool of a server that is `named` so, whose idle connections rest in `parking`.
     pub fn new(
+        named: &Server,
         state: Arc<ServerState>,
         settings: Settings,
         metrics: UpstreamMetrics,
@@ -166,7 +167,7 @@ impl ServerPool {
         group: Arc<Group>,
     ) -> Self {
         // A server's name that cannot stand in a field was refused with the configuration.
-        let host = HeaderValue::from_str(&state.address().to_string());
+        let host = HeaderValue::from_str(&named.to_string());
         Self {
             state,
             host: host.unwrap_or(HeaderValue::from_static("")),

@@ -20,6 +20,8 @@ pub struct UpstreamView {
 #[derive(Debug, Serialize)]
 struct ServerView {
     address: String,
+    /// As it is configured, where that is a name that was resolved.
+    name: Option<String>,
     /// `up`, `down` (checks), `ejected` (requests) or `draining`.
     state: &'static str,
     /// In force.
@@ -71,6 +73,7 @@ fn server(member: &Member, config: &Upstream) -> ServerView {
     let by_latency = choice.balance == Balance::PeakEwma;
     ServerView {
         address: state.address().to_string(),
+        name: (member.spec.address != *state.address()).then(|| member.spec.to_string()),
         state: member.standing(now).name(),
         weight: member.weight(),
         configured_weight: member.spec.weight,

@@ -6,6 +6,7 @@
 use std::{fmt, time::Duration};
 
 pub(super) mod choice;
+mod dns;
 mod health;
 pub(super) mod read;
 mod retry;
@@ -14,6 +15,7 @@ mod tests;
 pub(super) mod write;
 
 pub use choice::{Balance, Choice, HashBy, SameSite, Sticky};
+pub use dns::Dns;
 pub use health::{Ejection, Health, Probe};
 pub use retry::{Breaker, Retry};
 
@@ -31,6 +33,8 @@ pub struct Upstream {
     pub servers: Vec<UpstreamServer>,
     /// How one is chosen.
     pub choice: Choice,
+    /// How names become addresses; `None`: the system is asked for each connection.
+    pub dns: Option<Dns>,
     /// Checks that the proxy makes by itself.
     pub health: Option<Health>,
     /// What becomes of servers that fail requests.
@@ -125,6 +129,7 @@ impl Upstream {
             name: name.to_owned(),
             servers: servers.into_iter().map(UpstreamServer::new).collect(),
             choice: Choice::default(),
+            dns: Some(Dns::default()),
             health: None,
             ejection: None,
             retry: None,

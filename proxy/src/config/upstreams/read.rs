@@ -12,8 +12,8 @@ use super::{
         section::Section,
         value::{self, Words},
     },
-    Breaker, Choice, Ejection, Health, HostPolicy, IDLE_CONNECTIONS, MOST_WEIGHT, Retry, Upstream,
-    UpstreamServer,
+    Breaker, Choice, Dns, Ejection, Health, HostPolicy, IDLE_CONNECTIONS, MOST_WEIGHT, Retry,
+    Upstream, UpstreamServer,
 };
 
 /// More than a worker has ports for towards one server.
@@ -34,6 +34,8 @@ pub(crate) const KEYS: &[&str] = &[
     "max_load_percent",
     "slow_start",
     "sticky",
+    "resolve",
+    "dns",
     "health",
     "ejection",
     "panic_percent",
@@ -77,6 +79,7 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
     DraftUpstream {
         upstream: Upstream {
             choice: Choice::read(section, &name.value),
+            dns: Dns::read(section),
             health: Health::read(section),
             ejection: Ejection::read(section),
             retry: Retry::read(section),

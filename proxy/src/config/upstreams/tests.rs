@@ -127,6 +127,18 @@ fn retries_breakers_and_pools_read_back() {
 }
 
 #[test]
+fn names_are_asked_for_by_dns_unless_told_otherwise() {
+    assert_eq!(upstream("servers = [\"a:1\"]\n").dns, Some(Dns::default()));
+    assert_eq!(upstream("servers = [\"a:1\"]\nresolve = \"system\"\n").dns, None);
+    let said = upstream(
+        "servers = [\"a:1\"]\n[upstream.dns]\nservers = [\"127.0.0.1:5353\", \"[::1]:53\"]\n\
+         min_ttl = \"2s\"\nmax_ttl = \"1h\"\ntimeout = \"500ms\"\n",
+    );
+    let dns = said.dns.unwrap();
+    assert_eq!((dns.servers.len(), dns.max_ttl), (2, Duration::from_secs(3600)));
+}
+
+#[test]
 fn every_wrong_upstream_names_the_line_and_the_cure() {
     let one = "servers = [\"a:1\"]\n";
     let with = |lines: &str| format!("{one}{lines}");
@@ -203,6 +215,12 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
         (&with("max_connection_age = 5"), "9:22", "\"5s\""),
         (&with("max_requests_per_connection = 0"), "9:31", "from 1 to"),
         ("servers = [{ address = \"a:1\", max_connections = 0 }]", "8:49", "from 1 to"),
+        // Names.
+        (&with("resolve = \"dnss\""), "9:11", "did you mean `dns`?"),
+        (&with("[upstream.dns]\nservers = [\"127.0.0.1\"]"), "10:12", "\"127.0.0.1:53\""),
+        (&with("[upstream.dns]\nmin_ttl = 5"), "10:11", "\"5s\""),
+        (&with("[upstream.dns]\nmin_ttl = \"5s\"\nmax_ttl = \"1s\""), "11:11", "at least \"5s\""),
+        (&with("resolve = \"system\"\n[upstream.dns]\n"), "10:1", "remove one of them"),
         (one, "", ""),
     ];
     let mut failures = Vec::new();

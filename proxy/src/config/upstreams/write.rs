@@ -28,7 +28,11 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     if let Some(most) = upstream.max_requests_per_connection {
         key(out, "max_requests_per_connection", most);
     }
+    text(out, "resolve", if upstream.dns.is_some() { "dns" } else { "system" });
     key(out, "panic_percent", upstream.panic_percent);
+    if let Some(dns) = &upstream.dns {
+        dns.write(out);
+    }
     if let Some(health) = &upstream.health {
         health.write(out);
     }

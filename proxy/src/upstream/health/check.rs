@@ -49,16 +49,16 @@ impl Verdict {
     }
 }
 
-/// Checks a server once, within the time that the check has.
+/// Checks a server once, within the time that the check has. `named`: as it is configured.
 ///
 /// # Errors
 /// What was found wrong, in words for people.
-pub async fn check(health: &Health, server: &Server) -> Result<(), String> {
-    let asked = tokio::time::timeout(health.timeout, ask(health, server)).await;
+pub async fn check(health: &Health, server: &Server, named: &Server) -> Result<(), String> {
+    let asked = tokio::time::timeout(health.timeout, ask(health, server, named)).await;
     asked.unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }
 
-async fn ask(health: &Health, server: &Server) -> Result<(), String> {
+async fn ask(health: &Health, server: &Server, named: &Server) -> Result<(), String> {
     let port = health.port.unwrap_or(server.port);
     let stream = connect(&server.host, port).await.map_err(|error| format!("connect: {error}"))?;
     let Probe::Http { path, host, expect, contains } = &health.probe else { return Ok(()) };
@@ -66,7 +66,7 @@ async fn ask(health: &Health, server: &Server) -> Result<(), String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let host = match host {
         Some(host) => host.clone(),
-        None => HeaderValue::from_str(&server.to_string()).map_err(|error| error.to_string())?,
+        None => HeaderValue::from_str(&named.to_string()).map_err(|error| error.to_string())?,
     };
     let request = Request::get(path)
         .header(header::HOST, host)

@@ -12,7 +12,7 @@ use super::{
     check::{Verdict, check},
 };
 use crate::{
-    config::Health,
+    config::{Health, Server},
     upstream::{
         choose::random::Random,
         directory::{Directory, Group},
@@ -46,7 +46,9 @@ pub async fn supervise(directory: Arc<Directory>) {
                 let id = Arc::as_ptr(&server) as usize;
                 let known = before.remove(&id).filter(|known| known.health == health);
                 running.entry(id).or_insert_with(|| {
-                    known.unwrap_or_else(|| Checking::start(&group, server, &health))
+                    known.unwrap_or_else(|| {
+                        Checking::start(&group, server, &member.spec.address, &health)
+                    })
                 });
             }
         }
@@ -59,8 +61,13 @@ pub async fn supervise(directory: Arc<Directory>) {
 }
 
 impl Checking {
-    fn start(group: &Arc<Group>, server: Arc<ServerState>, health: &Health) -> Self {
-        let task = run(Arc::clone(group), Arc::clone(&server), health.clone());
+    fn start(
+        group: &Arc<Group>,
+        server: Arc<ServerState>,
+        named: &Server,
+        health: &Health,
+    ) -> Self {
+        let task = run(Arc::clone(group), Arc::clone(&server), named.clone(), health.clone());
         let (group, health) = (Arc::clone(group), health.clone());
         Self { group, server, health, task: tokio::spawn(task) }
     }
@@ -75,12 +82,12 @@ impl Checking {
     }
 }
 
-async fn run(group: Arc<Group>, server: Arc<ServerState>, health: Health) {
+async fn run(group: Arc<Group>, server: Arc<ServerState>, named: Server, health: Health) {
     let mut random = Random::new();
     let mut verdict = Verdict::new(&health, server.condition.checked());
     tokio::time::sleep(part(health.interval.min(FIRST_WITHIN), random.below(1000))).await;
     loop {
-        let result = check(&health, server.address()).await;
+        let result = check(&health, server.address(), &named).await;
         server.condition.note(&result);
         if let Some(checked) = verdict.take(result.is_ok()) {
             tell(&group, &server, checked, result.as_ref().err());
