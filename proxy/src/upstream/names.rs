@@ -32,6 +32,8 @@ const MOST_ADDRESSES: usize = 256;
 
 /// One name that is followed.
 struct Following {
+    /// Kept, so that no other group gets its address while that stands for it.
+    _group: Arc<Group>,
     dns: Dns,
     task: JoinHandle<()>,
 }
@@ -39,7 +41,7 @@ struct Following {
 /// Follows the names of all upstreams as long as the process lives.
 pub async fn supervise(directory: Arc<Directory>) {
     let mut changes = directory.changes();
-    // By upstream and name. The group is kept by its task.
+    // By the address of the upstream's group, and name.
     let mut running: HashMap<(usize, String), Following> = HashMap::new();
     loop {
         changes.borrow_and_update();
@@ -54,7 +56,8 @@ pub async fn supervise(directory: Arc<Directory>) {
                 running.entry(id).or_insert_with(|| {
                     known.unwrap_or_else(|| {
                         let follow = follow(Arc::clone(&group), name.clone(), dns.clone());
-                        Following { dns: dns.clone(), task: tokio::spawn(follow) }
+                        let (dns, task) = (dns.clone(), tokio::spawn(follow));
+                        Following { _group: Arc::clone(&group), dns, task }
                     })
                 });
             }
