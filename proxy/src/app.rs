@@ -11,7 +11,10 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 
 use crate::{
-    admin,
+    admin::{
+        self,
+        write::{Ask, Wanted},
+    },
     config::{Config, Loaded, Sources},
     listener::inherited::Inherited,
 };
@@ -23,6 +26,7 @@ mod handover;
 mod notify;
 mod reload;
 mod signals;
+mod state_file;
 mod tier;
 mod watch;
 
@@ -130,6 +134,9 @@ async fn serve<S: Source>(
     let (taking, inherited) = inherit(&config).await?;
     let path = config.handover.clone();
     let (mut control, addresses) = Control::start(config, inherited).await?;
+    let (asks, mut asked) = mpsc::channel(1);
+    // Set once, here.
+    let _ = control.process.admin.asks.set(asks);
     control.reached(admin::Stage::Ready);
     if let Some(taking) = taking {
         taking.ready().await;
@@ -157,6 +164,22 @@ async fn serve<S: Source>(
                 break Some(error.context(format!("worker {index} failed")));
             }
             () = watch.changed(&sources), if follows => Some(Wish::Reload),
+            Some(ask) = asked.recv() => {
+                let Ask { wanted, answer } = ask;
+                let done = match wanted {
+                    Wanted::Reload => {
+                        notify(State::Reloading);
+                        let (done, read) = control.reload(&source).await;
+                        notify(State::Ready);
+                        sources = read.unwrap_or(sources);
+                        done
+                    }
+                    Wanted::Edit(edit) => control.edit(&edit).await,
+                };
+                // Who asked may have gone.
+                let _ = answer.send(done.map(|new| ready(&new)));
+                continue;
+            }
             stream = async { gate.as_ref()?.knocked().await.into() }, if gate.is_some() => {
                 let Some(stream) = stream else { continue };
                 tokio::select! {
@@ -176,9 +199,10 @@ async fn serve<S: Source>(
             Some(Wish::Upgrade) => upgrade(gate.as_ref()),
             Some(Wish::Reload) => {
                 notify(State::Reloading);
-                let (new, read) = control.reload(&source).await;
+                let (done, read) = control.reload(&source).await;
                 notify(State::Ready);
-                ready(&new);
+                // What was wrong has been told.
+                ready(&done.unwrap_or_default());
                 sources = read.unwrap_or(sources);
             }
         }

@@ -1,12 +1,16 @@
 //! From a request to its answer: the table of paths.
 //!
-//! Invariant: only `DELETE /tunnels/ID` changes anything, and no answer may be read by a
-//! page of another site (no CORS, `Cross-Origin-Resource-Policy`).
+//! Invariant: what changes anything wants the token where there is one, and where there is none
+//! only `DELETE /tunnels/ID` does; no answer may be read by a page of another site (no CORS,
+//! `Cross-Origin-Resource-Policy`).
 
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE,
+        X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use http_body_util::Full;
 use serde::Serialize;
@@ -14,6 +18,7 @@ use serde::Serialize;
 use super::{
     Stage, State,
     guard::{self, Refusal},
+    write::{self, Wanted},
 };
 use crate::metrics;
 
@@ -31,9 +36,13 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers one request. The body of the request, if any, is left alone.
-pub(super) fn answer<B>(state: &State, request: &Request<B>) -> Answer {
+pub(super) async fn answer<B>(state: &State, request: &Request<B>) -> Answer {
+    let uri = request.uri();
     let mut answer = match guard::check(request) {
-        Ok(()) => route(state, request.method(), request.uri().path()),
+        Ok(()) => match write::wanted(request.method(), uri.path(), uri.query()) {
+            Some(wanted) => change(state, request, wanted).await,
+            None => route(state, request),
+        },
         Err(Refusal::BadHost) => text(StatusCode::BAD_REQUEST, "one valid Host is needed\n"),
         Err(Refusal::ForeignHost) => {
             text(StatusCode::FORBIDDEN, "use an IP address or localhost as the host\n")
@@ -50,9 +59,40 @@ pub(super) fn answer<B>(state: &State, request: &Request<B>) -> Answer {
     answer
 }
 
-fn route(state: &State, method: &Method, path: &str) -> Answer {
+/// Changes something, for who may.
+async fn change<B>(
+    state: &State,
+    request: &Request<B>,
+    wanted: Result<Wanted, (StatusCode, String)>,
+) -> Answer {
+    let done = match (write::may_write(state, request), wanted) {
+        (Err(refused), _) | (Ok(()), Err(refused)) => refused,
+        (Ok(()), Ok(wanted)) => write::ask(state, wanted).await,
+    };
+    said(done)
+}
+
+fn said((status, what): (StatusCode, String)) -> Answer {
+    let mut answer = ok(TEXT, what);
+    *answer.status_mut() = status;
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"underpass\"");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}
+
+fn route<B>(state: &State, request: &Request<B>) -> Answer {
+    let (method, path) = (request.method(), request.uri().path());
     if let Some(id) = path.strip_prefix("/tunnels/") {
         return match *method {
+            // Without a token it is as it was before there were any.
+            Method::DELETE if state.token.load().is_some() => {
+                match write::may_write(state, request) {
+                    Ok(()) => end_tunnel(state, id),
+                    Err(refused) => said(refused),
+                }
+            }
             Method::DELETE => end_tunnel(state, id),
             _ => not_allowed("DELETE"),
         };

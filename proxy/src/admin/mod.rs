@@ -1,20 +1,21 @@
 //! The admin endpoint: what the process is doing, to be looked at while it does it.
 //!
 //! Runs on the control plane; the data plane never waits for it. It answers from
-//! memory, with bodies that are small and whole. There are no credentials, so it is for
+//! memory, with bodies that are small and whole. To look takes no credentials, so it is for
 //! loopback or a private address, and a browser is not let in from other sites (see
-//! `guard.rs`).
+//! `guard.rs`). What changes something takes a token (`write.rs`), and is done by the control
+//! plane.
 
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, Ordering::*},
     },
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -23,12 +24,16 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{drain, metrics::Metrics, tunnel::registry::Registry, upstream::directory::Directory};
+use crate::{
+    config::Token, drain, metrics::Metrics, tunnel::registry::Registry,
+    upstream::directory::Directory,
+};
 
 mod answer;
 mod guard;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 /// Connections at once. One scraper and a few open pages need a handful.
 const MAX_CONNECTIONS: usize = 64;
@@ -59,6 +64,10 @@ pub struct State {
     pub config_text: ArcSwap<String>,
     /// For `/readyz`.
     pub readiness: Readiness,
+    /// What has to be shown before anything is changed.
+    pub token: ArcSwapOption<Token>,
+    /// Where changes are asked for, once there is somebody who makes them.
+    pub asks: OnceLock<write::Asks>,
 }
 
 /// Whether new connections are welcome.
@@ -87,7 +96,8 @@ impl State {
     ) -> Arc<Self> {
         let config_text = ArcSwap::from_pointee(config_text);
         let readiness = Readiness::default();
-        Arc::new(Self { metrics, tunnels, upstreams, config_text, readiness })
+        let (token, asks) = (ArcSwapOption::empty(), OnceLock::new());
+        Arc::new(Self { metrics, tunnels, upstreams, config_text, readiness, token, asks })
     }
 }
 
@@ -153,8 +163,8 @@ async fn connection(stream: TcpStream, state: Arc<State>, mut drain: drain::Watc
         tracing::debug!("admin: TCP_NODELAY: {error}");
     }
     let service = service_fn(|request| {
-        let answer = answer::answer(&state, &request);
-        async { Ok::<_, std::convert::Infallible>(answer) }
+        let state = Arc::clone(&state);
+        async move { Ok::<_, std::convert::Infallible>(answer::answer(&state, &request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -12,11 +12,11 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, sync::mpsc};
 
-use super::{Address, Wish, doors::Doors, fleet::Fleet, tier::splice_tier};
+use super::{Address, Wish, doors::Doors, fleet::Fleet, state_file, tier::splice_tier};
 use crate::{
     access_log::AccessLog,
     admin,
-    config::Config,
+    config::{Config, Overlay},
     drain,
     listener::inherited::Inherited,
     metrics::Metrics,
@@ -39,6 +39,9 @@ pub(super) struct Control {
     exporter: Option<Exporter>,
     pub(super) admin: Option<Admin>,
     pub(super) drain: drain::Drain,
+    /// What the files say, and what was changed over it.
+    pub(super) base: Config,
+    pub(super) overlay: Overlay,
 }
 
 /// The admin endpoint.
@@ -58,6 +61,14 @@ impl Control {
         mut config: Config,
         mut inherited: Inherited,
     ) -> anyhow::Result<(Self, Vec<Address>)> {
+        let base = config.clone();
+        let overlay = match &config.state_file {
+            Some(path) => state_file::load(path)?,
+            None => Overlay::default(),
+        };
+        let told = config.warnings.len();
+        overlay.apply(&mut config);
+        config.warnings[told..].iter().for_each(|warning| tracing::warn!("{warning}"));
         let kernel = splice_tier(&config)?;
         if let Some(log) = kernel.as_ref().and_then(|kernel| kernel.take_log()) {
             tokio::spawn(log.drain());
@@ -97,6 +108,7 @@ impl Control {
         tokio::spawn(names::supervise(Arc::clone(&directory)));
         let (upstreams, shown) = (Arc::clone(&directory), config.effective());
         let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
+        state.token.store(config.admin_token.clone().map(Arc::new));
         let process = Arc::new(Process {
             splice: config.splice,
             tracer,
@@ -126,7 +138,18 @@ impl Control {
         drop(watch);
         let fleet = Fleet::assemble(started).await?;
         let mut addresses = doors.carry_out(plan, &snapshot.config, &state.metrics);
-        let mut control = Self { process, places, doors, fleet, log, exporter, admin: None, drain };
+        let mut control = Self {
+            process,
+            places,
+            doors,
+            fleet,
+            log,
+            exporter,
+            admin: None,
+            drain,
+            base,
+            overlay,
+        };
         addresses.extend(control.admin_moves(admin_socket));
         Ok((control, addresses))
     }

@@ -21,17 +21,22 @@ use super::{
     Address, Source,
     control::{Admin, Control},
     doors::Plan,
+    state_file,
     tier::wants_bypass,
 };
 use crate::{
     access_log::AccessLog,
-    config::{Config, Loaded, Sources, value},
+    admin::write::NotDone,
+    config::{Config, Edit, Loaded, Overlay, Sources, value},
     listener::inherited::Inherited,
     worker::{
         Snapshot,
         orders::{Change, Order},
     },
 };
+
+/// The addresses that are new, or why nothing is.
+pub(super) type Done = Result<Vec<Address>, NotDone>;
 
 /// What has been made for a configuration that is not in force yet.
 struct Ready {
@@ -44,39 +49,66 @@ struct Ready {
 
 impl Control {
     /// Goes by the configuration as it is now, or stays with the one in force. Returns the
-    /// addresses that are new, and what has been read.
-    pub(super) async fn reload<S: Source>(
-        &mut self,
-        source: &S,
-    ) -> (Vec<Address>, Option<Sources>) {
+    /// addresses that are new or what was wrong, and what has been read.
+    pub(super) async fn reload<S: Source>(&mut self, source: &S) -> (Done, Option<Sources>) {
         if !S::CHANGES {
-            tracing::warn!("nothing to reload: the configuration came by flags alone");
-            return (Vec::new(), None);
+            let what = "nothing to reload: the configuration came by flags alone";
+            tracing::warn!("{what}");
+            return (Err(NotDone::Failed(what.to_owned())), None);
         }
         let source = source.clone();
         let Ok(Loaded { config, sources }) = spawn_blocking(move || source.load()).await else {
             // Its panic has been told by the hook.
             self.process.admin.metrics.configuration().refused();
-            return (Vec::new(), None);
+            return (Err(NotDone::Failed("it could not be read".to_owned())), None);
         };
         let changed = match config {
-            Ok(config) => self.change(config).await,
+            Ok(base) => self.come_to(base, self.overlay.clone()).await,
             Err(errors) => Err(errors.into()),
         };
         let metrics = self.process.admin.metrics.configuration();
         match changed {
             Ok(new) => {
                 metrics.reloaded();
-                (new, Some(sources))
+                (Ok(new), Some(sources))
             }
             Err(error) => {
                 metrics.refused();
                 // One line, however many problems.
                 let problems = format!("{error:#}").replace('\n', " | ");
                 tracing::error!("configuration refused, the one before stays: {problems}");
-                (Vec::new(), Some(sources))
+                (Err(NotDone::Failed(problems)), Some(sources))
             }
         }
+    }
+
+    /// Makes a change of upstreams, and stores it where changes are stored.
+    pub(super) async fn edit(&mut self, edit: &Edit) -> Done {
+        let mut overlay = self.overlay.clone();
+        overlay.edit(edit, &self.base).map_err(NotDone::Refused)?;
+        let failed = |error: anyhow::Error| {
+            tracing::error!("not changed: {error:#}");
+            NotDone::Failed(format!("{error:#}"))
+        };
+        let new = self.come_to(self.base.clone(), overlay).await.map_err(failed)?;
+        tracing::info!("changed by hand: {edit:?}");
+        if let Some(path) = self.config().state_file.as_deref()
+            && let Err(error) = state_file::store(path, &self.overlay)
+        {
+            let what = format!("in force, but not stored in {}: {error}", path.display());
+            tracing::error!("{what}");
+            return Err(NotDone::Failed(what));
+        }
+        Ok(new)
+    }
+
+    /// Goes by what the files say with an overlay over it.
+    async fn come_to(&mut self, base: Config, overlay: Overlay) -> anyhow::Result<Vec<Address>> {
+        let mut config = base.clone();
+        overlay.apply(&mut config);
+        let new = self.change(config).await?;
+        (self.base, self.overlay) = (base, overlay);
+        Ok(new)
     }
 
     async fn change(&mut self, config: Config) -> anyhow::Result<Vec<Address>> {
@@ -164,6 +196,7 @@ impl Control {
         if let Some(admin) = admin {
             new.extend(self.admin_moves(admin));
         }
+        state.token.store(snapshot.config.admin_token.clone().map(Arc::new));
         state.config_text.store(Arc::new(snapshot.config.effective()));
         new
     }

@@ -21,6 +21,7 @@ use super::{
     limits::Setting,
     middleware::DraftMiddleware,
     routes::DraftRoute,
+    token::{self, Token},
 };
 
 /// How long a drain waits unless told otherwise.
@@ -43,6 +44,8 @@ pub(crate) struct Draft {
     pub(crate) handover: Option<std::path::PathBuf>,
     pub(crate) take_over: bool,
     pub(crate) admin: Option<Placed<SocketAddr>>,
+    pub(crate) admin_token: Option<super::Token>,
+    pub(crate) state_file: Option<std::path::PathBuf>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) access_fields: Option<Vec<Field>>,
@@ -92,6 +95,8 @@ impl Draft {
             handover: None,
             take_over: false,
             admin: None,
+            admin_token: None,
+            state_file: None,
             log_format: None,
             access_log: None,
             access_fields: None,
@@ -106,7 +111,7 @@ impl Draft {
     }
 
     /// Checks the whole. `errors` are the problems met so far.
-    pub(crate) fn resolve(self, mut errors: Errors) -> Result<Config, Errors> {
+    pub(crate) fn resolve(mut self, mut errors: Errors) -> Result<Config, Errors> {
         let mut warnings = Vec::new();
         if self.listeners.is_empty() && errors.iter().next().is_none() {
             errors.add(
@@ -116,6 +121,12 @@ impl Draft {
                     "add one: [[listener]] with `name = \"web\"` and `address = \"127.0.0.1:8080\"`",
                 ),
             );
+        }
+        if self.admin_token.is_none() {
+            match Token::from_environment(super::environment) {
+                Ok(token) => self.admin_token = token,
+                Err(wrong) => errors.add(&Place::Flag(token::VARIABLE.to_owned()), wrong),
+            }
         }
         self.check_names(&mut errors);
         self.check_addresses(&mut errors);
@@ -165,6 +176,8 @@ impl Draft {
             workers: self.workers.unwrap_or_else(available_workers),
             pin_workers,
             admin: self.admin.map(|admin| admin.value),
+            admin_token: self.admin_token,
+            state_file: self.state_file,
             listeners,
             middleware,
             routes,

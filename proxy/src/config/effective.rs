@@ -25,6 +25,12 @@ impl Config {
         }
         header(&mut out, "[admin]");
         text(&mut out, "address", self.admin.map_or("off".to_owned(), |a| a.to_string()));
+        if let Some(file) = self.admin_token.as_ref().and_then(|token| token.file.as_ref()) {
+            text(&mut out, "token_file", file.display());
+        }
+        if let Some(path) = &self.state_file {
+            text(&mut out, "state_file", path.display());
+        }
         header(&mut out, "[log]");
         text(&mut out, "format", value::word(&self.log.format, value::LOG_FORMAT));
         let access = match &self.log.access {

@@ -24,6 +24,8 @@ mod include_tests;
 pub mod limits;
 mod merge;
 pub mod middleware;
+mod overlay;
+mod paths;
 pub(crate) mod read;
 pub(crate) mod routes;
 mod section;
@@ -32,6 +34,7 @@ mod substitute;
 mod suggest;
 #[cfg(test)]
 mod tests;
+pub mod token;
 mod tracing;
 pub(crate) mod upstreams;
 pub(crate) mod value;
@@ -42,11 +45,13 @@ pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use limits::Limits;
 pub use middleware::Middleware;
+pub use overlay::{Edit, Overlay, Refused};
 pub use routes::{
     Action, Changes, Condition, FieldRules, Part, Parts, PathRule, Redirect, Regex, Respond,
     Rewrite, Route, Segment, Split, Tail, Template, Test,
 };
 pub use sources::Sources;
+pub use token::Token;
 pub use upstreams::{
     Balance, Breaker, Choice, Dns, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, Retry,
     SameSite, Server, Sticky, Upstream, UpstreamServer,
@@ -125,6 +130,10 @@ pub struct Config {
     pub pin_workers: bool,
     /// Admin endpoint, `None` where switched off.
     pub admin: Option<SocketAddr>,
+    /// What the admin endpoint asks for before it changes anything; without one it does not.
+    pub admin_token: Option<Token>,
+    /// Where changes are stored that are made through it.
+    pub state_file: Option<PathBuf>,
     /// Where clients arrive.
     pub listeners: Vec<Listener>,
     /// In order of the file; `route::Table` compiles them.

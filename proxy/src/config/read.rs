@@ -12,8 +12,9 @@ use super::{
     include::File,
     limits,
     merge::merge,
-    middleware, routes,
+    middleware, paths, routes,
     section::{Section, Source},
+    token::Token,
     tracing, upstreams, value,
 };
 
@@ -63,12 +64,16 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     draft.splice = file.parsed("splice", "\"auto\"", value::splice).map(|s| s.value);
     draft.drain_timeout = file.parsed("drain_timeout", "\"30s\"", value::duration).map(|t| t.value);
     draft.watch = file.switch("watch");
-    let path = file.parsed("handover", "\"/run/underpass/handover.sock\"", value::socket_path);
+    let path = file.parsed("handover", "\"/run/underpass/handover.sock\"", paths::socket_path);
     draft.handover = path.map(|path| path.value);
-    if let Some(admin) = file.table("admin", "[admin]", &["address"]) {
+    if let Some(admin) = file.table("admin", "[admin]", &["address", "token_file", "state_file"]) {
         draft.admin = admin
             .required("address", "\"127.0.0.1:9900\"", value::address_or_off)
             .and_then(|a| a.value.map(|address| Placed::new(address, a.place)));
+        let path = "\"/etc/underpass/token\"";
+        draft.admin_token = admin.parsed("token_file", path, Token::from_file).map(|t| t.value);
+        let path = "\"/var/lib/underpass/state.json\"";
+        draft.state_file = admin.parsed("state_file", path, paths::path).map(|path| path.value);
     }
     if let Some(log) =
         file.table("log", "[log]", &["format", "access", "access_fields", "access_sample_ratio"])

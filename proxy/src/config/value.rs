@@ -196,23 +196,6 @@ pub(crate) fn access_field(text: &str) -> Result<Field, Wrong> {
     })
 }
 
-/// The path of a unix socket.
-pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Wrong> {
-    // sockaddr_un has room for 108 bytes; the socket is bound under a longer name first.
-    const LONGEST: usize = 90;
-    match text {
-        "" => Err(Wrong::new(
-            "an empty path",
-            "write a path such as \"/run/underpass/handover.sock\"",
-        )),
-        _ if text.len() > LONGEST => Err(Wrong::new(
-            format!("`{text}` is too long for a socket"),
-            format!("write a path of at most {LONGEST} bytes"),
-        )),
-        _ => Ok(PathBuf::from(text)),
-    }
-}
-
 /// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
 pub(crate) fn network(text: &str) -> Result<IpNet, Wrong> {
     if let Ok(ip) = text.parse::<std::net::IpAddr>() {
