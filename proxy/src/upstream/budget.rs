@@ -2,7 +2,7 @@
 //!
 //! Without it retries would multiply the load of servers that fail because they have too
 //! much. Each request pays in its part at the worker that sends it, and each retry takes one
-//! out; what was not used is kept up to [`MOST_SAVED`] retries. The few each second are the
+//! out; what was not used is kept up to a hundred retries. The few each second are the
 //! process's, so that an upstream with hardly any requests has retries too.
 
 use std::{cell::Cell, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed};

@@ -4,7 +4,7 @@
 //! sends to, and looks at its version before each choice. A group that a reload keeps (by its
 //! name) is the same group, and so is each server in it that stays (by its address).
 //!
-//! Invariant: changes come first and [`Group::changed`] after them, so that a worker that has
+//! Invariant: changes come first and `Group::changed` after them, so that a worker that has
 //! seen a version has seen all that led to it.
 //!
 //! Implements: REQ-EDGE-002

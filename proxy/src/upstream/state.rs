@@ -3,7 +3,7 @@
 //!
 //! It outlives a configuration: a server that a reload keeps (same upstream, same address)
 //! keeps its state. Everything here is an atomic; whoever changes what a choice depends on
-//! says so by [`super::directory::Group::changed`] afterwards, so that workers need to look at one
+//! says so by `Group::changed` afterwards, so that workers need to look at one
 //! number only while nothing changes.
 //!
 //! Implements: REQ-EDGE-002
