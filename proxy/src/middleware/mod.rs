@@ -2,7 +2,7 @@
 //! gets it: who is let in and how often, and what is added to both.
 //!
 //! A listener's chain is entered before the request is classified and routed, a route's behind
-//! it. Each is a list of [`Step`]s, one enum, in the order of the configuration; the answer goes
+//! it. Each is a list of steps, one enum, in the order of the configuration; the answer goes
 //! by the same steps backwards, whoever made it: a server, we ourselves in place of one that
 //! failed, or a step that let nobody in. Where there is no chain nothing is done at all.
 //!

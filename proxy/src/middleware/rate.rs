@@ -7,7 +7,7 @@
 //!
 //! All workers share the table, and none of them waits for another: both words of an entry
 //! are atomics. Invariant: memory is what was asked for, whatever keys come. Each key has a
-//! set of [`WAYS`] entries; where all are taken the one that has the least on its account
+//! set of eight entries; where all are taken the one that has the least on its account
 //! makes room, one that is at rest first, which loses nothing. A flood of keys can so be
 //! forgiving to others, and never unjust.
 
