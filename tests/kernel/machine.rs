@@ -95,14 +95,18 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 ///
 /// Maps are looked at only once no program is left, and no others than these: opening the
 /// program array of a process that is going, at the moment when the kernel empties it, makes
-/// the kernel do that twice, and it then keeps the empty array (seen on 6.18).
+/// the kernel do that twice, and it then keeps the empty array (seen on 6.18, and once on 6.1).
+/// It does so a moment after the last program is gone, so that moment is waited for.
 pub(crate) fn any_loaded<'a>(
     programs: impl IntoIterator<Item = &'a u32>,
     maps: impl IntoIterator<Item = &'a u32>,
 ) -> bool {
     let wanted: Vec<u32> = programs.into_iter().copied().collect();
-    loaded_programs().flatten().any(|program| wanted.contains(&program.id()))
-        || maps.into_iter().any(|id| MapInfo::from_id(*id).is_ok())
+    if loaded_programs().flatten().any(|program| wanted.contains(&program.id())) {
+        return true;
+    }
+    std::thread::sleep(scaled(Duration::from_millis(200)));
+    maps.into_iter().any(|id| MapInfo::from_id(*id).is_ok())
 }
 
 /// A copy of a binary where every user can start it. Removed when dropped.

@@ -364,6 +364,11 @@ impl<'a> Section<'a> {
         self.table.is_empty()
     }
 
+    /// Whether a key that is not known was a near miss of this one.
+    pub(super) fn is_misspelt(&self, key: &str) -> bool {
+        self.misspelt.contains(&key)
+    }
+
     /// Where the value of a key stands, if it is there.
     pub(super) fn place_of(&self, key: &str) -> Option<Place> {
         self.get(key).map(|(_, place)| place)

@@ -148,7 +148,7 @@ fn servers(section: &Section<'_>) -> Vec<UpstreamServer> {
     let long = section.tables("server", SERVER_TITLE, SERVER_KEYS);
     servers.extend(long.iter().filter_map(server));
     let none = |key| section.is_missing_or_empty(key);
-    if none("servers") && none("server") {
+    if none("servers") && none("server") && !section.is_misspelt("servers") {
         // An empty list is wrong where it stands, a missing one where it should.
         let place = section.get("servers").map_or_else(|| section.place.clone(), |(_, at)| at);
         let cure = format!("add `servers = [{EXAMPLE}]`");

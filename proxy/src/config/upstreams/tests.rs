@@ -154,6 +154,7 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
         ("[[upstream.server]]\nweight = 2", "8:1", "add `address = \"127.0.0.1:3000\"`"),
         ("[upstream.server]\naddress = \"a:1\"", "8:1", "[[server]] (two brackets"),
         ("servers = [{ address = \"a:1\", backup = true }]", "6:1", "remove `backup = true`"),
+        ("servrs = [\"a:1\"]", "8:1", "did you mean `servers`?"),
         ("server = []", "6:1", "add `servers = [\"127.0.0.1:3000\"]`"),
         // How one is chosen.
         (&with("balance = \"best\""), "9:11", "valid: `round_robin`"),
