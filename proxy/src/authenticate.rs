@@ -1,4 +1,5 @@
-//! Basic proxy authentication (RFC 7617, RFC 9110 section 11.7). Pure.
+//! Credentials of the scheme Basic (RFC 7617, RFC 9110 section 11), and how secrets are
+//! compared. Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
@@ -9,22 +10,24 @@ pub fn admits(users: &[String], credentials: Option<&HeaderValue>) -> bool {
     if users.is_empty() {
         return true;
     }
-    let Some(given) = credentials.and_then(|value| decode(value.as_bytes())) else {
+    let Some(given) = credentials.and_then(basic) else {
         return false;
     };
     // All are compared, each in a time that does not tell how much of it was right.
     users.iter().fold(false, |found, user| found | same(user.as_bytes(), &given))
 }
 
-fn decode(value: &[u8]) -> Option<Vec<u8>> {
-    let (scheme, token) = value.split_at_checked(6)?;
+/// `name:password`, where a value of `Authorization` or `Proxy-Authorization` is of this scheme.
+pub fn basic(value: &HeaderValue) -> Option<Vec<u8>> {
+    let (scheme, token) = value.as_bytes().split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
     }
     STANDARD.decode(crate::wire::fields::trim(token)).ok()
 }
 
-fn same(a: &[u8], b: &[u8]) -> bool {
+/// Whether two are the same, in a time that does not tell how much of them is.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
     let differing = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
     std::hint::black_box(differing) == 0 && a.len() == b.len()
 }

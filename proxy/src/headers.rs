@@ -128,6 +128,17 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// The value of a cookie (RFC 6265 section 4.2.1): of the first one, where there are several.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    headers.get_all(header::COOKIE).iter().find_map(|value| {
+        value.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
+            let pair = pair.trim_ascii();
+            let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(value)
+        })
+    })
+}
+
 /// The forwarding fields of one client connection, made once and cloned by reference.
 #[derive(Debug)]
 pub struct Forwarding {

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use crate::authenticate;
+
 use super::errors::Wrong;
 
 /// Shorter ones can be guessed.
@@ -55,9 +57,7 @@ impl Token {
 
     /// Whether `given` is it, in a time that does not tell how much of it was right.
     pub fn is(&self, given: &[u8]) -> bool {
-        let pairs = self.secret.iter().zip(given);
-        let differing = pairs.fold(0, |sum, (ours, theirs)| sum | (ours ^ theirs));
-        std::hint::black_box(differing) == 0 && given.len() == self.secret.len()
+        authenticate::same(&self.secret, given)
     }
 }
 

@@ -9,11 +9,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 
-use crate::wire::fields;
+use crate::authenticate::{self, same};
 
 /// Passwords that are compared by bcrypt at once.
 const AT_ONCE: usize = 2;
@@ -61,7 +60,7 @@ impl Users {
 
     /// The name of the user whose credentials (the value of `Authorization`) these are.
     pub async fn find(&self, credentials: Option<&HeaderValue>) -> Option<&str> {
-        let given = decode(credentials?.as_bytes())?;
+        let given = String::from_utf8(authenticate::basic(credentials?)?).ok()?;
         let (name, password) = given.split_once(':')?;
         // All are looked at, so that the time does not tell which of them there are.
         let mut found = None;
@@ -110,23 +109,10 @@ pub fn is_hash(secret: &str) -> bool {
     ["$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|prefix| secret.starts_with(prefix))
 }
 
-/// What stands in the value of `Authorization`, if it is of the scheme Basic.
-fn decode(value: &[u8]) -> Option<String> {
-    let (scheme, token) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return None;
-    }
-    String::from_utf8(STANDARD.decode(fields::trim(token)).ok()?).ok()
-}
-
-/// In a time that does not tell how much of it was right.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
-    std::hint::black_box(differing) == 0 && a.len() == b.len()
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
     use super::*;
 
     fn given(text: &str) -> HeaderValue {

@@ -13,7 +13,7 @@ use jsonwebtoken::{
 };
 use serde_json::{Map, Value};
 
-use crate::wire::fields;
+use crate::{headers::cookie, wire::fields};
 
 /// What a token has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,16 +154,6 @@ impl Verifier {
         }
         Err(refusal)
     }
-}
-
-/// The value of a cookie (RFC 6265 section 5.4).
-pub fn cookie<'a>(request: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = request
-        .get_all(header::COOKIE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
-        .map(fields::trim);
-    pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()
 }
 
 /// A key that signatures can be checked by, and by what it can be.

@@ -24,7 +24,7 @@ pub use export::{Collector, Exporter};
 
 use crate::error::Kind;
 
-/// Spans that wait for the exporter; about 1 KiB each.
+/// Spans that wait for the exporter, each with the texts of its exchange.
 const QUEUE: usize = 8192;
 
 /// What a worker needs to take part.

@@ -7,11 +7,14 @@
 
 use std::{fmt::Write as _, hash::Hasher, net::IpAddr};
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 use super::choose::hash;
-use crate::config::{Balance, Choice, HashBy, SameSite, Server, Sticky};
+use crate::{
+    config::{Balance, Choice, HashBy, SameSite, Server, Sticky},
+    headers::cookie,
+};
 
 /// What a request brings for the choice of its server. Made once per request, and costs
 /// nothing where nothing goes by it.
@@ -62,17 +65,6 @@ pub fn of_client(client: IpAddr) -> u64 {
         IpAddr::V4(address) => hash::of(&address.octets()),
         IpAddr::V6(address) => hash::of(&address.octets()),
     }
-}
-
-/// The value of a cookie (RFC 6265 section 4.2.1): of the first one, where there are several.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers.get_all(header::COOKIE).iter().find_map(|value| {
-        value.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
-            let pair = pair.trim_ascii();
-            let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-            Some(value)
-        })
-    })
 }
 
 fn parse(value: &[u8]) -> Option<u64> {
