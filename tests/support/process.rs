@@ -34,9 +34,38 @@ pub fn descriptors(pid: u32) -> usize {
 pub fn connecting_to(address: SocketAddr) -> usize {
     const SYN_SENT: &str = "02";
     let remote = format!(":{:04X}", address.port());
+    let rows = sockets();
+    rows.iter().filter(|row| row[2].ends_with(&remote) && row[3] == SYN_SENT).count()
+}
+
+/// Bytes in the queues of a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// Sent by its owner, and not acknowledged.
+    pub sent: u64,
+    /// Received, and not read by its owner.
+    pub received: u64,
+}
+
+/// What is queued in the IPv4 socket of this network namespace with these two ports; nothing
+/// if there is no such socket.
+pub fn queued(local: u16, remote: u16) -> Queued {
+    let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
+    let rows = sockets();
+    let row = rows.iter().find(|row| row[1].ends_with(&local) && row[2].ends_with(&remote));
+    let Some((sent, received)) = row.and_then(|row| row[4].split_once(':')) else {
+        return Queued::default();
+    };
+    let bytes = |text| u64::from_str_radix(text, 16).expect("a number of bytes");
+    Queued { sent: bytes(sent), received: bytes(received) }
+}
+
+/// The rows of /proc/net/tcp (proc(5)): local address, remote address, state and queues are
+/// columns 1 to 4.
+fn sockets() -> Vec<Vec<String>> {
     let table = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
-    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row[2].ends_with(&remote) && row[3] == SYN_SENT).count()
+    let rows = table.lines().skip(1);
+    rows.map(|row| row.split_whitespace().map(str::to_owned).collect()).collect()
 }
 
 /// Lowers the number of descriptors a running process may have.

@@ -1,64 +1,55 @@
 //! Ends between own sockets: nothing is said or closed while the kernel has bytes to send.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use mantra_macros::req_test;
 use proxy_ebpf::Protection;
-use tokio::time::timeout;
-use underpass_tests::{Bed, End, Engine, Fate, Plan, Tunnel, Way, bed::Topology, clock};
+use tokio::time::{sleep, timeout};
+use underpass_tests::{
+    Bed, End, Engine, Fate, Plan, Tunnel, Way, Wire, bed::Topology, clock, process::queued,
+};
 
 use super::{MEGABYTE, acknowledged, patience, ready, shown};
 
-/// Parts of what the kernel takes by itself that the server sends, in eighths, one after the
-/// other until the harm is seen: so much that some of it has yet to be sent when the end
-/// comes, so little that all of it is redirected.
-const PARTS: [u64; 4] = [6, 7, 5, 4];
+/// Bytes that have yet to be sent when the end comes: a part of what the kernel takes by itself.
+const HELD: u64 = MEGABYTE / 4;
 
 /// What becomes of a server's bytes and end when the other direction has ended before, and
 /// the client reads late.
-async fn ends(bed: &Bed, gone: &[Protection], part: u64) -> (Fate, Fate) {
+async fn ends(bed: &Bed, gone: &[Protection]) -> (Fate, Fate) {
     let plan = Plan::new(bed, Way::Connect, Engine::Kernel).narrow_client().unprotected(gone);
-    let mut tunnel = plan.open_settled().await;
-    let size = taken_by_the_kernel(&mut tunnel).await * part / 8;
-    let Tunnel { client, server, origin, proxy } = tunnel;
-    drop((client, server));
-    proxy.until_tunnels(0).await;
-
-    let mut client = plan.connect(&proxy).await;
-    client.send(plan.request(&origin)).await;
-    let mut server = Way::Connect.accept(&origin).await;
-    Way::Connect.opened(&mut client).await;
-    plan.settled(&proxy).await;
+    let Tunnel { mut client, mut server, origin: _origin, proxy } = plan.open_settled().await;
     client.finish().await;
     server.expect_fin().await;
-    server.send_rest(0, size).await;
-    // So that the FIN is a segment of its own.
-    let _ = timeout(clock::STALL, acknowledged(&server)).await;
+    let mut sent = 0;
+    while held(&client, sent).await < HELD {
+        assert!(sent < 64 * MEGABYTE, "the kernel holds nothing of {sent} bytes");
+        server.send_rest(sent, sent + HELD / 4).await;
+        sent += HELD / 4;
+        // So that the FIN is a segment of its own.
+        acknowledged(&server).await;
+    }
     server.finish().await;
     // A proxy that waits for its reader has the tunnel as long as that does not read.
     let _ = timeout(clock::STALL, proxy.until_tunnels(0)).await;
-    let fate = client.fate_of(0, size, patience(gone)).await;
+    let fate = client.fate_of(0, sent, patience(gone)).await;
     (fate, client.fate_of(0, 1, patience(gone)).await)
 }
 
-/// Bytes that a tunnel takes in the kernel before anything is passed to userspace, or the
-/// sender is held back.
-async fn taken_by_the_kernel(tunnel: &mut Tunnel) -> u64 {
-    const PIECE: u64 = 64 * 1024;
-    let mut sent = 0;
-    loop {
-        tunnel.server.send_rest(sent, sent + PIECE).await;
-        // On a busy machine a worker of the kernel gets its turn late: what is taken for the end
-        // too early makes for a part that is too small to be harmed.
-        let taken = timeout(4 * clock::STALL, acknowledged(&tunnel.server)).await;
-        let row = &tunnel.proxy.tunnels().await[0];
-        let share = &row["engine"]["to_downstream"]["kernel"];
-        if taken.is_err() || share["passed_for_bound"].as_u64() != Some(0) {
-            return sent;
+/// Bytes of those sent that are in neither socket between the proxy and the client: as many
+/// as stay there when nothing moves any more.
+async fn held(client: &Wire, sent: u64) -> u64 {
+    let (ours, theirs) = (client.local_addr().port(), client.peer_addr().port());
+    let look = || sent.saturating_sub(queued(theirs, ours).sent + queued(ours, theirs).received);
+    let (mut held, mut since) = (look(), Instant::now());
+    while held >= HELD && since.elapsed() < clock::STALL {
+        sleep(clock::STALL / 20).await;
+        let now = look();
+        if now != held {
+            (held, since) = (now, Instant::now());
         }
-        sent += PIECE;
-        assert!(sent < 64 * MEGABYTE, "it takes everything: {row}");
     }
+    held
 }
 
 const CLEAN: Fate = Fate::Ended(0, End::Fin);
@@ -68,11 +59,7 @@ async fn shown_by_ends(gone: Protection, harm: impl Fn(&(Fate, Fate)) -> bool) {
         return;
     }
     let Some(bed) = Bed::here(Topology::V4) else { return };
-    let played = AtomicUsize::new(0);
-    let play = async |gone: &[Protection]| {
-        let part = PARTS[played.fetch_add(1, Relaxed) % PARTS.len()];
-        ends(&bed, gone, part).await
-    };
+    let play = async |gone: &[Protection]| ends(&bed, gone).await;
     shown(&[gone], play, |fates| *fates == (Fate::Whole, CLEAN), harm).await;
 }
 
