@@ -15,6 +15,8 @@
 //! 5. After a 101, or a 2xx to CONNECT, [`tunnel`] owns both sockets and [`splice`] moves
 //!    the bytes. A connection of a tcp listener is handed to them from the start.
 //!
+//! A connection is a socket or TLS over it, which is a [`transport`] to all of these.
+//!
 //! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines),
 //! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`access_log`],
 //! [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
@@ -51,6 +53,7 @@ pub mod response;
 pub mod route;
 pub mod spans;
 pub mod splice;
+pub mod transport;
 pub mod tunnel;
 pub mod upstream;
 pub mod watchdog;

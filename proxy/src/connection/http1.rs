@@ -20,7 +20,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use tokio::net::TcpStream;
 
 use super::{Client, Cut, bounds, linger::linger, run_tunnel};
 use crate::{
@@ -28,6 +27,7 @@ use crate::{
     error::Kind,
     relay,
     splice::hop_bypass::{HopBypass, Side},
+    transport::Transport,
     tunnel,
     upstream::connection::{buffer_bytes, join},
     watchdog::Wait,
@@ -51,9 +51,9 @@ enum End {
 pub(super) async fn serve(
     client: Rc<Client>,
     wire: Rc<Shared>,
-    stream: TcpStream,
+    stream: Transport,
     early: BytesMut,
-) -> Option<(TcpStream, Bytes)> {
+) -> Option<(Transport, Bytes)> {
     let bounds = bounds(client.limits());
     let kernel = client.worker.process.kernel.as_ref();
     let kernel = kernel.filter(|_| client.listener.config.local_bypass);
@@ -68,7 +68,7 @@ pub(super) async fn serve(
         .max_headers(bounds.max_headers)
         .max_buf_size(buffer_bytes(bounds.max_bytes))
         .serve_connection(io, service);
-    let (mut closing, mut resting) = (false, false);
+    let (mut closing, mut resting, mut failed) = (false, false, false);
     let end = poll_fn(|cx| {
         client.watched.register(cx);
         loop {
@@ -88,6 +88,7 @@ pub(super) async fn serve(
             }
             if let Poll::Ready(ended) = poll {
                 if let Err(error) = &ended {
+                    failed = true;
                     tracing::debug!(peer = %client.peer, %error, "connection ended");
                 }
                 return Poll::Ready(if resting { End::AtRest } else { End::Done });
@@ -124,11 +125,14 @@ pub(super) async fn serve(
     }
     if client.cut.get() == Some(Cut::Reset) {
         // Without it the client would take the end of the connection for the body's.
-        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO));
         drop(stream);
     } else if end == End::Done && (client.unread.get() || wire.has_fault()) {
         linger(&client.worker, stream).await;
+    } else if client.cut.get().is_none() && !failed {
+        stream.farewell();
     } else {
+        // Over TLS, too, the client sees that something is missing.
         drop(stream);
     }
     // Only now: the socket leaves its bypass closed.

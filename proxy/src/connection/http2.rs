@@ -13,16 +13,13 @@ use std::{
 use bytes::Bytes;
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Client;
-use crate::{body::BodyStream, relay, tunnel, watchdog::Wait};
+use crate::{body::BodyStream, relay, transport::Transport, tunnel, watchdog::Wait};
 
 /// Serves a connection to its end.
-pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, early: Bytes) {
+pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
     let limits = client.limits().clone();
     let service = service_fn(|request: Request<Incoming>| {
         let client = Rc::clone(&client);
@@ -109,7 +106,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
 #[derive(Debug)]
 struct Rewound {
     early: Bytes,
-    stream: TcpStream,
+    stream: Transport,
 }
 
 impl AsyncRead for Rewound {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::Instant,
 };
 
-use crate::worker::Worker;
+use crate::{transport::Transport, worker::Worker};
 
 /// How long, and for how many bytes, a client may go on sending what nobody will read
 /// before the socket is closed under it: closing at once would have its kernel throw away
@@ -16,7 +15,7 @@ use crate::worker::Worker;
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
 /// Lets the client finish sending, so that it reads our last answer (RFC 9112 section 9.6).
-pub(super) async fn linger(worker: &Worker, mut stream: TcpStream) {
+pub(super) async fn linger(worker: &Worker, mut stream: Transport) {
     // hyper has not, if it ended for an error or had ever been asked for an upgrade.
     let _ = stream.shutdown().await;
     // On the heap, and only now: every connection would carry it otherwise.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+use tokio::{io::AsyncReadExt, time::Instant};
 
 use crate::{
     access_log,
@@ -25,6 +25,7 @@ use crate::{
     listener::{Listener, slots::Slot},
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
     splice::Engine,
+    transport::Transport,
     tunnel,
     upstream::pool::Lease,
     watchdog::{Wait, Watched},
@@ -71,7 +72,7 @@ pub struct Arrival {
     /// Where it came in.
     pub listener: Rc<Listener>,
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Transport,
     /// The client's address.
     pub peer: SocketAddr,
     /// Held while it is open.
@@ -88,7 +89,7 @@ impl Arrival {
     /// One that has just been accepted.
     pub fn new(
         listener: Rc<Listener>,
-        stream: TcpStream,
+        stream: Transport,
         peer: SocketAddr,
         places: Places,
     ) -> Self {
@@ -137,7 +138,7 @@ pub struct Handover {
     /// What asked for it.
     pub kind: tunnel::registry::Kind,
     /// The server's socket.
-    pub upstream: TcpStream,
+    pub upstream: Transport,
     /// What the server sent behind its answer.
     pub upstream_early: Bytes,
     /// To be reported when the tunnel ends.
@@ -333,7 +334,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
 
 /// Reads until it is clear which version is spoken.
 fn poll_protocol(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     early: &mut BytesMut,
     worker: &Worker,
     watched: &Watched,
@@ -355,7 +356,7 @@ fn poll_protocol(
         match read.as_mut().poll(cx) {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Spoken::Nothing),
             Poll::Ready(Ok(_)) => {}
-            Poll::Pending if watched.take_rest() && early.is_empty() => {
+            Poll::Pending if watched.take_rest() && early.is_empty() && !stream.is_tls() => {
                 return Poll::Ready(Spoken::NothingYet);
             }
             Poll::Pending => return Poll::Pending,
@@ -403,7 +404,11 @@ pub async fn run_tunnel(
         idle_timeout: client.limits().tunnel_idle_timeout,
     };
     let begins_with = match (&downstream, settings.mode) {
-        (tunnel::Downstream::Tcp(..), SpliceMode::Pipe) => Engine::Pipe,
+        (tunnel::Downstream::Tcp(stream, _), SpliceMode::Pipe)
+            if !stream.is_tls() && !upstream.is_tls() =>
+        {
+            Engine::Pipe
+        }
         _ => Engine::Copy,
     };
     let watched = match &downstream {

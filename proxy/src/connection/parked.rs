@@ -117,6 +117,8 @@ pub(super) fn park(worker: &Rc<Worker>, arrival: Arrival, early: Bytes) {
         return;
     }
     let Arrival { listener, stream, peer, places, kept, deadline, .. } = arrival;
+    // One with TLS has never rested.
+    let Some(stream) = stream.into_plain() else { return };
     let socket = match stream.into_std() {
         Ok(socket) => socket,
         Err(error) => {
@@ -141,7 +143,7 @@ fn revive(worker: &Rc<Worker>, parked: Parked, early: BytesMut) {
     let Parked { socket, kept, peer, listener, deadline, open, slot, guard } = parked;
     let Some(open) = open.returns() else { return };
     let stream = match TcpStream::from_std(socket) {
-        Ok(stream) => stream,
+        Ok(stream) => stream.into(),
         Err(error) => {
             tracing::debug!(%peer, %error, "connection ended");
             return;

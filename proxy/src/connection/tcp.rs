@@ -14,7 +14,6 @@ use std::{net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::Instant,
 };
 
@@ -30,6 +29,7 @@ use crate::{
     metrics::OpenConnection,
     route::Matched,
     splice::{Engine, hop_bypass::HopBypass, socket},
+    transport::Transport,
     tunnel::{self, registry},
     upstream::{
         balance::{Tried, Upstream},
@@ -88,7 +88,7 @@ enum Asked {
 pub fn serve(
     worker: Rc<Worker>,
     listener: Rc<Listener>,
-    stream: TcpStream,
+    stream: Transport,
     peer: SocketAddr,
     (slot, open, guard): (Slot, OpenConnection, ConnectionGuard),
 ) -> impl Future<Output = ()> {
@@ -117,7 +117,7 @@ pub fn serve(
 /// From accept to a tunnel; `None` if the connection has been refused and reported.
 async fn begin(
     mut connection: Box<Connection>,
-    stream: TcpStream,
+    stream: Transport,
 ) -> Option<Opened<impl Future<Output = tunnel::Outcome>>> {
     match connection.open(stream).await {
         Ok((kind, upstream, handover)) => Some(connection.into_tunnel(kind, upstream, handover)),
@@ -138,7 +138,7 @@ impl Connection {
     /// From accept to a server. An error has closed the connection.
     async fn open(
         &mut self,
-        mut stream: TcpStream,
+        mut stream: Transport,
     ) -> Result<(registry::Kind, Rc<Upstream>, tunnel::Handover), Error> {
         let mut early = BytesMut::new();
         let asked = match self.worker.wants_server_name(&self.listener) {
@@ -168,7 +168,7 @@ impl Connection {
             }
         };
         // However this ends before the tunnel runs, there is no answer to be taken for whole.
-        socket::reset_on_close(&stream, true);
+        socket::reset_on_close(stream.tcp(), true);
         let upstream = route.upstream_of_connection(self.peer.ip());
         let upstream = Rc::clone(upstream.ok_or(Error::new(Kind::Internal))?);
         self.route = Some(route);
@@ -176,7 +176,7 @@ impl Connection {
         let mut drain = self.worker.drain.clone();
         let server = tokio::select! {
             connected = self.connect(&upstream) => connected?,
-            error = socket::failed(&stream) => return Err(Error::because(Kind::ClientGone, error)),
+            error = socket::failed(stream.tcp()) => return Err(Error::because(Kind::ClientGone, error)),
             () = drain.forced() => return Err(Error::new(Kind::Draining)),
         };
         let handover = tunnel::Handover {
@@ -189,7 +189,7 @@ impl Connection {
     }
 
     /// Reads until it is clear what the client asks for.
-    async fn ask(&self, stream: &mut TcpStream, early: &mut BytesMut) -> Result<Asked, Error> {
+    async fn ask(&self, stream: &mut Transport, early: &mut BytesMut) -> Result<Asked, Error> {
         let deadline = Instant::now() + self.listener.config.limits.head_timeout;
         let (mut draining, mut forced) = (self.worker.drain.clone(), self.worker.drain.clone());
         let mut collector = Collector::default();
@@ -220,7 +220,7 @@ impl Connection {
     }
 
     /// A connection to one of the upstream's servers: each is tried once.
-    async fn connect(&mut self, upstream: &Upstream) -> Result<TcpStream, Error> {
+    async fn connect(&mut self, upstream: &Upstream) -> Result<Transport, Error> {
         let timeout = self.listener.config.limits.connect_timeout;
         let permit = upstream.admit()?;
         let mut tried = Tried::default();
@@ -255,7 +255,7 @@ impl Connection {
     }
 
     /// Tells a TLS client why it is not served.
-    async fn refuse(&self, mut stream: TcpStream, description: u8) {
+    async fn refuse(&self, mut stream: Transport, description: u8) {
         // A record of type alert; level fatal. 3.3 is what TLS 1.3 has in its records, too.
         let alert = [21, 3, 3, 0, 2, 2, description];
         let sent = tokio::time::timeout(ALERT_TIMEOUT, stream.write_all(&alert)).await;

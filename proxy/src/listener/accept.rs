@@ -112,11 +112,17 @@ fn welcome(
     let open = listener.metrics.connection();
     let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
     if let Protocol::Tcp = listener.config.protocol {
-        tokio::task::spawn_local(tcp::serve(worker, listener, stream, peer, (slot, open, guard)));
+        tokio::task::spawn_local(tcp::serve(
+            worker,
+            listener,
+            stream.into(),
+            peer,
+            (slot, open, guard),
+        ));
         return;
     }
     let places = Places { slot, open, guard };
-    let arrival = Arrival::new(listener, stream, peer, places);
+    let arrival = Arrival::new(listener, stream.into(), peer, places);
     tokio::task::spawn_local(connection::serve(worker, arrival));
 }
 

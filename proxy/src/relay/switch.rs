@@ -118,7 +118,7 @@ pub(super) async fn connect(
     exchange.becomes_tunnel();
     let handover = Handover {
         kind: tunnel::registry::Kind::Connect,
-        upstream: stream,
+        upstream: stream.into(),
         upstream_early: Default::default(),
         exchange: Rc::clone(exchange),
         upstream_name: server.to_string().into(),

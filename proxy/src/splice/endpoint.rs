@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::tcp_end::TcpEnd;
+use super::{meter::Why, tcp_end::TcpEnd};
 
 /// One end of a tunnel.
 pub(crate) trait Endpoint {
@@ -37,4 +37,10 @@ pub(crate) trait Endpoint {
 
     /// The socket, where bytes of this end are bytes of a socket.
     fn tcp(&self) -> Option<&TcpEnd>;
+
+    /// The socket, whatever it carries.
+    fn socket(&self) -> Option<&TcpEnd>;
+
+    /// Why only engine `copy` can move its bytes, if so: there is no [`Self::tcp`].
+    fn must_copy(&self) -> Option<Why>;
 }

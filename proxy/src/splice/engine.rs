@@ -18,7 +18,7 @@ use super::{
     buffer::Buffer,
     copy,
     endpoint::Endpoint,
-    meter::{Engine, Meter},
+    meter::{Engine, Meter, Why},
     picker::Picker,
     pipe, pipe_pool,
     redirect::Redirect,
@@ -79,9 +79,15 @@ enum Stage {
 }
 
 impl Lane {
-    /// A lane that sends `early` before anything that it reads.
-    pub(crate) fn new(mode: SpliceMode, splicable: bool, early: Bytes, meter: &Meter) -> Self {
-        let picker = Picker::new(mode, splicable);
+    /// A lane that sends `early` before anything that it reads. `must_copy`: why engine `copy`
+    /// is the only one, if so.
+    pub(crate) fn new(
+        mode: SpliceMode,
+        must_copy: Option<Why>,
+        early: Bytes,
+        meter: &Meter,
+    ) -> Self {
+        let picker = Picker::new(mode, must_copy);
         let (engine, why) = picker.engine();
         meter.show(engine, why);
         let nothing = early.is_empty() || without(Protection::Early);

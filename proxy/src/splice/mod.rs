@@ -27,7 +27,8 @@
 //! `pipe` saves both copies between kernel and userspace. After [`BULK_READS`] reads in a row that filled
 //! the buffer the sender is ahead of us, and the lane changes to `pipe`; after
 //! [`SMALL_FILLS`] fills in a row of less than [`SMALL_FILL_BYTES`] it changes back. An
-//! HTTP/2 stream has no socket of its own, so those tunnels stay with `copy`. When no pipe
+//! HTTP/2 stream has no socket of its own, and what TLS has on its socket are records, so
+//! those tunnels stay with `copy`. When no pipe
 //! is to be had (EMFILE, or the worker's budget is spent) a lane copies and asks again
 //! after [`RETRY_FILLS`] fills; where splice(2) itself is refused it copies for good.
 
@@ -50,9 +51,11 @@ pub mod probe;
 pub(crate) mod redirect;
 mod room;
 pub(crate) mod socket;
+pub(crate) mod socket_end;
 mod stream;
 pub(crate) mod tcp_end;
 pub(crate) mod tier;
+mod tls_end;
 pub(crate) mod without;
 
 pub use buffer::in_use as buffers_in_use;
@@ -61,6 +64,7 @@ pub use meter::{Engine, KernelShare, Why};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use engine::{Fault, Lane};
 pub(crate) use meter::Meter;
+pub(crate) use socket_end::SocketEnd;
 pub(crate) use tcp_end::TcpEnd;
 
 /// Bytes of one copy buffer: what one read takes and one lane holds. The size that the

@@ -22,15 +22,15 @@ pub(super) struct Picker {
 }
 
 impl Picker {
-    /// `splicable`: both ends are sockets.
+    /// `must_copy`: why nothing else can be had, where the ends are not both sockets.
     ///
     /// Implements: REQ-TUN-002
-    pub(super) fn new(mode: SpliceMode, splicable: bool) -> Self {
-        let (adaptive, engine, why) = match (mode, splicable) {
+    pub(super) fn new(mode: SpliceMode, must_copy: Option<Why>) -> Self {
+        let (adaptive, engine, why) = match (mode, must_copy) {
             (SpliceMode::Copy, _) => (false, Engine::Copy, None),
-            (_, false) => (false, Engine::Copy, Some(Why::H2Downstream)),
-            (SpliceMode::Pipe, true) => (false, Engine::Pipe, None),
-            (SpliceMode::Auto | SpliceMode::Kernel, true) => (true, Engine::Copy, None),
+            (_, Some(why)) => (false, Engine::Copy, Some(why)),
+            (SpliceMode::Pipe, None) => (false, Engine::Pipe, None),
+            (SpliceMode::Auto | SpliceMode::Kernel, None) => (true, Engine::Copy, None),
         };
         Self { adaptive, engine, why, full_reads: 0, small_fills: 0, hold_off: 0 }
     }
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_mode_that_names_an_engine_is_obeyed() {
         for (mode, expected) in [(SpliceMode::Copy, COPY), (SpliceMode::Pipe, PIPE)] {
-            let mut picker = Picker::new(mode, true);
+            let mut picker = Picker::new(mode, None);
             fill(&mut picker, BUFFER_BYTES, 100);
             assert_eq!(picker.engine(), expected);
             fill(&mut picker, 1, 100);
@@ -115,18 +115,20 @@ mod tests {
     }
 
     #[test]
-    fn an_h2_stream_is_copied_and_says_why() {
-        for mode in [SpliceMode::Auto, SpliceMode::Pipe, SpliceMode::Kernel] {
-            let mut picker = Picker::new(mode, false);
-            fill(&mut picker, BUFFER_BYTES, 100);
-            assert_eq!(picker.engine(), (Engine::Copy, Some(Why::H2Downstream)));
+    fn what_is_no_socket_is_copied_and_says_why() {
+        for why in [Why::H2Downstream, Why::Tls] {
+            for mode in [SpliceMode::Auto, SpliceMode::Pipe, SpliceMode::Kernel] {
+                let mut picker = Picker::new(mode, Some(why));
+                fill(&mut picker, BUFFER_BYTES, 100);
+                assert_eq!(picker.engine(), (Engine::Copy, Some(why)));
+            }
+            assert_eq!(Picker::new(SpliceMode::Copy, Some(why)).engine(), COPY);
         }
-        assert_eq!(Picker::new(SpliceMode::Copy, false).engine(), COPY);
     }
 
     #[test]
     fn auto_takes_the_pipe_for_bulk_only() {
-        let mut picker = Picker::new(SpliceMode::Auto, true);
+        let mut picker = Picker::new(SpliceMode::Auto, None);
         fill(&mut picker, BUFFER_BYTES, BULK_READS - 1);
         fill(&mut picker, BUFFER_BYTES - 1, 1);
         fill(&mut picker, BUFFER_BYTES, BULK_READS - 1);
@@ -137,7 +139,7 @@ mod tests {
 
     #[test]
     fn auto_gives_the_pipe_up_for_small_messages() {
-        let mut picker = Picker::new(SpliceMode::Auto, true);
+        let mut picker = Picker::new(SpliceMode::Auto, None);
         fill(&mut picker, BUFFER_BYTES, BULK_READS);
         fill(&mut picker, 1, SMALL_FILLS - 1);
         fill(&mut picker, SMALL_FILL_BYTES, 1);
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_lane_without_a_pipe_copies_and_asks_again() {
-        let mut picker = Picker::new(SpliceMode::Pipe, true);
+        let mut picker = Picker::new(SpliceMode::Pipe, None);
         picker.no_pipe();
         assert_eq!(picker.engine(), (Engine::Copy, Some(Why::NoPipe)));
         fill(&mut picker, 1, RETRY_FILLS - 1);
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn where_splice_is_refused_a_lane_copies_for_good() {
-        let mut picker = Picker::new(SpliceMode::Auto, true);
+        let mut picker = Picker::new(SpliceMode::Auto, None);
         fill(&mut picker, BUFFER_BYTES, BULK_READS);
         picker.no_splice();
         fill(&mut picker, BUFFER_BYTES, 1000);

@@ -24,7 +24,7 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream, task::coop::has_budget_remaining};
 
-use super::{endpoint::Endpoint, hop_bypass::HopBypass, socket};
+use super::{endpoint::Endpoint, hop_bypass::HopBypass, meter::Why, socket};
 
 /// A socket and what is known of its readiness.
 #[derive(Debug)]
@@ -206,5 +206,13 @@ impl Endpoint for TcpEnd {
 
     fn tcp(&self) -> Option<&TcpEnd> {
         Some(self)
+    }
+
+    fn socket(&self) -> Option<&TcpEnd> {
+        Some(self)
+    }
+
+    fn must_copy(&self) -> Option<Why> {
+        None
     }
 }

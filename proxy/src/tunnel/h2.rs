@@ -29,7 +29,7 @@ use hyper::{
 };
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 
-use crate::splice::{Endpoint, TcpEnd};
+use crate::splice::{Endpoint, TcpEnd, Why};
 
 tokio::task_local! {
     /// The [`Cancel`] that the request of this stream's task has asked for.
@@ -178,5 +178,13 @@ impl Endpoint for Stream {
 
     fn tcp(&self) -> Option<&TcpEnd> {
         None
+    }
+
+    fn socket(&self) -> Option<&TcpEnd> {
+        None
+    }
+
+    fn must_copy(&self) -> Option<Why> {
+        Some(Why::H2Downstream)
     }
 }

@@ -24,12 +24,12 @@ use std::{fmt, future::Future, io, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::Either;
-use tokio::net::TcpStream;
 
 use crate::{
     config::SpliceMode,
     error::Side,
-    splice::{Endpoint, TcpEnd, hop_bypass::HopBypass, kernel::Kernel, socket},
+    splice::{Endpoint, SocketEnd, hop_bypass::HopBypass, kernel::Kernel, socket},
+    transport::Transport,
     watchdog::Watched,
 };
 
@@ -58,7 +58,7 @@ pub const FORCED_LINGER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum Downstream {
     /// The connection itself, and its local bypass where it had come to that.
-    Tcp(TcpStream, HopBypass),
+    Tcp(Transport, HopBypass),
     /// One stream of an HTTP/2 connection (RFC 9113 8.5). Bytes are copied.
     H2(h2::Stream),
 }
@@ -71,7 +71,7 @@ pub struct Handover {
     /// Already read from the client: due to the server before anything else.
     pub downstream_early: Bytes,
     /// The server.
-    pub upstream: TcpStream,
+    pub upstream: Transport,
     /// Already read from the server: due to the client before anything else.
     pub upstream_early: Bytes,
 }
@@ -163,11 +163,11 @@ pub fn run(
 ) -> impl Future<Output = Outcome> {
     let Handover { downstream, downstream_early, upstream, upstream_early } = handover;
     let early = relay::Early { to_upstream: downstream_early, to_downstream: upstream_early };
-    let upstream = TcpEnd::new(upstream);
+    let upstream = SocketEnd::new(upstream);
     match downstream {
         Downstream::Tcp(downstream, hop) => {
             let mut settings = settings;
-            let mut downstream = TcpEnd::new(downstream);
+            let mut downstream = SocketEnd::new(downstream);
             if hop.is_on() {
                 // What bypasses TCP on this one connection goes on doing so, and comes by a
                 // queue that splice(2) does not look into.

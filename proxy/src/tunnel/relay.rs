@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::{
     error::Side,
     splice::{
-        Endpoint, Fault, Lane, Meter, TcpEnd,
+        Endpoint, Fault, Lane, Meter, SocketEnd, TcpEnd,
         tier::{Parts, Tier},
         without::without,
     },
@@ -49,7 +49,7 @@ pub(super) struct Relay<D> {
     to_upstream: Lane,
     to_downstream: Lane,
     downstream: D,
-    upstream: TcpEnd,
+    upstream: SocketEnd,
     watched: Rc<Watched>,
     idle_timeout: Duration,
     /// Bytes in our kernel's queues when the idle timeout last passed.
@@ -60,12 +60,12 @@ pub(super) struct Relay<D> {
 /// What the kernel can do for this tunnel, where there is anything.
 fn tier(
     downstream: &impl Endpoint,
-    upstream: &TcpEnd,
+    upstream: &SocketEnd,
     settings: &Settings,
     ticket: &Ticket,
 ) -> Option<Box<Tier>> {
     let kernel = settings.kernel.clone()?;
-    let sockets = [downstream.tcp()?, upstream];
+    let sockets = [downstream.tcp()?, upstream.tcp()?];
     let meters = [ticket.to_upstream(), ticket.to_downstream()];
     Tier::new(kernel, settings.mode, sockets, settings.local_bypass, meters).unwrap_or_else(
         |error| {
@@ -78,14 +78,14 @@ fn tier(
 impl<D: Endpoint> Relay<D> {
     pub(super) fn new(
         downstream: D,
-        upstream: TcpEnd,
+        upstream: SocketEnd,
         early: Early,
         settings: Settings,
         ticket: Ticket,
         watched: Rc<Watched>,
     ) -> Self {
-        let splicable = downstream.tcp().is_some();
-        let lane = |early, meter| Lane::new(settings.mode, splicable, early, meter);
+        let must_copy = downstream.must_copy().or(upstream.must_copy());
+        let lane = |early, meter| Lane::new(settings.mode, must_copy, early, meter);
         watched.clear();
         watched.unregister();
         watched.wait(Wait::Head, settings.idle_timeout);
@@ -107,7 +107,7 @@ impl<D: Endpoint> Relay<D> {
     }
 
     pub(super) fn ends(&self) -> [Option<&TcpEnd>; 2] {
-        [self.downstream.tcp(), Some(&self.upstream)]
+        [self.downstream.socket(), self.upstream.socket()]
     }
 
     /// Runs until the tunnel has ended. The caller closes, with a reset unless it is
@@ -212,8 +212,9 @@ impl<D: Endpoint> Relay<D> {
     fn with_tier(&mut self, step: impl FnOnce(&mut Tier, &mut Parts<'_>)) {
         let Some(tier) = &mut self.tier else { return };
         let Some(downstream) = self.downstream.tcp() else { return };
+        let Some(upstream) = self.upstream.tcp() else { return };
         let mut parts = Parts {
-            sockets: [downstream, &self.upstream],
+            sockets: [downstream, upstream],
             lanes: [&mut self.to_upstream, &mut self.to_downstream],
             meters: [self.ticket.to_upstream(), self.ticket.to_downstream()],
         };
@@ -269,7 +270,7 @@ async fn deliver_rest<F: Endpoint, T: Endpoint>(lane: &mut Lane, from: &F, to: &
     // What follows the last byte is a reset, not a FIN.
     lane.conceal_end();
     let _ = poll_fn(|cx| {
-        for end in [from.tcp(), to.tcp()].into_iter().flatten() {
+        for end in [from.socket(), to.socket()].into_iter().flatten() {
             end.waker_changed();
         }
         lane.poll(cx, from, to, meter)

@@ -19,7 +19,7 @@ use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1},
 };
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     breaker::{Open, Permit},
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     body::BodyStream,
     splice::hop_bypass::HopBypass,
+    transport::Transport,
     wire::{
         head::Bounds,
         upstream::{Shared, UpstreamIo},
@@ -62,7 +63,7 @@ pub struct Link {
     life: RefCell<Option<Life>>,
     killed: Cell<bool>,
     returning: RefCell<Option<http1::SendRequest<BodyStream>>>,
-    tunnel: RefCell<Option<(TcpStream, Bytes)>>,
+    tunnel: RefCell<Option<(Transport, Bytes)>>,
     resting: Cell<bool>,
     ended: Cell<bool>,
     driver: RefCell<Option<Waker>>,
@@ -113,7 +114,7 @@ impl Link {
 
     /// After a 101: the bare socket, and what the server sent behind its head. `None` if
     /// the connection ended otherwise.
-    pub async fn tunnel(&self) -> Option<(TcpStream, Bytes)> {
+    pub async fn tunnel(&self) -> Option<(Transport, Bytes)> {
         poll_fn(|cx| {
             if let Some(parts) = self.tunnel.borrow_mut().take() {
                 return Poll::Ready(Some(parts));
@@ -142,7 +143,7 @@ pub struct Connection {
 impl Connection {
     /// Starts HTTP/1.1 on a fresh socket. `pool` is where it may go when it is done.
     pub(super) async fn start(
-        stream: TcpStream,
+        stream: Transport,
         hop: HopBypass,
         address: SocketAddr,
         bounds: Bounds,
@@ -303,7 +304,8 @@ async fn drive(mut connection: Http1, link: Rc<Link>) {
             let parts = connection.into_parts();
             // Nothing has been read of what comes next.
             let whole = parts.io.into_tunnel().and_then(|(stream, behind)| {
-                (parts.read_buf.is_empty() && behind.is_empty()).then_some(stream)
+                let nothing = parts.read_buf.is_empty() && behind.is_empty();
+                stream.into_plain().filter(|_| nothing)
             });
             if let Some(pool) = link.pool.upgrade()
                 && pool.park(&link, whole)
@@ -352,7 +354,7 @@ fn poll_drive(connection: &mut Http1, link: &Rc<Link>, cx: &mut Context<'_>) -> 
     if link.resting.take()
         && poll.is_pending()
         && !link.wire.is_writing()
-        && !link.wire.bypasses()
+        && !link.wire.stays()
         && link.pool.upgrade().is_some_and(|pool| pool.is_idle(link))
     {
         return Poll::Ready(End::AtRest);

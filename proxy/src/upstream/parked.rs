@@ -144,7 +144,7 @@ impl Spot {
             // Ended, or with bytes that nobody asked for, and its event is on its way.
             _ => return None,
         }
-        let stream = TcpStream::from_std(socket).ok()?;
+        let stream = TcpStream::from_std(socket).ok()?.into();
         let Making { bounds, preserve_header_case, kernel, .. } = *making;
         let (pool, hop) = (Rc::downgrade(pool), HopBypass::new(kernel, Side::Upstream));
         let start =

@@ -39,6 +39,7 @@ use crate::{
         hop_bypass::{HopBypass, Side},
         kernel::Kernel,
     },
+    transport::Transport,
     wire::head::Bounds,
 };
 
@@ -261,7 +262,7 @@ impl ServerPool {
         let place = Place::take(self);
         let (stream, address) = self.dial(deadline, making.policy).await?;
         // Between messages of HTTP a connection ends cleanly.
-        crate::splice::socket::reset_on_close(&stream, false);
+        crate::splice::socket::reset_on_close(stream.tcp(), false);
         let pool = Rc::downgrade(self);
         let hop = HopBypass::new(making.kernel, Side::Upstream);
         let keeps_case = making.preserve_header_case;
@@ -280,7 +281,7 @@ impl ServerPool {
     pub async fn connect(
         self: &Rc<Self>,
         timeout: Duration,
-    ) -> Result<(TcpStream, SocketAddr, Lease), Error> {
+    ) -> Result<(Transport, SocketAddr, Lease), Error> {
         let deadline = Instant::now() + timeout;
         while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
             let freed = self.freed.notified();
@@ -343,7 +344,7 @@ impl ServerPool {
         &self,
         deadline: Instant,
         policy: Option<&ForwardPolicy>,
-    ) -> Result<(TcpStream, SocketAddr), Error> {
+    ) -> Result<(Transport, SocketAddr), Error> {
         let connect = connect::connect(self.server(), policy);
         let connected = tokio::time::timeout_at(deadline, connect)
             .await
@@ -352,7 +353,7 @@ impl ServerPool {
             Ok(_) => self.metrics.connected(),
             Err(_) => self.metrics.connect_failed(),
         }
-        connected
+        connected.map(|(stream, address)| (stream.into(), address))
     }
 
     pub(super) fn put(&self, sender: http1::SendRequest<BodyStream>, link: Rc<Link>) {

@@ -21,7 +21,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 use super::{
     head::Bounds,
@@ -32,6 +32,7 @@ use super::{
 use crate::{
     error::Kind,
     splice::hop_bypass::HopBypass,
+    transport::Transport,
     watchdog::{Wait, Watched},
 };
 
@@ -205,14 +206,14 @@ pub struct DownstreamIo {
 impl DownstreamIo {
     /// `early` has been read from the socket already.
     pub fn new(
-        stream: TcpStream,
+        stream: Transport,
         hop: HopBypass,
         early: BytesMut,
         bounds: Bounds,
         shared: Rc<Shared>,
     ) -> Self {
         let mut io = Self {
-            socket: Socket { stream, hop },
+            socket: Socket::new(stream, hop),
             requests: Requests::new(bounds),
             shared,
             stash: early,
@@ -229,7 +230,7 @@ impl DownstreamIo {
 
     /// After the hand-over, or when hyper has let go: the socket with its bypass, which outlives
     /// it, and what the client sent behind the head.
-    pub fn into_tunnel(self) -> (TcpStream, HopBypass, Bytes) {
+    pub fn into_tunnel(self) -> (Transport, HopBypass, Bytes) {
         (self.socket.stream, self.socket.hop, self.stash.freeze())
     }
 
@@ -306,10 +307,8 @@ impl Read for DownstreamIo {
                 _ => {}
             }
             if this.stash.is_empty() {
-                // One that bypasses TCP is not parked: two queues, and its bypass, would have to
-                // be looked after.
                 let between = this.requests.in_head() && this.stop.is_none();
-                this.shared.between.set(between && !this.socket.hop.is_on());
+                this.shared.between.set(between && !this.socket.is_more_than_a_socket());
                 let (requests, stop) = (&mut this.requests, &mut this.stop);
                 let done = ready!(poll_read_in_place(
                     &mut this.socket,
@@ -415,6 +414,7 @@ impl Write for DownstreamIo {
         // hyper calls this once its own buffer is empty: a point between two messages.
         let this = self.get_mut();
         ready!(this.poll_inject(cx))?;
+        ready!(this.socket.poll_flush(cx))?;
         this.shared.writing.set(false);
         Poll::Ready(Ok(()))
     }

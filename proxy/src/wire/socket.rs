@@ -10,12 +10,9 @@ use std::{
 use bytes::BytesMut;
 use hyper::rt::ReadBufCursor;
 use rustix::{io::retry_on_intr, net::RecvFlags};
-use tokio::{
-    io::{AsyncRead, Interest, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use crate::splice::hop_bypass::HopBypass;
+use crate::{splice::hop_bypass::HopBypass, transport::Transport};
 
 /// Read size while a head is incomplete or bytes are held.
 const STASH_READ_BYTES: usize = 8 * 1024;
@@ -24,14 +21,33 @@ const STASH_READ_BYTES: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct Socket {
     /// First: it is closed before its bypass ends.
-    pub(super) stream: TcpStream,
+    pub(super) stream: Transport,
     pub(super) hop: HopBypass,
 }
 
 impl Socket {
+    /// Records of TLS do not bypass TCP.
+    pub(super) fn new(stream: Transport, hop: HopBypass) -> Self {
+        let hop = if stream.is_tls() { HopBypass::default() } else { hop };
+        Self { stream, hop }
+    }
+
     /// To be called before a message of ours begins.
     pub(super) fn turn(&mut self) {
-        self.hop.turn(&self.stream);
+        if let Transport::Plain(stream) = &self.stream {
+            self.hop.turn(stream);
+        }
+    }
+
+    /// Whether the connection is more than its socket: a second queue, and the bypass that has to
+    /// be looked after, or a session of TLS. Then it is not parked.
+    pub(super) fn is_more_than_a_socket(&self) -> bool {
+        self.hop.is_on() || self.stream.is_tls()
+    }
+
+    /// Ready when the kernel has all that was written.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 }
 
@@ -41,14 +57,15 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.hop.is_on() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
+        let Self { stream, hop } = &mut *self;
+        let stream = match stream {
+            Transport::Plain(stream) if hop.is_on() => stream,
+            stream => return Pin::new(stream).poll_read(cx, buf),
+        };
         // tokio takes a read that comes short for the last one until the next edge. With two
         // queues that is so only where one of them is known to be empty.
         loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            let Self { stream, hop } = &mut *self;
+            ready!(stream.poll_read_ready(cx))?;
             let sent_by_tcp = hop.received_by_tcp();
             // SAFETY: only what recv(2) has filled is taken for initialised.
             let room = unsafe { buf.unfilled_mut() };

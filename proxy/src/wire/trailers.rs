@@ -14,9 +14,10 @@ use std::{
 
 use bytes::{Buf, BufMut, BytesMut};
 use http::HeaderMap;
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 use super::fields;
+use crate::transport::Transport;
 
 /// As many slices as hyper gives at once (`MAX_WRITEV_BUFS`); with as many there may be more.
 const MAX_SLICES: usize = 64;
@@ -50,7 +51,7 @@ impl Tail {
     /// Writes what hyper has queued, and the section at its place.
     pub(super) fn poll_write(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Transport,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -92,12 +93,15 @@ impl Tail {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 
     /// Writes `bytes`, cut into slices of `size`, as hyper would.
-    async fn write(tail: &Tail, stream: &mut TcpStream, bytes: &[u8], size: usize) {
+    async fn write(tail: &Tail, stream: &mut Transport, bytes: &[u8], size: usize) {
         let mut at = 0;
         while at < bytes.len() {
             let slices: Vec<_> =
@@ -111,7 +115,7 @@ mod tests {
         for size in [1, 2, 3, 100] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = TcpStream::connect(address).await.unwrap().into();
             let (mut peer, _) = listener.accept().await.unwrap();
             let tail = Tail::default();
             let mut trailers = HeaderMap::new();

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 use super::{
     head::Bounds,
@@ -25,7 +25,7 @@ use super::{
     track::{ResponseStop, Responses},
     trailers::Tail,
 };
-use crate::splice::hop_bypass::HopBypass;
+use crate::{splice::hop_bypass::HopBypass, transport::Transport};
 
 /// Interim responses to one request; a server that sends more is broken.
 const MAX_INTERIM: u32 = 32;
@@ -49,7 +49,7 @@ pub struct Shared {
     begun: Cell<bool>,
     answered: Cell<bool>,
     writing: Cell<bool>,
-    bypasses: Cell<bool>,
+    stays: Cell<bool>,
     interim: RefCell<VecDeque<Interim>>,
     interim_count: Cell<u32>,
     /// Trailers of the request that goes out.
@@ -77,9 +77,10 @@ impl Shared {
         self.answered.get()
     }
 
-    /// Whether bytes may bypass TCP on it.
-    pub fn bypasses(&self) -> bool {
-        self.bypasses.get()
+    /// Whether it is more than its socket, so that it is not parked: bytes may bypass TCP on it,
+    /// or it has a session of TLS.
+    pub fn stays(&self) -> bool {
+        self.stays.get()
     }
 
     /// Whether there are bytes that the server has yet to take.
@@ -121,9 +122,11 @@ pub struct UpstreamIo {
 
 impl UpstreamIo {
     /// A fresh connection.
-    pub fn new(stream: TcpStream, hop: HopBypass, bounds: Bounds, shared: Rc<Shared>) -> Self {
+    pub fn new(stream: Transport, hop: HopBypass, bounds: Bounds, shared: Rc<Shared>) -> Self {
+        let socket = Socket::new(stream, hop);
+        shared.stays.set(socket.is_more_than_a_socket());
         Self {
-            socket: Socket { stream, hop },
+            socket,
             responses: Responses::new(bounds),
             shared,
             stash: BytesMut::new(),
@@ -135,7 +138,7 @@ impl UpstreamIo {
     /// After the hand-over, or of an idle connection: the socket, and what the server sent
     /// behind its 101. `None` where bytes bypass TCP: a request that asks for a tunnel goes out
     /// on a connection of its own, and such a one is not parked.
-    pub fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
+    pub fn into_tunnel(self) -> Option<(Transport, Bytes)> {
         (!self.socket.hop.is_on()).then(|| (self.socket.stream, self.stash.freeze()))
     }
 
@@ -222,7 +225,7 @@ impl UpstreamIo {
         self.shared.writing.set(true);
         if !self.shared.begun.replace(true) {
             self.socket.turn();
-            self.shared.bypasses.set(self.socket.hop.is_on());
+            self.shared.stays.set(self.socket.is_more_than_a_socket());
         }
         self.shared.trailers.poll_write(&mut self.socket.stream, cx, bufs)
     }
@@ -252,7 +255,7 @@ impl Write for UpstreamIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper calls this once its own buffer is empty.
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.socket.stream).poll_flush(cx))?;
+        ready!(this.socket.poll_flush(cx))?;
         this.shared.writing.set(false);
         Poll::Ready(Ok(()))
     }

@@ -97,7 +97,7 @@ impl Rig {
             let seen = [&meters[0], &meters[1]];
             let tier = Tier::new(Arc::clone(kernel), mode, ends, local_bypass, seen)?;
             let Some(tier) = tier else { return Ok(None) };
-            let lane = |meter| Lane::new(SpliceMode::Copy, true, Bytes::new(), meter);
+            let lane = |meter| Lane::new(SpliceMode::Copy, None, Bytes::new(), meter);
             let lanes = [lane(&meters[0]), lane(&meters[1])];
             let peers = [Peer::new(client, 1), Peer::new(server, 2)];
             Ok(Some(Self { kernel: Arc::clone(kernel), peers, sockets, lanes, meters, tier }))

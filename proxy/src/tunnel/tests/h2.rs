@@ -83,7 +83,7 @@ async fn connect(mode: SpliceMode) -> Rig {
                 let handover = Handover {
                     downstream: Downstream::H2(h2::Stream::new(stream, cancel)),
                     downstream_early: Bytes::new(),
-                    upstream,
+                    upstream: upstream.into(),
                     upstream_early: Bytes::from_static(b"early"),
                 };
                 let settings = Settings {

@@ -28,3 +28,4 @@ mod ends;
 mod h2;
 mod resets;
 pub(super) mod support;
+mod tls;

@@ -106,9 +106,9 @@ impl Rig {
         let ticket = registry.open(info(client.local_addr().unwrap()));
         let id = ticket.id();
         let handover = Handover {
-            downstream: Downstream::Tcp(downstream, Default::default()),
+            downstream: Downstream::Tcp(downstream.into(), Default::default()),
             downstream_early: setup.client_early,
-            upstream,
+            upstream: upstream.into(),
             upstream_early: setup.server_early,
         };
         let settings = Settings {

@@ -29,9 +29,11 @@ impl ServerPool {
                 pool.warming.set(pool.warming.get() - 1);
                 // A failure is not a request's; checks and requests say who is well.
                 let Ok((stream, address)) = dialled else { return };
-                crate::splice::socket::reset_on_close(&stream, false);
+                crate::splice::socket::reset_on_close(stream.tcp(), false);
                 let life = Life::new(open);
-                if let Some(spot) = pool.parking.park(stream, address, &pool, life) {
+                if let Some(stream) = stream.into_plain()
+                    && let Some(spot) = pool.parking.park(stream, address, &pool, life)
+                {
                     place.keep();
                     let since = Instant::now();
                     pool.idle.borrow_mut().push_front(Idle { kept: Kept::Parked(spot), since });
