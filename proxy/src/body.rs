@@ -26,12 +26,15 @@ use crate::{
         compress::Coding,
         mirror::{Copied, IsCut},
     },
-    upstream::connection::Connection,
+    upstream::{connection::Connection, http2::Place},
 };
 
 mod coded;
+mod lent;
 
 use coded::Coded;
+use lent::Again;
+pub use lent::Lent;
 
 /// A streaming body with its tap.
 #[derive(Debug)]
@@ -55,6 +58,10 @@ enum Source {
         copied: Copied,
         length: Option<u64>,
     },
+    /// A request's, on a stream of HTTP/2.
+    Lent(Rc<Lent>),
+    /// The same once more.
+    Again(Box<Again>),
 }
 
 #[derive(Debug)]
@@ -91,6 +98,16 @@ impl BodyStream {
     pub fn copied(copied: Copied, original: &Self) -> Self {
         let length = original.size_hint().exact();
         Self { source: Source::Copied { copied, length }, tap: Tap::None }
+    }
+
+    /// Lends a request's body to a stream: what is to be sent, and what can be taken back.
+    pub fn lend(self, place: Rc<Place>) -> (Self, Rc<Lent>) {
+        let lent = Lent::new(self, place);
+        (Self { source: Source::Lent(Rc::clone(&lent)), tap: Tap::None }, lent)
+    }
+
+    fn again(again: Again) -> Self {
+        Self { source: Source::Again(Box::new(again)), tap: Tap::None }
     }
 
     /// An answer of our own.
@@ -176,6 +193,8 @@ impl Body for BodyStream {
                     chunk.map(Frame::data).map_err(|IsCut| Error::new(Kind::Internal))
                 }))
             }
+            Source::Lent(lent) => lent.poll_frame(cx),
+            Source::Again(again) => again.poll_frame(cx),
             Source::Coded(coded) => match &mut this.tap {
                 Tap::Response(tap) => counted(coded.poll_frame(tap, cx), tap),
                 // Only answers are encoded.
@@ -199,6 +218,8 @@ impl Body for BodyStream {
             Source::Incoming(body) => body.is_end_stream(),
             Source::Coded(coded) => coded.is_over(),
             Source::Copied { copied, .. } => copied.is_over(),
+            Source::Lent(lent) => lent.is_end_stream(),
+            Source::Again(again) => again.is_end_stream(),
         }
     }
 
@@ -208,6 +229,8 @@ impl Body for BodyStream {
             Source::Announced(length) => SizeHint::with_exact(*length),
             Source::Fixed(text) => SizeHint::with_exact(text.len() as u64),
             Source::Incoming(body) => body.size_hint(),
+            Source::Lent(lent) => lent.size_hint(),
+            Source::Again(again) => again.size_hint(),
             Source::Coded(_) => SizeHint::default(),
             Source::Copied { length, .. } => {
                 length.map_or_else(SizeHint::default, SizeHint::with_exact)
@@ -287,7 +310,7 @@ fn poll_response(
             Some(Ok(frame))
         }
         Some(Err(error)) => {
-            let fault = tap.connection.as_ref().and_then(|c| c.link().wire.fault());
+            let fault = tap.connection.as_ref().and_then(Connection::fault);
             tap.connection = None;
             Some(Err(tap.exchange.response_broke(error, fault)))
         }

@@ -3,7 +3,7 @@
 //! `response.rs` turns a [`Kind`] into a status; logs get the whole chain. Peers never
 //! see the cause.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::LazyLock};
 
 /// Where the fault lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +192,15 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+/// With what a stream of HTTP/2 is reset whose message the client leaves unfinished: the reason
+/// that hyper finds in the chain of what ended a body. Others are an INTERNAL_ERROR.
+static CANCEL: LazyLock<h2::Error> = LazyLock::new(|| h2::Reason::CANCEL.into());
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        (self.kind.side() == Side::Downstream).then(|| &*CANCEL as _)
+    }
+}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

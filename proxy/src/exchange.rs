@@ -258,9 +258,9 @@ impl Exchange {
         Error::because(kind, error)
     }
 
-    /// The request goes out chunked on this wire, which takes its trailers.
-    pub fn request_is_chunked(&self, wire: &Rc<wire::upstream::Shared>) {
-        *self.request_trailers.borrow_mut() = Some(Rc::clone(wire));
+    /// What takes the request's trailers: the wire on which it goes out chunked. `None`: hyper.
+    pub fn request_goes_by(&self, wire: Option<&Rc<wire::upstream::Shared>>) {
+        *self.request_trailers.borrow_mut() = wire.cloned();
     }
 
     /// Gives the request's trailers to the wire. False: there is no place for them.

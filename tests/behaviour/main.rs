@@ -22,6 +22,7 @@ mod forward_proxy;
 mod forwarding_fields;
 mod framing;
 mod guide;
+mod h2_upstream;
 mod health;
 mod hop_by_hop;
 mod http10;

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame, for what no library lets a client send.
+//! HTTP/2 frame by frame, for what no library lets a client or a server send.
 //!
 //! Heads are written as literals that no table remembers and Huffman never touches
 //! (RFC 7541 6.2.2), so a test says exactly which bytes a field has. Of answers only what
@@ -7,10 +7,14 @@
 use crate::wire::{End, Wire};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+/// DATA
+pub const DATA: u8 = 0;
+/// HEADERS
+pub const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+/// PING
+pub const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -90,6 +94,46 @@ impl Frames {
                 _ => {}
             }
         }
+    }
+
+    /// Takes a connection as its server, and sends settings.
+    pub async fn serve(mut wire: Wire) -> Self {
+        wire.expect(PREFACE).await;
+        let mut frames = Self { wire, next: 2 };
+        frames.frame(SETTINGS, 0, 0, &[]).await;
+        frames
+    }
+
+    /// Reads up to the next frame of this kind; the stream that it is on.
+    pub async fn until(&mut self, kind: u8) -> u32 {
+        loop {
+            let frame = self.next_frame().await;
+            let (of, flags, stream, _) = frame.unwrap_or_else(|| panic!("no frame {kind}"));
+            if of == SETTINGS && flags & ACK == 0 {
+                self.frame(SETTINGS, ACK, 0, &[]).await;
+            }
+            if of == kind {
+                return stream;
+            }
+        }
+    }
+
+    /// Says that streams behind `last` have not been looked at (GOAWAY).
+    pub async fn go_away(&mut self, last: u32, code: u32) {
+        let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
+        self.frame(GOAWAY, 0, 0, &payload).await;
+    }
+
+    /// Answers 200 with this content.
+    pub async fn answer(&mut self, stream: u32, content: &str) {
+        self.frame(HEADERS, END_HEADERS, stream, &[0x88]).await;
+        self.data(stream, content.as_bytes(), true).await;
+    }
+
+    /// Reads to the end of the connection.
+    pub async fn expect_end(&mut self) -> End {
+        while self.next_frame().await.is_some() {}
+        self.wire.expect_end().await
     }
 
     async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

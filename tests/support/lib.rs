@@ -18,7 +18,7 @@
 //! * engines that this machine has: [`engine`]
 //! * many tunnels at once, at random: [`traffic`]
 //! * what cannot run here says so: [`skip`]
-//! * HTTP/2 by hand: [`h2_frames`]
+//! * HTTP/2 by hand: [`h2_frames`]; a server of it, stream by stream: [`h2_origin`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
 //! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]
 //! * the same test over versions and engines: [`matrix`]
@@ -34,6 +34,7 @@ pub mod engine;
 pub mod fate;
 pub mod fickle;
 pub mod h2_frames;
+pub mod h2_origin;
 pub mod load;
 pub mod matrix;
 pub mod message;

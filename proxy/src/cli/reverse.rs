@@ -7,8 +7,8 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use crate::config::{
-    Config, Errors, Place, Protocol, Wrong,
-    value::{self, Target},
+    Config, Errors, Place, Protocol, Speaks, Wrong,
+    value::{self, Gets, Target},
 };
 
 use super::common::{self, Common};
@@ -19,8 +19,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = value::address)]
     listen: SocketAddr,
 
-    /// Server that answers: http://127.0.0.1:3000, host:port, or tcp://host:port for
-    /// connections that are passed on as they are; several share the load
+    /// Server that answers: http://127.0.0.1:3000, host:port, h2c://host:port for one that
+    /// speaks HTTP/2, or tcp://host:port for connections that are passed on as they are;
+    /// several share the load
     #[arg(long, value_name = "SERVER", required = true, value_parser = value::target)]
     to: Vec<Target>,
 
@@ -35,16 +36,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub(super) fn config(args: Args) -> Result<Config, Errors> {
     let mut draft = common::draft();
     let mut errors = Errors::default();
-    let tcp = args.to.iter().filter(|target| target.tcp).count();
-    if tcp != 0 && tcp != args.to.len() {
+    let gets = args.to.first().map_or(Gets::Http1, |target| target.gets);
+    if args.to.iter().any(|target| target.gets != gets) {
         errors.add(
             &Place::Flag("--to".to_owned()),
-            Wrong::new("servers with and without tcp://", "write all of them with it, or none"),
+            Wrong::new(
+                "servers that are to get different things",
+                "write all of them with the same of http://, h2c:// and tcp://",
+            ),
         );
     }
-    let protocol = if tcp == 0 { Protocol::Http } else { Protocol::Tcp };
+    let protocol = if gets == Gets::Tcp { Protocol::Tcp } else { Protocol::Http };
     draft.listeners.push(common::listener("reverse", args.listen, protocol));
     common::route_all_to(&mut draft, args.to.into_iter().map(|target| target.server).collect());
+    if gets == Gets::Http2 {
+        draft.upstreams.iter_mut().for_each(|draft| draft.upstream.speaks = Speaks::Http2);
+    }
     args.common.apply(&mut draft);
     draft.resolve(errors)
 }

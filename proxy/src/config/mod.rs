@@ -53,8 +53,8 @@ pub use routes::{
 pub use sources::Sources;
 pub use token::Token;
 pub use upstreams::{
-    Balance, Breaker, Choice, Dns, Ejection, HashBy, Health, HostPolicy, MOST_WEIGHT, Probe, Retry,
-    SameSite, Server, Sticky, Upstream, UpstreamServer,
+    Balance, Breaker, Choice, Dns, Ejection, HashBy, Health, HostPolicy, Http2, MOST_WEIGHT, Probe,
+    Retry, SameSite, Server, Speaks, Sticky, Upstream, UpstreamServer,
 };
 
 /// Reads and checks a file.

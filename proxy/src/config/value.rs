@@ -318,19 +318,36 @@ pub(crate) fn server(text: &str) -> Result<Server, Wrong> {
 pub(crate) struct Target {
     /// The server.
     pub(crate) server: Server,
-    /// It is to get connections as they are.
-    pub(crate) tcp: bool,
+    /// What it is to get.
+    pub(crate) gets: Gets,
 }
 
-/// A server as [`server`] reads it, or `tcp://host:port`.
+/// What a server named by `--to` is to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gets {
+    /// Requests, over HTTP/1.1.
+    Http1,
+    /// Requests, over HTTP/2: `h2c://`.
+    Http2,
+    /// Connections as they are: `tcp://`.
+    Tcp,
+}
+
+/// A server as [`server`] reads it, `tcp://host:port` or `h2c://host:port`.
 pub(crate) fn target(text: &str) -> Result<Target, Wrong> {
-    let bare = text.strip_prefix("tcp://");
-    if let Some(at) = bare.and_then(|bare| bare.find(['/', '?', '#'])) {
-        let authority = bare.and_then(|bare| bare.get(..at)).unwrap_or_default();
+    let schemes = [("tcp://", Gets::Tcp), ("h2c://", Gets::Http2)];
+    let known = schemes
+        .iter()
+        .find_map(|(scheme, gets)| Some((*scheme, text.strip_prefix(scheme)?, *gets)));
+    let Some((scheme, bare, gets)) = known else {
+        return Ok(Target { server: server(text)?, gets: Gets::Http1 });
+    };
+    if let Some(at) = bare.find(['/', '?', '#']) {
+        let authority = bare.get(..at).unwrap_or_default();
         let what = format!("`{text}` has a path");
-        return Err(Wrong::new(what, format!("write \"tcp://{authority}\"")));
+        return Err(Wrong::new(what, format!("write \"{scheme}{authority}\"")));
     }
-    Ok(Target { server: server(bare.unwrap_or(text))?, tcp: bare.is_some() })
+    Ok(Target { server: server(bare)?, gets })
 }
 
 /// The host of a route: `api.example.org`, `*.example.org`, `[::1]`. Lower case, no port.

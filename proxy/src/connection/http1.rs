@@ -29,7 +29,7 @@ use crate::{
     splice::hop_bypass::{HopBypass, Side},
     transport::Transport,
     tunnel,
-    upstream::connection::{buffer_bytes, join},
+    upstream::http1::{buffer_bytes, join},
     watchdog::Wait,
     wire::downstream::{DownstreamIo, Shared},
 };

@@ -174,6 +174,9 @@ async fn relay(
         return Ok(answer);
     }
     let wants_tunnel = request.version() == Version::HTTP_11 && outgoing::asks_upgrade(&request);
+    if wants_tunnel && upstream.speaks_http2() {
+        return Err(Error::new(Kind::NotImplemented("no upgrade where servers speak HTTP/2")));
+    }
     let version = request.version();
     let offer = wants_tunnel.then(|| switch::Offer::of(&request));
     let (request, expects_continue) = outgoing::outgoing(exchange, request, wants_tunnel)?;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, header, request};
+use http::{Request, Response, Version, header, request};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::retry::{self, Retries};
@@ -22,15 +22,19 @@ use crate::{
     request as head,
     upstream::{
         balance::{Tried, Upstream},
-        connection::{Connection, Link},
+        connection::{Connection, Sent},
         pool::{Making, ServerPool},
     },
     watchdog::Wait,
+    wire::{head::Bounds, http2 as http2_head, upstream::Shared},
 };
 
 /// How long a server may leave `Expect: 100-continue` unanswered before the body is sent
 /// all the same (RFC 9110 section 10.1.1 leaves it to the client; curl takes a second).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often one request is sent again that servers refuse to look at.
+const MOST_REFUSALS: u32 = 3;
 
 /// What is special about a request.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +62,7 @@ pub(super) async fn send(
     let key = upstream.key(request.headers(), request.uri().path(), exchange.client().peer().ip());
     let mut picked = upstream.pick(key, &tried).ok_or(Error::new(Kind::NoServer))?;
     let mut fresh = how.fresh;
+    let mut refusals = 0;
     loop {
         // Finding a connection has a limit of its own.
         exchange.watched().done(Wait::Response);
@@ -85,28 +90,37 @@ pub(super) async fn send(
                 }
             },
         };
-        exchange.reached(connection.link().address);
+        exchange.reached(connection.address());
         if !how.keep_host {
             name_host(&mut request, upstream, pool);
         }
-        if !request.headers().contains_key(header::CONTENT_LENGTH) {
-            exchange.request_is_chunked(&connection.link().wire);
+        let wire = connection.wire().cloned();
+        let chunked = !request.headers().contains_key(header::CONTENT_LENGTH);
+        exchange.request_goes_by(wire.as_ref().filter(|_| chunked));
+        if wire.is_none() && how.expects_continue {
+            // hyper does not tell of 100 over HTTP/2: the body goes when the client has it.
+            request.headers_mut().remove(header::EXPECT);
+            exchange.may_send_body();
         }
-        let replay = replay(connection.is_reused() || retries.are_left(), &request);
-        let patience = retries.patience().filter(|_| replay.is_some());
+        let may = connection.is_reused() || retries.are_left();
+        let repeatable = may && is_repeatable(&request);
+        // What a shared connection refuses unseen is sent again whatever it is.
+        let head = (repeatable || wire.is_none()).then(|| head_of(&request));
+        let patience = retries.patience().filter(|_| repeatable);
         let response_timeout = exchange.client().limits().response_timeout;
         let patience = patience.filter(|patience| *patience < response_timeout);
         exchange.watched().wait(Wait::Response, patience.unwrap_or(response_timeout));
-        let link = Rc::clone(connection.link());
         let Some(sent) = connection.send(request) else {
             return Err(Error::new(Kind::Internal));
         };
         // Pinned here and passed by reference: by value it would be in the state twice.
         let sent = std::pin::pin!(sent);
-        let (why, error, again) = match wait(exchange, &link, sent, how.expects_continue).await {
+        let sent = wait(exchange, wire.as_deref(), sent, how.expects_continue).await;
+        let (why, error, again) = match judged(sent, &making.bounds) {
             Ok(mut response) => {
                 picked.answered(response.status());
-                let again = replay.filter(|_| retries.are_for(response.status()));
+                connection.answered();
+                let again = head.filter(|_| repeatable && retries.are_for(response.status()));
                 let Some(again) = again.filter(|_| retries.take(Again::Status)) else {
                     connection.carry(picked.load, permit);
                     if let Some(cookie) = picked.set_cookie {
@@ -120,27 +134,49 @@ pub(super) async fn send(
             Err(Failed::Other(error)) => {
                 picked.failed(error.kind);
                 let late = error.kind == Kind::ResponseTimeout && patience.is_some();
-                let again = replay.filter(|_| late && retries.take(Again::Timeout));
+                let again = head.filter(|_| repeatable && late && retries.take(Again::Timeout));
                 (Again::Timeout, Some(error), again.map(rebuild))
             }
             Err(Failed::Sending(mut error)) => {
-                let unsent = error.take_message();
-                let kind = why(exchange, &link);
+                let unsent = error.take_message().map(http1_form);
+                let kind = exchange.fault().unwrap_or_else(|| connection.why(error.error()));
                 let unanswered = kind == Kind::UpstreamClosed;
-                let stale = connection.is_reused() && unanswered;
+                // Of those that are shared another kept one may be next, but once only.
+                let again_kept = wire.is_some() || !fresh;
+                let stale = connection.is_reused() && again_kept && unanswered;
                 let failed = stale || matches!(kind, Kind::UpstreamClosed | Kind::BadResponse(_));
-                let again = unsent.or_else(|| replay.filter(|_| failed).map(rebuild));
-                if stale && let Some(again) = again {
+                let body = match unsent {
+                    Some(_) => None,
+                    None => connection.take_refused(error.error()),
+                };
+                let unseen = wire.is_none() && (unsent.is_some() || body.is_some());
+                let again = match (unsent, body, head) {
+                    (Some(unsent), ..) => Some(unsent),
+                    (None, Some(body), Some(head)) => Some(Request::from_parts(head, body)),
+                    (None, None, head) => head.filter(|_| repeatable && failed).map(rebuild),
+                    (None, Some(_), None) => None,
+                };
+                if unseen && refusals < MOST_REFUSALS {
+                    // Its server has not looked at it; the next connection, or server, may.
+                    refusals += 1;
+                    picked.pool.metrics().stale_retry();
+                    let error = error.into_error();
+                    (Again::Failure, Some(Error::because(kind, error).retry_safe()), again)
+                } else if stale
+                    && connection.may_be_stale(error.error())
+                    && let Some(again) = again
+                {
                     // A kept connection that the server had closed meanwhile: the next one is
                     // new, so this cannot go on for ever.
                     pool.metrics().stale_retry();
                     request = again;
                     fresh = true;
                     continue;
+                } else {
+                    picked.failed(kind);
+                    let again = again.filter(|_| retries.take(Again::Failure));
+                    (Again::Failure, Some(Error::because(kind, error.into_error())), again)
                 }
-                picked.failed(kind);
-                let again = again.filter(|_| retries.take(Again::Failure));
-                (Again::Failure, Some(Error::because(kind, error.into_error())), again)
             }
         };
         tried.add(&picked.pool);
@@ -167,19 +203,6 @@ async fn connect(
     pool.acquire_slow(making).await
 }
 
-/// What has ended an exchange before the head of its answer was there.
-fn why(exchange: &Exchange, link: &Link) -> Kind {
-    if let Some(fault) = exchange.fault() {
-        fault
-    } else if let Some(rule) = link.wire.fault() {
-        Kind::BadResponse(rule)
-    } else if link.wire.answered() {
-        Kind::BadResponse("incomplete head")
-    } else {
-        Kind::UpstreamClosed
-    }
-}
-
 /// HTTP/1.1 wants a `Host` even if the client, of HTTP/1.0, named none.
 pub(super) fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, pool: &ServerPool) {
     let given = request.headers().contains_key(header::HOST);
@@ -189,22 +212,40 @@ pub(super) fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, 
     request.headers_mut().insert(header::HOST, pool.host().clone());
 }
 
-/// What is needed to send the request a second time, if that may become necessary and is
-/// allowed (RFC 9110 section 9.2.2).
-fn replay(may: bool, request: &Request<BodyStream>) -> Option<request::Parts> {
-    if !may
-        || !head::is_idempotent(request.method())
-        || !http_body::Body::is_end_stream(request.body())
-    {
-        return None;
-    }
+/// Whether a request may be sent a second time (RFC 9110 section 9.2.2).
+fn is_repeatable(request: &Request<BodyStream>) -> bool {
+    head::is_idempotent(request.method()) && http_body::Body::is_end_stream(request.body())
+}
+
+/// What is needed for that.
+fn head_of(request: &Request<BodyStream>) -> request::Parts {
     let mut copy = Request::new(());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
-    Some(copy.into_parts().0)
+    copy.into_parts().0
+}
+
+/// The head of an answer over HTTP/2 as strictly as the wire takes one of HTTP/1.
+fn judged(
+    sent: Result<Response<Incoming>, Failed>,
+    bounds: &Bounds,
+) -> Result<Response<Incoming>, Failed> {
+    let response = sent?;
+    match http2_head::answer(&response, bounds) {
+        Err(rule) if response.version() == Version::HTTP_2 => {
+            Err(Failed::Other(Error::new(Kind::BadResponse(rule))))
+        }
+        _ => Ok(response),
+    }
+}
+
+/// One that comes back unsent, as it was given away.
+fn http1_form(mut request: Request<BodyStream>) -> Request<BodyStream> {
+    http2_head::to_http1(&mut request);
+    request
 }
 
 fn rebuild(parts: request::Parts) -> Request<BodyStream> {
@@ -217,13 +258,11 @@ enum Failed {
     Other(Error),
 }
 
-type Sent = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>;
-
 /// Waits for the head of the answer, and does meanwhile what cannot wait: interim
 /// responses, deadlines, faults of the request's body.
 async fn wait(
     exchange: &Exchange,
-    link: &Link,
+    wire: Option<&Shared>,
     mut sent: Pin<&mut impl Future<Output = Sent>>,
     expects_continue: bool,
 ) -> Result<Response<Incoming>, Failed> {
@@ -236,10 +275,10 @@ async fn wait(
     };
     let mut nudge = std::pin::pin!(nudge);
     poll_fn(|cx| {
-        poll_interim(exchange, link, cx);
+        poll_interim(exchange, wire, cx);
         if let Poll::Ready(response) = sent.as_mut().poll(cx) {
             // What came before the final head goes out before it.
-            poll_interim(exchange, link, cx);
+            poll_interim(exchange, wire, cx);
             return Poll::Ready(response.map_err(|error| Failed::Sending(Box::new(error))));
         }
         if let Some(fault) = exchange.fault() {
@@ -261,8 +300,8 @@ async fn wait(
     .await
 }
 
-fn poll_interim(exchange: &Exchange, link: &Link, cx: &Context<'_>) {
-    while let Poll::Ready(interim) = link.wire.poll_interim(cx) {
+fn poll_interim(exchange: &Exchange, wire: Option<&Shared>, cx: &Context<'_>) {
+    while let Some(Poll::Ready(interim)) = wire.map(|wire| wire.poll_interim(cx)) {
         if interim.status == 100 {
             // hyper tells the client by itself once its body is asked for.
             exchange.may_send_body();

@@ -61,7 +61,7 @@ impl Offer {
 pub(super) async fn switch(
     exchange: &Rc<Exchange>,
     answer: Response<Incoming>,
-    mut connection: Connection,
+    connection: Connection,
     upstream: &Upstream,
     offer: &Offer,
 ) -> Result<Response<BodyStream>, Error> {
@@ -69,6 +69,10 @@ pub(super) async fn switch(
         return Err(Error::new(Kind::BadResponse("101 to a protocol that was not offered")));
     }
     let closed = Error::new(Kind::UpstreamClosed);
+    // Over HTTP/2 there is no 101 (RFC 9113 section 8.6), and h2 lets none through.
+    let Connection::Http1(mut connection) = connection else {
+        return Err(Error::new(Kind::BadResponse("101 over HTTP/2")));
+    };
     let address = connection.link().address;
     let lease = connection.lease();
     let (stream, early) = connection.link().tunnel().await.ok_or(closed)?;

@@ -149,6 +149,7 @@ impl Upstream {
             choice: upstream.choice.clone(),
             counts_load: upstream.choice.counts_load(),
             pools: pool::Settings {
+                http2: (upstream.speaks == config::Speaks::Http2).then_some(upstream.http2),
                 max_idle: upstream.max_idle_connections,
                 idle_timeout: upstream.idle_timeout,
                 max_open: upstream.max_connections,
@@ -218,6 +219,11 @@ impl Upstream {
     /// [`Kind::Overloaded`].
     pub fn wait(&self) -> Result<Option<Permit>, Error> {
         self.breaker.max_pending.map(|most| Permit::pending(&self.group, most)).transpose()
+    }
+
+    /// Whether its servers are spoken to over HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.pools.http2.is_some()
     }
 
     /// What is sent again beyond what is always safe.

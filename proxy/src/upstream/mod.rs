@@ -3,7 +3,8 @@
 //! `directory` holds what the process knows of all servers (each a `state`), `balance` picks one
 //! of those in the `lineup` by a rule of `choose`, `pool` hands out a kept connection without waiting
 //! ([`pool::ServerPool::try_acquire`]) or makes one ([`pool::ServerPool::acquire_slow`]),
-//! `connection` owns what is checked out and the task that drives it, `parked` what idles.
+//! `connection` owns what is checked out: `http1` a connection and the task that drives it,
+//! `http2` a stream of one that is shared. `parked` has what idles.
 
 pub mod affinity;
 pub mod balance;
@@ -14,6 +15,8 @@ pub mod connect;
 pub mod connection;
 pub mod directory;
 pub mod health;
+pub mod http1;
+pub mod http2;
 mod lineup;
 pub mod load;
 pub mod names;

@@ -2,7 +2,7 @@
 //! open ones; HTTP/1 and its task begin anew when a request takes it.
 //!
 //! Invariant: nothing of an exchange is left when a connection is parked
-//! (`Link::rest` in `connection.rs` says how that is known). A server may end one at any
+//! (`Link::rest` in `http1.rs` says how that is known). A server may end one at any
 //! time and may send nothing: whatever comes ends it here.
 
 use std::{
@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    connection::{Connection, Life},
+    http1::{Http1, Life},
     pool::{Making, ServerPool},
 };
 use crate::{
@@ -137,7 +137,7 @@ impl Spot {
     }
 
     /// Begins HTTP on it again. `None` if it is of no use any more.
-    pub(super) fn resume(self, pool: &Rc<ServerPool>, making: &Making<'_>) -> Option<Connection> {
+    pub(super) fn resume(self, pool: &Rc<ServerPool>, making: &Making<'_>) -> Option<Http1> {
         let Parked { socket, address, place, life, .. } = self.parking.0.take(self.key)?;
         match socket.peek(&mut [0]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -147,8 +147,7 @@ impl Spot {
         let stream = TcpStream::from_std(socket).ok()?.into();
         let Making { bounds, preserve_header_case, kernel, .. } = *making;
         let (pool, hop) = (Rc::downgrade(pool), HopBypass::new(kernel, Side::Upstream));
-        let start =
-            Connection::start(stream, hop, address, bounds, preserve_header_case, pool, life);
+        let start = Http1::start(stream, hop, address, bounds, preserve_header_case, pool, life);
         // There is nothing that it could wait for.
         let connection = start.now_or_never()?.ok()?;
         place.keep();

@@ -24,9 +24,10 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use super::{
     breaker::Open,
     connect,
-    connection::{Connection, Life, Link},
+    connection::Connection,
     directory::Group,
     health::eject::Passive,
+    http1::{Http1, Life, Link},
     parked::{Parking, Spot},
     state::ServerState,
 };
@@ -35,55 +36,19 @@ use crate::{
     config::{ForwardPolicy, Server},
     error::{Error, Kind},
     metrics::UpstreamMetrics,
-    splice::{
-        hop_bypass::{HopBypass, Side},
-        kernel::Kernel,
-    },
+    splice::hop_bypass::{HopBypass, Side},
     transport::Transport,
-    wire::head::Bounds,
 };
 
 mod places;
 mod prewarm;
+mod settings;
+mod shared;
 
 pub use places::Lease;
 use places::{Place, Waiting};
-
-/// Limits of one pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Idle connections kept.
-    pub max_idle: usize,
-    /// How long one is kept idle.
-    pub idle_timeout: Duration,
-    /// Connections open at once, `None`: any number.
-    pub max_open: Option<usize>,
-    /// The same over all workers.
-    pub max_open_everywhere: Option<usize>,
-    /// The same to all servers together.
-    pub max_open_of_all: Option<usize>,
-    /// Idle connections that there are always.
-    pub min_idle: usize,
-    /// How old one gets before it is kept no more.
-    pub max_age: Option<Duration>,
-    /// How many requests one carries before that.
-    pub max_requests: Option<u32>,
-}
-
-/// How a new connection is made, and for how long one is waited for.
-#[derive(Debug, Clone, Copy)]
-pub struct Making<'a> {
-    /// Look-up, connect and waiting together.
-    pub timeout: Duration,
-    /// Bounds of response heads.
-    pub bounds: Bounds,
-    /// Keep the case of header names.
-    pub preserve_header_case: bool,
-    /// Addresses that may be connected to, for a forward proxy.
-    pub policy: Option<&'a ForwardPolicy>,
-    /// For local bypass, where it is allowed.
-    pub kernel: Option<&'a Arc<Kernel>>,
-}
+pub use settings::{Making, Settings};
+use shared::Shared;
 
 /// For how long a connection idles before it is parked, which makes it cost a little to take
 /// it into use again.
@@ -143,6 +108,8 @@ pub struct ServerPool {
     /// Requests of this worker that wait for a connection to end, at whichever worker.
     waiting: Cell<usize>,
     idle: RefCell<VecDeque<Idle>>,
+    /// Over HTTP/2.
+    shared: Shared,
     open: Cell<usize>,
     freed: Notify,
 }
@@ -180,6 +147,7 @@ impl ServerPool {
             warming: Cell::new(0),
             waiting: Cell::new(0),
             idle: RefCell::default(),
+            shared: Shared::default(),
             open: Cell::new(0),
             freed: Notify::new(),
         }
@@ -222,18 +190,21 @@ impl ServerPool {
 
     /// A kept connection, the one used last. Never waits.
     pub fn try_acquire(self: &Rc<Self>, making: &Making<'_>) -> Option<Connection> {
+        if self.settings.http2.is_some() {
+            return self.try_stream();
+        }
         loop {
             let Idle { kept, .. } = self.idle.borrow_mut().pop_back()?;
             let connection = match kept {
                 Kept::Ready { sender, link } if sender.is_ready() => {
-                    Some(Connection::resume(sender, link))
+                    Some(Http1::resume(sender, link))
                 }
                 Kept::Ready { .. } => None,
                 Kept::Parked(spot) => spot.resume(self, making),
             };
             if connection.is_some() {
                 self.metrics.reused();
-                return connection;
+                return connection.map(Connection::Http1);
             }
         }
     }
@@ -245,6 +216,9 @@ impl ServerPool {
     /// [`connect::connect`]. All are safe to retry elsewhere.
     pub async fn acquire_slow(self: &Rc<Self>, making: Making<'_>) -> Result<Connection, Error> {
         let deadline = Instant::now() + making.timeout;
+        if let Some(http2) = self.settings.http2 {
+            return self.acquire_stream(making, http2, deadline).await;
+        }
         while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
             let freed = self.freed.notified();
             if let Some(connection) = self.try_acquire(&making) {
@@ -266,11 +240,10 @@ impl ServerPool {
         let pool = Rc::downgrade(self);
         let hop = HopBypass::new(making.kernel, Side::Upstream);
         let keeps_case = making.preserve_header_case;
-        let started =
-            Connection::start(stream, hop, address, making.bounds, keeps_case, pool, life);
+        let started = Http1::start(stream, hop, address, making.bounds, keeps_case, pool, life);
         let connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
         place.keep();
-        Ok(connection)
+        Ok(Connection::Http1(connection))
     }
 
     /// A connection without HTTP on it, which counts until its lease is dropped. An idle one
@@ -384,6 +357,7 @@ impl ServerPool {
     pub fn sweep(&self, now: Instant) {
         let Settings { idle_timeout, max_age, .. } = self.settings;
         let wanted = self.is_wanted_elsewhere();
+        self.sweep_shared(now, wanted);
         self.idle.borrow_mut().retain(|idle| {
             let is_fresh = max_age.is_none_or(|most| idle.kept.age(now) < most);
             let in_time = now.duration_since(idle.since) < idle_timeout;

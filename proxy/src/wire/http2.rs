@@ -1,11 +1,16 @@
 //! Heads of HTTP/2 requests, judged before they become HTTP/1 (RFC 9113 sections 8.2 and
-//! 8.3). Pure.
+//! 8.3), and what makes one of HTTP/1 one of HTTP/2 again. Pure.
 //!
 //! The h2 crate refuses what breaks HTTP/2. What is left is what only turns ambiguous as
 //! HTTP/1: a length or a host that stands there twice or not at all, a host that no URI
 //! can have. And the limits on heads, which it does not know.
 
-use http::{Method, Request, header};
+use std::net::SocketAddr;
+
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header,
+    uri::{Authority, Scheme},
+};
 
 use super::head::{Bounds, is_authority, same_authority};
 use crate::error::Kind;
@@ -56,6 +61,70 @@ pub fn request<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Kind> {
     }
 }
 
+/// Fields that are about an HTTP/1 connection (RFC 9113 section 8.2.2).
+const OF_HTTP1: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Makes a request of HTTP/1.1 one of HTTP/2: its `Host` becomes `:authority` (RFC 9113 section
+/// 8.3.1), `otherwise` where that is empty, and what is about the connection goes.
+pub fn to_http2<B>(request: &mut Request<B>, otherwise: SocketAddr) {
+    for name in OF_HTTP1 {
+        request.headers_mut().remove(name);
+    }
+    let host = request.headers_mut().remove(header::HOST);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    let host = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    parts.authority = host.or_else(|| otherwise.to_string().parse().ok());
+    parts.scheme = Some(Scheme::HTTP);
+    // Path and authority, both of which were valid before.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    *request.version_mut() = Version::HTTP_2;
+}
+
+/// The way back, for one that was not sent.
+pub fn to_http1<B>(request: &mut Request<B>) {
+    if request.version() != Version::HTTP_2 {
+        return;
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    if let Some(host) = authority.and_then(|authority| HeaderValue::from_str(authority).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    *request.uri_mut() = match request.uri().path_and_query() {
+        Some(path) => Uri::from(path.clone()),
+        None => Uri::from_static("/"),
+    };
+    *request.version_mut() = Version::HTTP_11;
+}
+
+/// Judges the head of an answer: what h2 lets through and HTTP/1 could read in two ways.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn answer<B>(answer: &Response<B>, bounds: &Bounds) -> Result<(), &'static str> {
+    let headers = answer.headers();
+    if headers.len() > bounds.max_headers {
+        return Err("too many header fields");
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (length, another) = (lengths.next(), lengths.next());
+    if another.is_some() {
+        return Err("more than one Content-Length");
+    }
+    let is_number = |length: &HeaderValue| {
+        !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
+    };
+    if !length.is_none_or(is_number) {
+        return Err("bad Content-Length");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +171,54 @@ mod tests {
             ("/", &[("host", "a"), ("b", ""), ("c", ""), ("d", "")], Kind::HeadTooLarge),
         ] {
             assert_eq!(judge("GET", uri, fields), Err(kind), "{uri} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_becomes_one_of_http2_and_comes_back() {
+        let other = SocketAddr::from(([127, 0, 0, 1], 80));
+        let mut request = Request::builder()
+            .method("POST")
+            .uri("/x?y")
+            .header("host", "a.test:8080")
+            .header("connection", "te, upgrade")
+            .header("upgrade", "x")
+            .header("transfer-encoding", "chunked")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        to_http2(&mut request, other);
+        assert_eq!(request.uri(), "http://a.test:8080/x?y");
+        assert_eq!(request.version(), Version::HTTP_2);
+        let names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["te"]);
+        to_http1(&mut request);
+        assert_eq!(
+            (request.uri().to_string().as_str(), request.version()),
+            ("/x?y", Version::HTTP_11)
+        );
+        assert_eq!(request.headers()["host"], "a.test:8080");
+
+        let mut request = Request::builder().method("OPTIONS").uri("*").header("host", "");
+        let mut request = std::mem::take(&mut request).body(()).unwrap();
+        to_http2(&mut request, other);
+        assert_eq!(request.uri().authority().unwrap(), "127.0.0.1:80");
+        assert_eq!(request.uri().path(), "*");
+    }
+
+    #[test]
+    fn answers_have_one_length() {
+        let bounds = Bounds { max_bytes: 1024, max_headers: 3, max_uri_bytes: 16 };
+        for (fields, good) in [
+            (&[][..], true),
+            (&[("content-length", "12")], true),
+            (&[("content-length", "1"), ("content-length", "1")], false),
+            (&[("content-length", "1, 1")], false),
+            (&[("content-length", "")], false),
+            (&[("a", ""), ("b", ""), ("c", ""), ("d", "")], false),
+        ] {
+            let head = fields.iter().fold(Response::builder(), |head, (n, v)| head.header(*n, *v));
+            assert_eq!(answer(&head.body(()).unwrap(), &bounds).is_ok(), good, "{fields:?}");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{fmt, time::Duration};
 pub(super) mod choice;
 mod dns;
 mod health;
+mod http2;
 pub(super) mod read;
 mod retry;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub(super) mod write;
 pub use choice::{Balance, Choice, HashBy, SameSite, Sticky};
 pub use dns::Dns;
 pub use health::{Ejection, Health, Probe};
+pub use http2::{Http2, Speaks};
 pub use retry::{Breaker, Retry};
 
 /// Idle connections kept per worker and server, unless told otherwise.
@@ -31,6 +33,10 @@ pub struct Upstream {
     pub name: String,
     /// At least one; not all of them are backups.
     pub servers: Vec<UpstreamServer>,
+    /// Which version of HTTP they are spoken to in.
+    pub speaks: Speaks,
+    /// Where that is HTTP/2.
+    pub http2: Http2,
     /// How one is chosen.
     pub choice: Choice,
     /// How names become addresses; `None`: the system is asked for each connection.
@@ -128,6 +134,8 @@ impl Upstream {
         Self {
             name: name.to_owned(),
             servers: servers.into_iter().map(UpstreamServer::new).collect(),
+            speaks: Speaks::Http1,
+            http2: Http2::default(),
             choice: Choice::default(),
             dns: Some(Dns::default()),
             health: None,

@@ -12,8 +12,8 @@ use super::{
         section::Section,
         value::{self, Words},
     },
-    Breaker, Choice, Dns, Ejection, Health, HostPolicy, IDLE_CONNECTIONS, MOST_WEIGHT, Retry,
-    Upstream, UpstreamServer,
+    Breaker, Choice, Dns, Ejection, Health, HostPolicy, Http2, IDLE_CONNECTIONS, MOST_WEIGHT,
+    Retry, Speaks, Upstream, UpstreamServer,
 };
 
 /// More than a worker has ports for towards one server.
@@ -29,6 +29,8 @@ pub(crate) const KEYS: &[&str] = &[
     "name",
     "servers",
     "server",
+    "protocol",
+    "http2",
     "balance",
     "hash_by",
     "max_load_percent",
@@ -75,9 +77,17 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
         let what = "`min_idle_connections` is more than `max_idle_connections`";
         section.source.add(&idle.place, Wrong::new(what, format!("write at most {kept}")));
     }
+    let speaks = Speaks::read(section);
+    if let Some(idle) = min_idle.as_ref().filter(|idle| speaks == Speaks::Http2 && idle.value > 0) {
+        let what = "`min_idle_connections` with `protocol = \"http2\"`";
+        let cure = "remove it: one connection carries many requests";
+        section.source.add(&idle.place, Wrong::new(what, cure));
+    }
     let defaults = Upstream::with_defaults("", Vec::new());
     DraftUpstream {
         upstream: Upstream {
+            speaks,
+            http2: Http2::read(section, speaks),
             choice: Choice::read(section, &name.value),
             dns: Dns::read(section),
             health: Health::read(section),

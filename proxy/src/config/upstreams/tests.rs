@@ -244,3 +244,34 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
+
+#[test]
+fn http2_is_asked_for_and_its_windows_have_room_for_every_stream() {
+    let plain = upstream("servers = [\"a:1\"]\n");
+    assert_eq!((plain.speaks, plain.http2), (Speaks::Http1, Http2::default()));
+    let lines = "servers = [\"a:1\"]\nprotocol = \"http2\"\n[upstream.http2]\nmax_streams = 10\n\
+                 stream_window_bytes = \"1MiB\"\nkeepalive_interval = \"5m\"\n";
+    let upstream = upstream(lines);
+    assert_eq!(upstream.speaks, Speaks::Http2);
+    assert_eq!(upstream.http2.keepalive_interval, Some(Duration::from_secs(300)));
+    assert_eq!(upstream.http2.connection_window_bytes(), 11 << 20);
+    for (lines, wanted) in [
+        ("[upstream.http2]\n", "without `protocol"),
+        ("protocol = \"h2\"\n", "valid: `http1`, `http2`"),
+        ("protocol = \"http2\"\nmin_idle_connections = 1\n", "min_idle_connections"),
+        ("protocol = \"http2\"\n[upstream.http2]\nmax_streams = 0\n", "max_streams"),
+        (
+            "protocol = \"http2\"\n[upstream.http2]\nstream_window_bytes = 1000\n",
+            "65535 to 16777216 for 100 streams",
+        ),
+        (
+            "protocol = \"http2\"\n[upstream.http2]\nmax_streams = 1000\n\
+             stream_window_bytes = \"16MiB\"\n",
+            "65535 to 2145338 for 1000 streams",
+        ),
+    ] {
+        let text = format!("{HEAD}servers = [\"a:1\"]\n{lines}");
+        let errors = parse(&text, "test.toml").unwrap_err().to_string();
+        assert!(errors.contains(wanted), "{errors}\n{text}");
+    }
+}

@@ -5,7 +5,8 @@ use super::{
         effective::{header, key, text},
         value,
     },
-    Upstream, UpstreamServer,
+    Speaks, Upstream, UpstreamServer,
+    http2::PROTOCOLS,
     read::HOST,
 };
 
@@ -13,6 +14,7 @@ use super::{
 pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     header(out, "[[upstream]]");
     text(out, "name", &upstream.name);
+    text(out, "protocol", value::word(&upstream.speaks, PROTOCOLS));
     upstream.choice.write(out);
     text(out, "host", value::word(&upstream.host, HOST));
     key(out, "max_idle_connections", upstream.max_idle_connections);
@@ -30,6 +32,9 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     }
     text(out, "resolve", if upstream.dns.is_some() { "dns" } else { "system" });
     key(out, "panic_percent", upstream.panic_percent);
+    if upstream.speaks == Speaks::Http2 {
+        upstream.http2.write(out);
+    }
     if let Some(dns) = &upstream.dns {
         dns.write(out);
     }

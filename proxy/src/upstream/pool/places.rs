@@ -4,7 +4,7 @@
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
 
 use super::ServerPool;
-use crate::upstream::{breaker::Permit, connection::Life, load::Load};
+use crate::upstream::{breaker::Permit, http1::Life, load::Load};
 
 /// A connection that has left HTTP and counts all the same, until this is dropped.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
 
 use super::{Idle, Kept, ServerPool, places::Place};
-use crate::upstream::connection::Life;
+use crate::upstream::http1::Life;
 
 /// For how long a connection is waited for that nobody needs yet.
 const PREWARM_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,226 @@
+//! One connection that many requests share, and the tasks that drive it.
+//!
+//! hyper has two: one that reads and writes, which ends with the socket, and one that opens
+//! streams, which ends when no more may be opened: the server has said GOAWAY, or we have
+//! stopped. Streams that are open go on after the second has ended.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    rc::{Rc, Weak},
+    task::Waker,
+    time::Duration,
+};
+
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
+
+use super::stream::{Place, Stream};
+use crate::{
+    body::BodyStream,
+    config::Http2,
+    transport::Transport,
+    upstream::{http1::Life, pool::ServerPool},
+    wire::head::Bounds,
+};
+
+/// How much of a request's body is queued for one stream, beyond the chunk at hand.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Streams given up by clients that are remembered at once, so that what the server has sent on
+/// them meanwhile is no error; h2 forgets them after a second.
+const REMEMBERED_RESETS: usize = 1024;
+
+/// A connection that is shared.
+#[derive(Debug)]
+pub struct Carrier {
+    /// The server's address.
+    pub(super) address: SocketAddr,
+    http2: Http2,
+    /// `None` once it has ended.
+    life: RefCell<Option<Life>>,
+    /// `None`: no more streams are opened.
+    sender: RefCell<Option<http2::SendRequest<BodyStream>>>,
+    streams: Cell<usize>,
+    /// What the server allows.
+    allowed: Cell<usize>,
+    /// When the last stream was opened or over.
+    used: Cell<Instant>,
+    /// Whether hyper has handed out the task that reads and writes.
+    driven: Cell<bool>,
+    /// Of the task that opens streams.
+    opener: RefCell<Option<Waker>>,
+    pool: Weak<ServerPool>,
+}
+
+impl Carrier {
+    /// Starts HTTP/2 on a fresh socket of `pool`. Does not wait for the server.
+    ///
+    /// # Errors
+    /// As hyper's handshake.
+    pub(in crate::upstream) async fn start(
+        stream: Transport,
+        address: SocketAddr,
+        http2: Http2,
+        bounds: Bounds,
+        pool: Weak<ServerPool>,
+        life: Life,
+    ) -> hyper::Result<Rc<Self>> {
+        let carrier = Rc::new(Self {
+            address,
+            http2,
+            life: RefCell::new(Some(life)),
+            sender: RefCell::new(None),
+            streams: Cell::new(0),
+            allowed: Cell::new(http2.max_streams as usize),
+            used: Cell::new(Instant::now()),
+            driven: Cell::new(false),
+            opener: RefCell::new(None),
+            pool,
+        });
+        let mut builder = http2::Builder::new(Executor(Rc::clone(&carrier)));
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(http2.stream_window_bytes)
+            .initial_connection_window_size(http2.connection_window_bytes())
+            .initial_max_send_streams(http2.max_streams as usize)
+            .max_header_list_size(u32::try_from(bounds.max_bytes).unwrap_or(u32::MAX))
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .keep_alive_interval(http2.keepalive_interval)
+            .keep_alive_timeout(http2.keepalive_timeout);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        *carrier.sender.borrow_mut() = Some(sender);
+        tokio::task::spawn_local(open_streams(connection, Rc::clone(&carrier)));
+        Ok(carrier)
+    }
+
+    /// One more stream on it. `None`: there may be none.
+    pub(in crate::upstream) fn open(self: &Rc<Self>, reused: bool) -> Option<Stream> {
+        let sender = self.sender.borrow().clone()?;
+        if sender.is_closed() || self.room() == 0 {
+            return None;
+        }
+        if let Some(life) = &*self.life.borrow() {
+            life.requests.set(life.requests.get().saturating_add(1));
+        }
+        self.streams.set(self.streams.get() + 1);
+        self.used.set(Instant::now());
+        Some(Stream::new(Place::new(Rc::clone(self)), sender, reused))
+    }
+
+    /// How many more streams there may be.
+    fn room(&self) -> usize {
+        self.allowed.get().min(self.http2.max_streams as usize).saturating_sub(self.streams.get())
+    }
+
+    /// Whether streams may be opened on it, now or when others are over.
+    pub(in crate::upstream) fn is_open(&self) -> bool {
+        self.sender.borrow().as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
+    /// Whether nothing is under way on it.
+    pub(in crate::upstream) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+
+    /// Since when there has been no change to that.
+    pub(in crate::upstream) fn used(&self) -> Instant {
+        self.used.get()
+    }
+
+    /// Whether it has been open, or used, for as long as it may be.
+    pub(in crate::upstream) fn is_spent(
+        &self,
+        age: Option<Duration>,
+        requests: Option<u32>,
+    ) -> bool {
+        self.life.borrow().as_ref().is_none_or(|life| life.is_spent(age, requests))
+    }
+
+    /// No more streams: it ends when the last one is over.
+    pub(in crate::upstream) fn stop(&self) {
+        drop(self.sender.take());
+    }
+
+    /// A stream is over.
+    pub(super) fn closed(self: &Rc<Self>) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.used.set(Instant::now());
+        if let Some(pool) = self.pool.upgrade() {
+            pool.stream_over(self);
+        }
+    }
+}
+
+/// hyper's end that opens streams.
+type Opening = http2::Connection<TokioIo<Transport>, BodyStream, Executor>;
+
+/// Opens the streams that are asked for, until no more may be.
+async fn open_streams(mut connection: Opening, carrier: Rc<Carrier>) {
+    let ended = poll_fn(|cx| {
+        *carrier.opener.borrow_mut() = Some(cx.waker().clone());
+        let poll = Pin::new(&mut connection).poll(cx);
+        let before = carrier.allowed.replace(connection.current_max_send_streams());
+        if carrier.allowed.get() > before
+            && let Some(pool) = carrier.pool.upgrade()
+        {
+            pool.streams_allowed();
+        }
+        poll
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(server = %carrier.address, %error, "no more streams to a server");
+    }
+    carrier.stop();
+    if let Some(pool) = carrier.pool.upgrade() {
+        pool.forget(&carrier);
+    }
+}
+
+/// Runs hyper's tasks on the worker. The first is the one that reads and writes: with it the
+/// connection ends, and after each of its turns the server may have said something about
+/// streams.
+#[derive(Debug, Clone)]
+struct Executor(Rc<Carrier>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        if self.0.driven.replace(true) {
+            tokio::task::spawn_local(future);
+            return;
+        }
+        let end = End(Rc::clone(&self.0));
+        tokio::task::spawn_local(async move {
+            let end = end;
+            // Inside, so that the socket is closed before its place is free.
+            let mut future = std::pin::pin!(future);
+            poll_fn(|cx| {
+                let poll = future.as_mut().poll(cx);
+                if let Some(waker) = end.0.opener.borrow_mut().take() {
+                    waker.wake();
+                }
+                poll
+            })
+            .await;
+        });
+    }
+}
+
+/// The end of the socket.
+struct End(Rc<Carrier>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.stop();
+        self.0.life.take();
+        if let Some(pool) = self.0.pool.upgrade() {
+            pool.forget(&self.0);
+            pool.closed();
+        }
+    }
+}

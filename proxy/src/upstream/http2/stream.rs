@@ -1,0 +1,142 @@
+//! What one exchange has of a shared connection: a place among its streams.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use hyper::{Request, client::conn::http2::SendRequest};
+
+use super::carrier::Carrier;
+use crate::{
+    body::{BodyStream, Lent},
+    upstream::{breaker::Permit, connection::Sent, load::Load},
+    wire::http2 as http2_head,
+};
+
+/// A place among the streams of a connection. Whoever has a part of the stream to see to, the
+/// request's or the answer's, holds it; with the last of them it is free.
+#[derive(Debug)]
+pub struct Place {
+    carrier: Rc<Carrier>,
+    /// Nobody wants the answer any more.
+    cut: Cell<bool>,
+    sender: RefCell<Option<Waker>>,
+}
+
+impl Place {
+    pub(super) fn new(carrier: Rc<Carrier>) -> Rc<Self> {
+        Rc::new(Self { carrier, cut: Cell::new(false), sender: RefCell::new(None) })
+    }
+
+    /// Resolves when the stream is given up, for the request's side.
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.cut.get() {
+            return Poll::Ready(());
+        }
+        let mut sender = self.sender.borrow_mut();
+        match &mut *sender {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *sender = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn cut(&self) {
+        self.cut.set(true);
+        if let Some(waker) = self.sender.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.carrier.closed();
+    }
+}
+
+/// A checked-out stream. Dropped before the exchange is complete it is reset (CANCEL).
+#[derive(Debug)]
+pub struct Stream {
+    /// `None`: given back.
+    place: Option<Rc<Place>>,
+    address: SocketAddr,
+    sender: Option<SendRequest<BodyStream>>,
+    body: Option<Rc<Lent>>,
+    reused: bool,
+    load: Option<Load>,
+    permit: Option<Permit>,
+}
+
+impl Stream {
+    pub(super) fn new(place: Rc<Place>, sender: SendRequest<BodyStream>, reused: bool) -> Self {
+        let address = place.carrier.address;
+        let (place, sender) = (Some(place), Some(sender));
+        Self { place, address, sender, body: None, reused, load: None, permit: None }
+    }
+
+    /// The server's address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether its connection has carried a request before.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// As [`crate::upstream::connection::Connection::carry`].
+    pub fn carry(&mut self, load: Option<Load>, permit: Option<Permit>) {
+        self.load = load;
+        self.permit = permit;
+    }
+
+    /// As [`crate::upstream::connection::Connection::send`]: the request becomes one of HTTP/2.
+    pub fn send(
+        &mut self,
+        mut request: Request<BodyStream>,
+    ) -> Option<impl Future<Output = Sent> + 'static + use<>> {
+        // Not kept: while there are senders hyper waits for more requests.
+        let mut sender = self.sender.take()?;
+        let place = self.place.as_ref()?;
+        http2_head::to_http2(&mut request, self.address);
+        let request = if http_body::Body::is_end_stream(request.body()) {
+            request
+        } else {
+            let (head, body) = request.into_parts();
+            let (body, lent) = body.lend(Rc::clone(place));
+            self.body = Some(lent);
+            Request::from_parts(head, body)
+        };
+        Some(sender.try_send_request(request))
+    }
+
+    /// The head of the answer is there: nothing of the request is kept any more.
+    pub fn answered(&mut self) {
+        if let Some(lent) = self.body.take() {
+            lent.settle();
+        }
+    }
+
+    /// The request's body, whole. `None`: too much of it is gone.
+    pub fn reclaim(&mut self) -> Option<BodyStream> {
+        self.body.take().map_or_else(|| Some(BodyStream::empty()), |lent| lent.take_back())
+    }
+
+    /// As [`crate::upstream::connection::Connection::give_back`].
+    pub fn give_back(mut self) {
+        self.place = None;
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            place.cut();
+        }
+    }
+}

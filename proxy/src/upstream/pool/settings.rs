@@ -1,0 +1,47 @@
+//! What a pool goes by.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    config::{ForwardPolicy, Http2},
+    splice::kernel::Kernel,
+    wire::head::Bounds,
+};
+
+/// Limits of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Where HTTP/2 is spoken.
+    pub http2: Option<Http2>,
+    /// Idle connections kept.
+    pub max_idle: usize,
+    /// How long one is kept idle.
+    pub idle_timeout: Duration,
+    /// Connections open at once, `None`: any number.
+    pub max_open: Option<usize>,
+    /// The same over all workers.
+    pub max_open_everywhere: Option<usize>,
+    /// The same to all servers together.
+    pub max_open_of_all: Option<usize>,
+    /// Idle connections that there are always.
+    pub min_idle: usize,
+    /// How old one gets before it is kept no more.
+    pub max_age: Option<Duration>,
+    /// How many requests one carries before that.
+    pub max_requests: Option<u32>,
+}
+
+/// How a new connection is made, and for how long one is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Making<'a> {
+    /// Look-up, connect and waiting together.
+    pub timeout: Duration,
+    /// Bounds of response heads.
+    pub bounds: Bounds,
+    /// Keep the case of header names.
+    pub preserve_header_case: bool,
+    /// Addresses that may be connected to, for a forward proxy.
+    pub policy: Option<&'a ForwardPolicy>,
+    /// For local bypass, where it is allowed.
+    pub kernel: Option<&'a Arc<Kernel>>,
+}

@@ -1,0 +1,199 @@
+//! Connections over HTTP/2: each carries as many requests as it may, and another one is made
+//! only when all have so many.
+//!
+//! Requests that come while one is being made wait for it, as many as it will have room for, and
+//! what became of it is told to all of them.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Admitted, Making, Place, ServerPool};
+use crate::{
+    config::Http2,
+    error::{Error, Kind},
+    upstream::{
+        connection::Connection,
+        http1::Life,
+        http2::{Carrier, Stream},
+    },
+};
+
+/// The connections that are shared, and who waits for one.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Those on which streams may be opened, the oldest first.
+    carriers: RefCell<Vec<Rc<Carrier>>>,
+    /// Under way.
+    opening: Cell<usize>,
+    /// Requests that wait for one of those.
+    awaiting: Cell<usize>,
+    /// How many have failed, and the last one why.
+    failures: Cell<(u64, Option<Kind>)>,
+}
+
+/// A connection that is being made, and that others may wait for.
+struct Opening<'a>(&'a ServerPool);
+
+impl<'a> Opening<'a> {
+    fn begin(pool: &'a ServerPool) -> Self {
+        pool.shared.opening.set(pool.shared.opening.get() + 1);
+        Self(pool)
+    }
+
+    fn failed(&self, error: &Error) {
+        let (failures, _) = self.0.shared.failures.get();
+        self.0.shared.failures.set((failures + 1, Some(error.kind)));
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.shared.opening.set(self.0.shared.opening.get() - 1);
+        // Made, failed or given up: each looks for itself.
+        self.0.freed.notify_waiters();
+    }
+}
+
+/// A request that waits for one, until this is dropped.
+struct Awaiting<'a>(&'a Cell<usize>);
+
+impl<'a> Awaiting<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl ServerPool {
+    /// A stream of a connection that has room for one. Never waits.
+    pub(super) fn try_stream(self: &Rc<Self>) -> Option<Connection> {
+        let stream = self.open_stream(true)?;
+        self.metrics.reused();
+        Some(Connection::Http2(stream))
+    }
+
+    fn open_stream(&self, reused: bool) -> Option<Stream> {
+        let carriers = self.shared.carriers.borrow();
+        carriers.iter().find_map(|carrier| {
+            if carrier.is_spent(self.settings.max_age, self.settings.max_requests) {
+                carrier.stop();
+            }
+            carrier.open(reused)
+        })
+    }
+
+    /// A stream of a connection that is made for it, or that another has made, or left.
+    pub(super) async fn acquire_stream(
+        self: &Rc<Self>,
+        making: Making<'_>,
+        http2: Http2,
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(stream) = self.try_stream() {
+                return Ok(stream);
+            }
+            let opening = self.shared.opening.get();
+            let claimed = opening + self.shared.awaiting.get();
+            if claimed < opening * http2.max_streams as usize {
+                let (failures, _) = self.shared.failures.get();
+                let awaiting = Awaiting::begin(&self.shared.awaiting);
+                if timeout_at(deadline, freed).await.is_err() {
+                    return Err(Error::new(Kind::ConnectTimeout).retry_safe());
+                }
+                drop(awaiting);
+                match self.shared.failures.get() {
+                    (now, Some(kind)) if now != failures => {
+                        // Another one may have been made meanwhile.
+                        return self.try_stream().ok_or(Error::new(kind).retry_safe());
+                    }
+                    _ => continue,
+                }
+            }
+            if self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
+                if timeout_at(deadline, freed).await.is_err() {
+                    return Err(Error::new(Kind::PoolExhausted).retry_safe());
+                }
+                continue;
+            }
+            let life = match self.admit(deadline, || self.try_stream()).await? {
+                Admitted::May(open) => Life::new(open),
+                Admitted::Kept(connection) => return Ok(connection),
+            };
+            return self.open_carrier(making, http2, deadline, life).await.map(Connection::Http2);
+        }
+    }
+
+    /// One more connection, and the first stream on it.
+    async fn open_carrier(
+        self: &Rc<Self>,
+        making: Making<'_>,
+        http2: Http2,
+        deadline: Instant,
+        life: Life,
+    ) -> Result<Stream, Error> {
+        let opening = Opening::begin(self);
+        let place = Place::take(self);
+        let started = async {
+            let (stream, address) = self.dial(deadline, making.policy).await?;
+            crate::splice::socket::reset_on_close(stream.tcp(), false);
+            let pool = Rc::downgrade(self);
+            let started = Carrier::start(stream, address, http2, making.bounds, pool, life).await;
+            started.map_err(|error| Error::because(Kind::Connect, error).retry_safe())
+        };
+        let carrier = started.await.inspect_err(|error| opening.failed(error))?;
+        // From now on its task gives the place back.
+        place.keep();
+        let stream = carrier.open(false).ok_or(Error::new(Kind::Connect).retry_safe());
+        self.shared.carriers.borrow_mut().push(carrier);
+        stream
+    }
+
+    /// A stream is over, and has made room for another.
+    pub(in crate::upstream) fn stream_over(&self, carrier: &Carrier) {
+        if carrier.is_idle() && (self.is_wanted_elsewhere() || self.settings.max_idle == 0) {
+            carrier.stop();
+        }
+        self.freed.notify_one();
+    }
+
+    /// A server allows more streams than it did.
+    pub(in crate::upstream) fn streams_allowed(&self) {
+        self.freed.notify_waiters();
+    }
+
+    /// No more streams are opened on this one.
+    pub(in crate::upstream) fn forget(&self, carrier: &Rc<Carrier>) {
+        self.shared.carriers.borrow_mut().retain(|other| !Rc::ptr_eq(other, carrier));
+        self.freed.notify_one();
+    }
+
+    /// Ends connections that have been idle for too long, are too old, or too many.
+    pub(super) fn sweep_shared(&self, now: Instant, wanted: bool) {
+        let mut carriers = self.shared.carriers.borrow_mut();
+        let mut idle = 0;
+        for carrier in carriers.iter().rev() {
+            let is_over = carrier.is_idle() && {
+                idle += 1;
+                wanted
+                    || idle > self.settings.max_idle
+                    || now.saturating_duration_since(carrier.used()) >= self.settings.idle_timeout
+            };
+            if is_over || carrier.is_spent(self.settings.max_age, None) {
+                carrier.stop();
+            }
+        }
+        carriers.retain(|carrier| carrier.is_open());
+    }
+}
