@@ -26,6 +26,7 @@ use crate::{
         compress::Coding,
         mirror::{Copied, IsCut},
     },
+    record::Side,
     upstream::{connection::Connection, http2::Place},
 };
 
@@ -157,6 +158,11 @@ impl BodyStream {
         Ok(())
     }
 
+    /// Whether the last frame waits for the recorder.
+    fn keeps(&self) -> bool {
+        matches!(&self.tap, Tap::Response(tap) if tap.exchange.record_keeps())
+    }
+
     fn is_to_head(&self) -> bool {
         matches!(&self.tap, Tap::Response(tap) if tap.exchange.is_to_head())
     }
@@ -183,6 +189,9 @@ impl Body for BodyStream {
                 this.source = Source::Empty;
                 if let Tap::Response(tap) = &mut this.tap {
                     tap.exchange.sent(text.len());
+                    if let Some(recording) = tap.exchange.recording() {
+                        recording.chunk(Side::Response, &text);
+                    }
                     tap.ended = true;
                 }
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
@@ -215,7 +224,7 @@ impl Body for BodyStream {
             Source::Empty => true,
             Source::Announced(_) => false,
             Source::Fixed(text) => text.is_empty(),
-            Source::Incoming(body) => body.is_end_stream(),
+            Source::Incoming(body) => body.is_end_stream() && !self.keeps(),
             Source::Coded(coded) => coded.is_over(),
             Source::Copied { copied, .. } => copied.is_over(),
             Source::Lent(lent) => lent.is_end_stream(),
@@ -259,6 +268,7 @@ fn poll_request(
 ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
     // RFC 9110 section 10.1.1: the body is asked for when the server asks for it.
     ready!(exchange.poll_may_send_body(cx));
+    ready!(exchange.poll_record_room(cx));
     exchange.waits_for_client();
     let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
     exchange.client_gave();
@@ -270,6 +280,7 @@ fn poll_request(
                 return Poll::Ready(Some(Err(exchange.fail_request(Kind::RequestBodyTooLarge))));
             }
             exchange.copy(frame.data_ref());
+            exchange.record_frame(Side::Request, &frame);
             if frame.is_trailers() || body.is_end_stream() {
                 exchange.request_ended();
             }
@@ -292,6 +303,12 @@ fn poll_response(
     tap: &mut ResponseTap,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    if let Some(recording) = tap.exchange.recording() {
+        if let Some(last) = ready!(recording.poll_kept(cx)) {
+            return Poll::Ready(last.map(Ok));
+        }
+        ready!(recording.poll_room(cx));
+    }
     let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
         // Over HTTP/2 nobody else looks at the deadline of this stream.
         return tap.exchange.poll_stalled(cx).map(|error| Some(Err(error)));
@@ -303,11 +320,15 @@ fn poll_response(
                 tap.release();
             }
             let exchange = &tap.exchange;
-            if frame.trailers_ref().is_some_and(|trailers| exchange.pass_answer_trailers(trailers))
-            {
-                return Poll::Ready(None);
+            exchange.record_frame(Side::Response, &frame);
+            let taken = frame
+                .trailers_ref()
+                .is_some_and(|trailers| exchange.pass_answer_trailers(trailers));
+            let frame = (!taken).then_some(frame);
+            if tap.ended {
+                return poll_last(exchange, frame, cx);
             }
-            Some(Ok(frame))
+            frame.map(Ok)
         }
         Some(Err(error)) => {
             let fault = tap.connection.as_ref().and_then(Connection::fault);
@@ -317,9 +338,26 @@ fn poll_response(
         None => {
             tap.ended = true;
             tap.release();
-            None
+            return poll_last(&tap.exchange, None, cx);
         }
     })
+}
+
+/// The last frame of an answer, or its end: where traffic waits for the recorder, it is kept
+/// until everything is written.
+fn poll_last(
+    exchange: &Exchange,
+    frame: Option<Frame<Bytes>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    let last = match exchange.recording() {
+        None => frame,
+        Some(recording) => match recording.keep(frame) {
+            Some(frame) => frame,
+            None => ready!(recording.poll_kept(cx)).flatten(),
+        },
+    };
+    Poll::Ready(last.map(Ok))
 }
 
 impl ResponseTap {
@@ -341,6 +379,6 @@ impl Drop for ResponseTap {
         } else {
             self.connection = None;
         }
-        self.exchange.finish(self.ended);
+        self.exchange.finish(self.ended && !self.exchange.record_keeps());
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     connection::Client,
     error::{Error, Kind},
     middleware::{Visits, mirror::Copying},
+    record::Recording,
     route::Matched,
     spans,
     upstream::balance::Upstream,
@@ -27,6 +28,7 @@ use crate::{
     wire,
 };
 
+mod record;
 mod report;
 
 use report::Line;
@@ -50,6 +52,8 @@ pub struct Exchange {
     to_head: bool,
     line: Option<Line>,
     trace: OnceCell<spans::Context>,
+    /// Boxed: most exchanges have none.
+    record: OnceCell<Box<Recording>>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
     route: OnceCell<Rc<Matched>>,
@@ -89,6 +93,7 @@ impl Exchange {
             to_head: request.method() == Method::HEAD,
             line: told.then(|| Line::of(request)),
             trace: OnceCell::new(),
+            record: OnceCell::new(),
             expect: Cell::new(Expect::Go),
             body_waker: RefCell::new(None),
             route: OnceCell::new(),

@@ -18,8 +18,8 @@
 //! A connection is a socket or TLS over it, which is a [`transport`] to all of these.
 //!
 //! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines),
-//! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`access_log`],
-//! [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
+//! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`record`]
+//! (exchanges on disk), [`access_log`], [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
 //! told), [`app`] (puts it together), [`demo`] (an origin to try it with).
 //!
 //! ```no_run
@@ -47,6 +47,7 @@ pub mod metrics;
 pub mod middleware;
 pub mod placement;
 pub mod reclaim;
+pub mod record;
 pub mod relay;
 pub mod request;
 pub mod response;

@@ -29,6 +29,7 @@ use crate::{
     metrics::{UpstreamMetrics, WorkerMetrics},
     middleware::{Chain, Chains},
     reclaim::Reclaim,
+    record,
     route::{self, Matched},
     spans::Tracer,
     splice::{Engine, kernel::Kernel},
@@ -106,6 +107,8 @@ pub struct Worker {
     pub metrics: WorkerMetrics,
     /// This worker's end of the access log.
     pub log: access_log::Writer,
+    /// This worker's end of the recorder, where there is one.
+    pub recorder: Option<Rc<record::Lane>>,
     /// Deadlines.
     pub watchdog: Watchdog,
     /// Idle connections of clients.
@@ -171,7 +174,7 @@ impl View {
 impl Worker {
     fn new(
         process: Arc<Process>,
-        log: access_log::Writer,
+        (log, recorder): (access_log::Writer, Option<record::Lane>),
         drain: drain::Watch,
         index: usize,
     ) -> io::Result<Self> {
@@ -203,6 +206,7 @@ impl Worker {
             process,
             metrics,
             log,
+            recorder: recorder.map(Rc::new),
             watchdog,
             parking: Parking::new()?,
             upstream_parking,

@@ -12,6 +12,7 @@
 //! * the process: [`proxy`], [`process`] (memory, descriptors), [`metrics`]
 //! * raw peers: [`wire`], [`message`] (heads and framing), [`origin`], [`pattern`]; a server that
 //!   changes its ways: [`fickle`]; a name server: [`dns`]
+//! * what the recorder has stored: [`records`]; a thread that stands still: [`stopped`]
 //! * a sender that says again what it has said: [`repeat`]
 //! * a process that lacks something: [`without`]; what that does to bytes: [`fate`]
 //! * an open tunnel: [`tunnel`]; over all families and from other hosts: [`bed`], [`netns`]
@@ -45,9 +46,11 @@ pub mod origin;
 pub mod pattern;
 pub mod process;
 pub mod proxy;
+pub mod records;
 pub mod reload;
 pub mod repeat;
 pub mod skip;
+pub mod stopped;
 pub mod traffic;
 pub mod tunnel;
 pub mod websocket;
@@ -66,6 +69,8 @@ pub use metrics::Metrics;
 pub use nginx::Nginx;
 pub use origin::{Origin, Refusing, Reply, Saturated, Seen, Served};
 pub use proxy::{Proxy, ProxyBuilder};
+pub use records::Records;
+pub use stopped::Stopped;
 pub use tunnel::{Tunnel, Way};
 pub use wire::{End, Wire};
 pub use without::Without;

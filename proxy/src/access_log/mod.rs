@@ -29,7 +29,7 @@ mod format;
 mod queue;
 #[cfg(test)]
 mod tests;
-mod timestamp;
+pub(crate) mod timestamp;
 
 pub use fields::Field;
 pub use queue::Writer;

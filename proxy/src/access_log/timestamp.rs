@@ -1,23 +1,40 @@
-//! RFC 3339 in UTC with milliseconds, the one form of time in the access log. Pure.
+//! RFC 3339 in UTC, the one form of time in logs and records. Pure.
 
 use std::{
     fmt,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Displays as `2026-02-03T04:05:06.789Z`. Times before 1970 show as its first moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rfc3339(pub(super) SystemTime);
+pub(crate) struct Rfc3339(pub(crate) SystemTime);
+
+/// The same with microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rfc3339Micros(pub(crate) SystemTime);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = since.as_secs();
-        let (year, month, day) = civil(seconds / 86_400);
-        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-        let millis = since.subsec_millis();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let since = seconds(self.0, f)?;
+        write!(f, ".{:03}Z", since.subsec_millis())
     }
+}
+
+impl fmt::Display for Rfc3339Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = seconds(self.0, f)?;
+        write!(f, ".{:06}Z", since.subsec_micros())
+    }
+}
+
+/// Writes a time without its fraction; returns it since 1970.
+fn seconds(time: SystemTime, f: &mut fmt::Formatter<'_>) -> Result<Duration, fmt::Error> {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs();
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+    Ok(since)
 }
 
 /// Proleptic Gregorian date of a day counted from 1970-01-01, by the method of H. Hinnant,
@@ -38,8 +55,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -53,7 +68,9 @@ mod tests {
             (1_735_689_599_000, "2024-12-31T23:59:59.000Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(Rfc3339(UNIX_EPOCH + Duration::from_millis(millis)).to_string(), text);
+            let time = UNIX_EPOCH + Duration::from_millis(millis);
+            assert_eq!(Rfc3339(time).to_string(), text);
+            assert_eq!(Rfc3339Micros(time).to_string(), text.replace('Z', "000Z"));
         }
     }
 

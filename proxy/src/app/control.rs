@@ -21,6 +21,7 @@ use crate::{
     listener::inherited::Inherited,
     metrics::Metrics,
     placement::{self, Place},
+    record::Recorder,
     spans::Exporter,
     splice::kernel::give_back,
     tunnel::{registry::Registry, watch},
@@ -37,6 +38,7 @@ pub(super) struct Control {
     pub(super) fleet: Fleet,
     pub(super) log: AccessLog,
     exporter: Option<Exporter>,
+    recorder: Option<Recorder>,
     pub(super) admin: Option<Admin>,
     pub(super) drain: drain::Drain,
     /// What the files say, and what was changed over it.
@@ -92,6 +94,14 @@ impl Control {
             .clone()
             .map(|collector| Exporter::start(collector, metrics.spans()))
             .unzip();
+        let recorder = match &config.record {
+            Some(record) => {
+                let started = Recorder::start(record, workers, metrics.record().clone());
+                let directory = record.directory.display();
+                Some(started.with_context(|| format!("record: cannot write to {directory}"))?)
+            }
+            None => None,
+        };
         let mut doors = Doors::default();
         // Nothing is open, so there is nothing that could not change.
         let plan = doors.plan(&mut config, &places, &mut inherited, &mut Vec::new())?;
@@ -128,7 +138,7 @@ impl Control {
             let worker = thread::spawn(
                 (index, place),
                 Arc::clone(&process),
-                log.worker(),
+                (log.worker(), recorder.as_ref().map(|recorder| recorder.lane(index))),
                 watch.clone(),
                 (shares, ids.clone()),
             )
@@ -145,6 +155,7 @@ impl Control {
             fleet,
             log,
             exporter,
+            recorder,
             admin: None,
             drain,
             base,
@@ -199,7 +210,7 @@ impl Control {
                 self.drain.wait(Duration::ZERO).await;
             }
         }
-        let Self { fleet, admin, log, exporter, .. } = self;
+        let Self { fleet, admin, log, exporter, recorder, .. } = self;
         let joined = tokio::task::spawn_blocking(move || fleet.join());
         if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
             tracing::warn!("a worker did not end");
@@ -212,6 +223,10 @@ impl Control {
             exporter.finish(Duration::from_secs(2)).await;
         }
         log.shutdown();
+        if let Some(recorder) = recorder {
+            // It waits for the disk, if not for long.
+            let _ = tokio::task::spawn_blocking(|| recorder.shutdown()).await;
+        }
     }
 }
 

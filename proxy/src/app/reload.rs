@@ -234,6 +234,10 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
         warnings.push("another `[tracing]` needs a restart, it stays as it is".into());
         config.tracing.clone_from(&running.tracing);
     }
+    if running.record != config.record {
+        warnings.push("another `[record]` needs a restart, it stays as it is".into());
+        config.record.clone_from(&running.record);
+    }
     if running.handover != config.handover {
         config.handover.clone_from(&running.handover);
         warnings.push("another `handover` needs a restart, it stays".to_owned());

@@ -3,15 +3,15 @@
 //! Values are parsed by the same functions as in the file (`config/value.rs`).
 //! Invariant: a flag that was not given changes nothing.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 
 use crate::{
     app::{self, Source},
     config::{
-        AccessLog, AmbiguousPaths, ForwardedPolicy, Loaded, LogFormat, Place, Protocol, Server,
-        SpliceMode, Upstream,
+        AccessLog, AmbiguousPaths, ForwardedPolicy, Loaded, LogFormat, Place, Protocol, Record,
+        Server, SpliceMode, Upstream,
         draft::{Draft, DraftListener, DraftUpstream},
         errors::Placed,
         limits::Setting,
@@ -51,6 +51,10 @@ pub(super) struct Common {
     #[arg(long, value_name = "off|stderr|PATH", value_parser = value::access_log)]
     access_log: Option<AccessLog>,
 
+    /// Record all exchanges in this folder, credentials blanked (docs/guide/recording.md)
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+
     /// A limit, for example head_timeout=5s or max_head_bytes=32KiB (docs/configuration.md)
     #[arg(long = "limit", value_name = "KEY=VALUE", value_parser = Setting::from_flag)]
     limits: Vec<Setting>,
@@ -80,6 +84,11 @@ impl Common {
         draft.log_format = self.log_format.or(draft.log_format);
         draft.access_log = self.access_log.clone().or(draft.access_log.take());
         draft.drain_timeout = self.drain_timeout.or(draft.drain_timeout);
+        if let Some(directory) = &self.record {
+            let others = draft.record.take();
+            let record = others.unwrap_or_else(|| Record::with_defaults(PathBuf::new()));
+            draft.record = Some(Record { directory: directory.clone(), ..record });
+        }
         match self.admin {
             None => {}
             Some(Admin::Off) => draft.admin = None,
@@ -114,6 +123,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         ambiguous_paths: AmbiguousPaths::Refuse,
         forwarded: ForwardedPolicy::Replace,
         local_bypass: false,
+        record: None,
     }
 }
 

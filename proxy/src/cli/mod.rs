@@ -17,6 +17,7 @@ mod demo;
 mod doctor;
 mod forward;
 mod logging;
+mod record;
 mod reverse;
 mod run;
 #[cfg(test)]
@@ -45,6 +46,9 @@ enum Command {
     Check(check::Args),
     /// Proxy an embedded origin with things to try: HTTP, SSE, WebSocket.
     Demo(demo::Args),
+    /// Look at what has been recorded.
+    #[command(subcommand)]
+    Record(record::Command),
     /// What this kernel offers, tier by tier: yes, or no because …
     Doctor(doctor::Args),
 }
@@ -69,6 +73,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
+        Command::Record(command) => record::run(command),
         Command::Doctor(args) => doctor::run(args),
     };
     outcome.unwrap_or_else(|error| report(&error))

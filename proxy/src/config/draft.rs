@@ -51,6 +51,7 @@ pub(crate) struct Draft {
     pub(crate) access_fields: Option<Vec<Field>>,
     pub(crate) access_ratio: Option<f64>,
     pub(crate) tracing: Option<Collector>,
+    pub(crate) record: Option<super::Record>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) listeners: Vec<DraftListener>,
     pub(crate) middleware: Vec<DraftMiddleware>,
@@ -73,6 +74,8 @@ pub(crate) struct DraftListener {
     pub(crate) ambiguous_paths: AmbiguousPaths,
     pub(crate) forwarded: ForwardedPolicy,
     pub(crate) local_bypass: bool,
+    /// `None`: nothing was said.
+    pub(crate) record: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -102,6 +105,7 @@ impl Draft {
             access_fields: None,
             access_ratio: None,
             tracing: None,
+            record: None,
             limits: Vec::new(),
             listeners: Vec::new(),
             middleware: Vec::new(),
@@ -164,6 +168,7 @@ impl Draft {
                 ambiguous_paths: draft.ambiguous_paths,
                 forwarded: draft.forwarded,
                 local_bypass: draft.local_bypass || everywhere,
+                record: draft.record.unwrap_or(true),
             }
         });
         let listeners = listeners.collect();
@@ -190,6 +195,7 @@ impl Draft {
                 sample_ratio: self.access_ratio.unwrap_or(1.0),
             },
             tracing: self.tracing,
+            record: self.record,
             drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             watch: self.watch.unwrap_or(false),
             handover: self.handover,
@@ -275,6 +281,7 @@ impl Draft {
             }
         }
         self.warn_unused_middleware(warnings);
+        self.warn_no_recorder(routes, warnings);
         for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {
             let routed = routes.iter().any(|route| route.action.upstreams().any(|to| to == index));
             if !routed && !self.is_mirrored_to(&upstream.name) {
@@ -289,6 +296,18 @@ impl Draft {
                     ));
                 }
             }
+        }
+    }
+}
+
+impl Draft {
+    /// Whoever asks for records and names no folder gets none.
+    fn warn_no_recorder(&self, routes: &[Route], warnings: &mut Vec<String>) {
+        let asks = self.listeners.iter().any(|listener| listener.record == Some(true))
+            || routes.iter().any(|route| route.record == Some(true));
+        if asks && self.record.is_none() {
+            let place = &self.place;
+            warnings.push(format!("{place}: `record = true` records nothing without [record]"));
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE,
+    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE, record,
     substitute::escape, tracing, upstreams, value,
 };
 
@@ -43,6 +43,7 @@ impl Config {
         list(&mut out, "access_fields", &fields);
         key(&mut out, "access_sample_ratio", format!("{:?}", self.log.sample_ratio));
         tracing::write(&mut out, self.tracing.as_ref());
+        record::write(&mut out, self.record.as_ref());
         self.listeners.iter().for_each(|listener| self.write_listener(&mut out, listener));
         self.middleware.iter().for_each(|middleware| middleware.write(&mut out));
         self.routes.iter().for_each(|route| route.write(&mut out, self));
@@ -81,6 +82,9 @@ impl Config {
         }
         self.write_middleware(out, &listener.middleware);
         key(out, "local_bypass", listener.local_bypass);
+        if !matches!(listener.protocol, Protocol::Tcp) {
+            key(out, "record", listener.record);
+        }
         write_limits(out, &listener.limits);
         if let Protocol::Forward(policy) = &listener.protocol {
             write_forward(out, policy);

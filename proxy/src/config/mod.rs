@@ -27,6 +27,7 @@ pub mod middleware;
 mod overlay;
 mod paths;
 pub(crate) mod read;
+pub mod record;
 pub(crate) mod routes;
 mod section;
 mod sources;
@@ -46,6 +47,7 @@ pub use forward::ForwardPolicy;
 pub use limits::Limits;
 pub use middleware::Middleware;
 pub use overlay::{Edit, Overlay, Refused};
+pub use record::Record;
 pub use routes::{
     Action, Changes, Condition, FieldRules, Part, Parts, PathRule, Redirect, Regex, Respond,
     Rewrite, Route, Segment, Split, Tail, Template, Test,
@@ -148,6 +150,8 @@ pub struct Config {
     pub log: Log,
     /// Where spans go, if anywhere.
     pub tracing: Option<Collector>,
+    /// Where exchanges are recorded, if anywhere.
+    pub record: Option<Record>,
     /// How long a drain waits for open requests and tunnels before it ends them.
     pub drain_timeout: Duration,
     /// Where processes meet that take over from each other; `None`: they do not.
@@ -186,6 +190,8 @@ pub struct Listener {
     /// Whether sockets of applications of this host that are clients of this listener may be
     /// enrolled for tunnels; on a forward proxy also those of their servers.
     pub local_bypass: bool,
+    /// Whether its exchanges are recorded, where there is a recorder and the route says nothing.
+    pub record: bool,
 }
 
 /// What is done with a path that servers may read in different ways (`route/reading.rs`).

@@ -12,7 +12,7 @@ use super::{
     include::File,
     limits,
     merge::merge,
-    middleware, paths, routes,
+    middleware, paths, record, routes,
     section::{Section, Source},
     token::Token,
     tracing, upstreams, value,
@@ -51,6 +51,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "admin",
             "log",
             "tracing",
+            "record",
             "limits",
             "listener",
             "middleware",
@@ -89,6 +90,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         draft.access_log = log.parsed("access", "\"stderr\"", value::access_log).map(|a| a.value);
     }
     draft.tracing = tracing::read(&file);
+    draft.record = record::read(&file);
     if let Some(limits) = file.table("limits", "[limits]", &limit_keys()) {
         draft.limits = limits.limits();
     }
@@ -105,6 +107,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "forwarded",
         "forward",
         "local_bypass",
+        "record",
     ];
     let listeners = file.tables("listener", "[[listener]]", &listener_keys);
     draft.listeners = listeners.iter().map(listener).collect();
@@ -142,6 +145,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
             .parsed("forwarded", "\"replace\"", |text| value::choice(text, value::FORWARDED))
             .map_or(ForwardedPolicy::Replace, |policy| policy.value),
         local_bypass: section.switch("local_bypass").unwrap_or(false),
+        record: section.switch("record"),
     }
 }
 
@@ -180,7 +184,7 @@ fn protocol(section: &Section<'_>) -> Option<Protocol> {
 
 /// A problem for each key of a tcp listener that is about heads of requests.
 fn only_for_http(section: &Section<'_>) {
-    for key in ["preserve_header_case", "forwarded", "middleware"] {
+    for key in ["preserve_header_case", "forwarded", "middleware", "record"] {
         if let Some((_, place)) = section.get(key) {
             let what = format!("`{key}` on a tcp listener, which looks into no request");
             section.source.add(&place, Wrong::new(what, "remove the key"));

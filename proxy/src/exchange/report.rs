@@ -56,6 +56,7 @@ impl Exchange {
         }
         metrics.received(self.request_bytes.get());
         metrics.sent(self.response_bytes.get());
+        self.end_record(status, end);
         if let Some(line) = &self.line {
             self.log(line, status, duration, end);
             self.trace(line, status, duration, fault);

@@ -17,7 +17,7 @@ use std::{
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
 use crate::{
-    middleware::mirror, placement::Place, spans, splice::kernel::Steering,
+    middleware::mirror, placement::Place, record, spans, splice::kernel::Steering,
     tunnel::registry::Registry as Tunnels, upstream::directory::Directory,
 };
 
@@ -53,6 +53,7 @@ pub struct Metrics {
     access_log_dropped: Counter,
     spans: spans::Counters,
     mirrors: mirror::Counters,
+    record: record::Counters,
 }
 
 /// What scrape and workers both see.
@@ -117,9 +118,11 @@ impl Metrics {
         ] {
             ours.register(name, help, counter.clone());
         }
+        let record = record::Counters::default();
+        record.register(ours);
         ours.register_collector(Box::new(export::Exporter(shared.clone())));
         registry.register_collector(Box::new(process::Process::starting_now()));
-        Arc::new(Self { registry, shared, access_log_dropped, spans, mirrors })
+        Arc::new(Self { registry, shared, access_log_dropped, spans, mirrors, record })
     }
 
     /// The handle of one worker.
@@ -165,6 +168,11 @@ impl Metrics {
     /// What becomes of copies of requests.
     pub fn mirrors(&self) -> &mirror::Counters {
         &self.mirrors
+    }
+
+    /// What becomes of records.
+    pub fn record(&self) -> &record::Counters {
+        &self.record
     }
 
     /// What becomes of spans.

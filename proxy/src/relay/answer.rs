@@ -29,6 +29,7 @@ pub(super) fn of_server(
 ) -> Response<BodyStream> {
     let (mut parts, body) = answer.into_parts();
     let received = parts.version;
+    exchange.record_answer(parts.status, &parts.headers, true);
     if received == Version::HTTP_10 {
         connection.retire();
     }

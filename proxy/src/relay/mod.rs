@@ -64,6 +64,7 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
         Err(error) => failed(error, Rc::clone(&exchange)),
     };
     answer::leave(&exchange, &mut response);
+    exchange.record_answer(response.status(), response.headers(), false);
     if !exchange.is_tunnel() {
         wire.resume_http(number);
     }
@@ -98,6 +99,7 @@ pub async fn http2(
     };
     let mut response = answer.unwrap_or_else(|error| failed(error, Rc::clone(&exchange)));
     answer::leave(&exchange, &mut response);
+    exchange.record_answer(response.status(), response.headers(), false);
     response
 }
 
@@ -151,6 +153,7 @@ async fn relay(
             }
             let found = client.worker().route(listener, &Head::of(&request))?;
             let route = exchange.routed(found);
+            exchange.begin_record(&request);
             if let Some(chain) = &route.chain
                 && let Err(answer) =
                     Box::pin(middleware::enter(chain, exchange, &mut request)).await
@@ -162,8 +165,12 @@ async fn relay(
                 None => return own::of_route(exchange, route, &request),
             }
         }
-        Class::InspectAt(server) => client.worker().forward_upstream(client.listener(), &server),
+        Class::InspectAt(server) => {
+            exchange.begin_record(&request);
+            client.worker().forward_upstream(client.listener(), &server)
+        }
         Class::Connect(server) => {
+            exchange.begin_record(&request);
             let upgrade =
                 (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
             return Box::pin(switch::connect(exchange, &server, upgrade)).await;

@@ -31,6 +31,8 @@ pub struct Matched {
     pub rule: Option<PathRule>,
     /// Counts its requests; `None` on tcp listeners.
     pub metrics: Option<RouteMetrics>,
+    /// Whether its exchanges are recorded; `None`: as the listener says.
+    pub record: Option<bool>,
 }
 
 /// What a route does.
@@ -75,6 +77,7 @@ impl Matched {
                     changes: (!changes.is_empty()).then(|| Box::new(changes.clone())),
                     rule: route.path.clone(),
                     metrics: counters[index].take(),
+                    record: route.record,
                 })
             })
             .collect()

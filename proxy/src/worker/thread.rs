@@ -17,7 +17,7 @@ use super::{
     Process, Worker,
     orders::{Change, Order, Orders, Share},
 };
-use crate::{access_log, connection::parked, drain, placement::Place};
+use crate::{access_log, connection::parked, drain, placement::Place, record};
 
 /// A worker that has been started.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Started {
 pub fn spawn(
     (index, place): (usize, Place),
     process: Arc<Process>,
-    log: access_log::Writer,
+    told: (access_log::Writer, Option<record::Lane>),
     drain: drain::Watch,
     (shares, doors): (Vec<Share>, Vec<u64>),
 ) -> io::Result<Started> {
@@ -55,7 +55,7 @@ pub fn spawn(
             .build_local(tokio::runtime::LocalOptions::default())?;
         crate::splice::pipe_pool::set_budget(pipe_budget(process_workers));
         runtime.block_on(async move {
-            let worker = Rc::new(Worker::new(process, log, drain, index)?);
+            let worker = Rc::new(Worker::new(process, told, drain, index)?);
             worker.prepare(shares)?;
             let snapshot = worker.process.snapshot.load_full();
             worker.apply(Change { snapshot, doors });

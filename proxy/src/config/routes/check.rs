@@ -62,6 +62,7 @@ impl Draft {
                 middleware: self.resolve_middleware(&draft.middleware, errors),
                 action: resolve_action(&draft.action, &upstreams, errors),
                 changes: draft.changes.clone(),
+                record: draft.record,
             }
         };
         let mut routes: Vec<Route> = self.routes.iter().map(resolve).collect();

@@ -62,6 +62,8 @@ pub struct Route {
     pub action: Action,
     /// What is changed.
     pub changes: Changes,
+    /// Whether its exchanges are recorded; `None`: as the listener says.
+    pub record: Option<bool>,
 }
 
 /// What a route changes in requests and answers on their way.
@@ -95,6 +97,7 @@ pub(crate) struct DraftRoute {
     pub(crate) middleware: Vec<Placed<String>>,
     pub(crate) action: DraftAction,
     pub(crate) changes: Changes,
+    pub(crate) record: Option<bool>,
     /// A condition could not be read: not to be compared with others.
     pub(crate) incomplete: bool,
 }
@@ -124,6 +127,7 @@ impl DraftRoute {
             middleware: Vec::new(),
             action: DraftAction::Upstream(upstream),
             changes: Changes::default(),
+            record: None,
             incomplete: false,
         }
     }
@@ -165,6 +169,9 @@ impl Route {
         }
         config.write_middleware(out, &self.middleware);
         self.action.write(out, config);
+        if let Some(record) = self.record {
+            effective::key(out, "record", record);
+        }
         if !self.changes.rewrite.is_empty() {
             effective::key(out, "rewrite", self.changes.rewrite.shown());
         }

@@ -33,6 +33,7 @@ pub(in crate::config) const KEYS: &[&str] = &[
     "rewrite",
     "request_headers",
     "response_headers",
+    "record",
 ];
 
 /// The keys that are about a request.
@@ -50,6 +51,7 @@ const OF_REQUESTS: &[&str] = &[
     "rewrite",
     "request_headers",
     "response_headers",
+    "record",
 ];
 
 /// Priorities reach so far to both sides of 0.
@@ -100,6 +102,7 @@ pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
         sni,
         of_requests,
         middleware: named_middleware(section),
+        record: section.switch("record"),
     }
 }
 

@@ -1,0 +1,225 @@
+//! What a worker leaves for the writer: events of fixed size, the bytes they speak of, and
+//! handles of large chunks.
+//!
+//! Heads, ends and small chunks are copied into one buffer that is used again and again, so an
+//! event allocates nothing. A chunk of more than [`COPY_AT_MOST`] is kept by its handle. Small
+//! ones are copied because a handle pins the whole buffer that hyper read into (up to 128 KiB for
+//! a token of fifty bytes), and makes hyper allocate another for what comes next; `docs/
+//! recording-format.md` has the figures and the command that measured them.
+
+use bytes::Bytes;
+
+/// A chunk of at most so many bytes is copied. Also the largest frame of HTTP/2 that servers send
+/// unless they are asked for more.
+pub(super) const COPY_AT_MOST: usize = 16 * 1024;
+
+/// What an event costs besides its bytes.
+pub(super) const EVENT_BYTES: usize = size_of::<Event>();
+
+/// What is set aside for the end of a record when it begins, so that the end always has room.
+pub(super) const END_BYTES: usize = 512;
+
+/// One direction of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From the client.
+    Request,
+    /// From the server, or our own answer.
+    Response,
+}
+
+impl Side {
+    /// Both, by their number.
+    pub const ALL: [Self; 2] = [Self::Request, Self::Response];
+
+    /// Its name in the format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
+}
+
+/// Why bytes are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Why {
+    /// What waited to be written had used up the memory.
+    #[default]
+    Budget,
+    /// The same, and the disk took nothing.
+    Disk,
+    /// `max_body_bytes`.
+    Limit,
+    /// `max_undecided_bytes`: the exchange was not known to be recorded yet.
+    Undecided,
+    /// It is compressed, and cannot be searched for what is to be blanked.
+    Encoded,
+}
+
+impl Why {
+    /// All of them, by their number.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Budget, Self::Disk, Self::Limit, Self::Undecided, Self::Encoded];
+
+    /// Its name in the format and in the metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Disk => "disk",
+            Self::Limit => "limit",
+            Self::Undecided => "undecided",
+            Self::Encoded => "encoded",
+        }
+    }
+}
+
+/// Bytes of a body that are missing at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Gap {
+    pub(super) bytes: u64,
+    pub(super) chunks: u32,
+    pub(super) why: Why,
+}
+
+/// One thing that has happened to a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Event {
+    /// Of the worker that it comes from.
+    pub(super) record: u64,
+    /// Since the record's beginning.
+    pub(super) micros: u64,
+    pub(super) what: What,
+}
+
+/// Where in the buffer its bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) len: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What {
+    Begin(Span),
+    Answer(Span),
+    Chunk(Side, Span),
+    /// By the number of its handle.
+    Held(Side, u32),
+    Trailers(Side, Span),
+    Gap(Side, Gap),
+    End(Span),
+}
+
+/// Events in their order, and what they speak of.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    pub(super) events: Vec<Event>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) held: Vec<Bytes>,
+}
+
+impl Buffer {
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Adds an event whose bytes `write` appends. Returns how many these are.
+    pub(super) fn push(
+        &mut self,
+        (record, micros): (u64, u64),
+        what: impl FnOnce(Span) -> What,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let len = self.bytes.len() - start;
+        // A head is at most 16 MiB, a copied chunk 16 KiB.
+        let span = Span { start, len: len as u32 };
+        self.events.push(Event { record, micros, what: what(span) });
+        len
+    }
+
+    /// Adds a chunk by its handle.
+    pub(super) fn hold(&mut self, (record, micros): (u64, u64), side: Side, chunk: &Bytes) {
+        let what = What::Held(side, self.held.len() as u32);
+        self.held.push(chunk.clone());
+        self.events.push(Event { record, micros, what });
+    }
+
+    /// Adds an event without bytes.
+    pub(super) fn note(&mut self, (record, micros): (u64, u64), what: What) {
+        self.events.push(Event { record, micros, what });
+    }
+
+    /// Moves everything of `other` behind what is here.
+    pub(super) fn append(&mut self, other: &mut Self) {
+        let (base, held) = (self.bytes.len(), self.held.len() as u32);
+        self.bytes.append(&mut other.bytes);
+        self.held.append(&mut other.held);
+        self.events.extend(other.events.drain(..).map(|mut event| {
+            match &mut event.what {
+                What::Begin(span)
+                | What::Answer(span)
+                | What::Chunk(_, span)
+                | What::Trailers(_, span)
+                | What::End(span) => span.start += base,
+                What::Held(_, number) => *number += held,
+                What::Gap(..) => {}
+            }
+            event
+        }));
+    }
+
+    /// Forgets everything and keeps the memory, unless that was for a burst.
+    pub(super) fn clear(&mut self, usual: usize) {
+        self.events.clear();
+        self.bytes.clear();
+        self.held.clear();
+        self.bytes.shrink_to(usual);
+        self.events.shrink_to(usual / EVENT_BYTES);
+        self.held.shrink_to(64);
+    }
+
+    pub(super) fn text(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start..span.start + span.len as usize]
+    }
+
+    /// What the budget was charged for an event.
+    pub(super) fn cost(&self, event: &Event) -> usize {
+        match event.what {
+            What::Begin(span)
+            | What::Answer(span)
+            | What::Chunk(_, span)
+            | What::Trailers(_, span) => EVENT_BYTES + span.len as usize,
+            What::Held(_, number) => EVENT_BYTES + self.held[number as usize].len(),
+            What::Gap(..) => EVENT_BYTES,
+            What::End(_) => END_BYTES,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_joined_with_all_they_speak_of() {
+        let mut first = Buffer::default();
+        first.push((1, 0), What::Begin, |out| out.extend_from_slice(b"head"));
+        first.hold((1, 5), Side::Response, &Bytes::from_static(b"large"));
+        let mut second = Buffer::default();
+        second.push((2, 0), |span| What::Chunk(Side::Request, span), |out| out.push(b'x'));
+        second.hold((2, 9), Side::Response, &Bytes::from_static(b"other"));
+        first.append(&mut second);
+        assert!(second.is_empty() && second.bytes.is_empty());
+        let [_, _, chunk, held] = first.events.as_slice() else { panic!("four events") };
+        let What::Chunk(Side::Request, span) = chunk.what else { panic!("a chunk") };
+        assert_eq!(first.text(span), b"x");
+        let What::Held(Side::Response, number) = held.what else { panic!("a handle") };
+        assert_eq!(first.held[number as usize], "other");
+        assert_eq!(first.cost(held), EVENT_BYTES + 5);
+        first.clear(1024);
+        assert!(first.is_empty() && first.held.is_empty());
+    }
+}

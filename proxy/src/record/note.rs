@@ -1,0 +1,110 @@
+//! Heads and ends as bytes between worker and writer: lengths before texts, nothing else. Pure.
+//!
+//! Not a format that is stored: both ends are in one process. The worker appends, which
+//! allocates nothing once the buffer has grown; the writer makes JSON of it.
+
+use http::{HeaderMap, HeaderName};
+
+/// Appends a text.
+pub(super) fn put(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text);
+}
+
+/// Appends a text that may be missing.
+pub(super) fn put_option(out: &mut Vec<u8>, text: Option<&[u8]>) {
+    out.push(u8::from(text.is_some()));
+    put(out, text.unwrap_or_default());
+}
+
+/// Appends a number.
+pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Appends fields, each value by `write`.
+pub(super) fn put_fields(
+    out: &mut Vec<u8>,
+    fields: &HeaderMap,
+    write: impl Fn(&mut Vec<u8>, &HeaderName, &[u8]),
+) {
+    out.extend_from_slice(&(fields.len() as u32).to_le_bytes());
+    for (name, value) in fields {
+        put(out, name.as_str().as_bytes());
+        let at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        write(out, name, value.as_bytes());
+        let len = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    }
+}
+
+/// Reads what was put, in the same order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// # Panics
+    /// If it was not put so: both ends are in this crate.
+    pub(super) fn text(&mut self) -> &'a [u8] {
+        let len = self.length();
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest;
+        text
+    }
+
+    pub(super) fn option(&mut self) -> Option<&'a [u8]> {
+        let (there, rest) = self.0.split_at(1);
+        self.0 = rest;
+        let text = self.text();
+        (there == [1]).then_some(text)
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        let (number, rest) = self.0.split_at(8);
+        self.0 = rest;
+        u64::from_le_bytes(number.try_into().unwrap_or_default())
+    }
+
+    /// Each field to `take`.
+    pub(super) fn fields(&mut self, mut take: impl FnMut(&'a [u8], &'a [u8])) {
+        for _ in 0..self.length() {
+            let name = self.text();
+            take(name, self.text());
+        }
+    }
+
+    fn length(&mut self) -> usize {
+        let (len, rest) = self.0.split_at(4);
+        self.0 = rest;
+        u32::from_le_bytes(len.try_into().unwrap_or_default()) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_is_put_is_read() {
+        let mut fields = HeaderMap::new();
+        fields.append("a", HeaderValue::from_static("1"));
+        fields.append("a", HeaderValue::from_static("22"));
+        let mut out = Vec::new();
+        put(&mut out, b"text");
+        put_option(&mut out, None);
+        put_option(&mut out, Some(b""));
+        put_number(&mut out, 77);
+        put_fields(&mut out, &fields, |out, _, value| out.extend_from_slice(value));
+        let mut reader = Reader(&out);
+        assert_eq!(reader.text(), b"text");
+        assert_eq!((reader.option(), reader.option()), (None, Some(&b""[..])));
+        assert_eq!(reader.number(), 77);
+        let mut found = Vec::new();
+        reader.fields(|name, value| found.push((name, value)));
+        assert_eq!(found, [(&b"a"[..], &b"1"[..]), (b"a", b"22")]);
+        assert!(reader.0.is_empty());
+    }
+}

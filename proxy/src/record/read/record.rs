@@ -1,0 +1,211 @@
+//! Records, put together from their lines.
+
+use std::{collections::HashMap, io, ops::ControlFlow, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use super::{Answer, Begin, Damage, End, Entry, Fields, Line, Missing, lines};
+use crate::record::Side;
+
+/// One exchange, as far as it has been recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    /// Its id.
+    pub id: String,
+    /// Head of the request; none if its segment is gone.
+    pub begin: Option<Begin>,
+    /// Head of the answer, once there is one.
+    pub answer: Option<Answer>,
+    /// The end. None: it goes on, or the process was killed.
+    pub end: Option<End>,
+    /// From the client, and from the server.
+    pub bodies: [Body; 2],
+    /// Lines that should be there and are not.
+    pub lost_lines: u64,
+    lines: u64,
+}
+
+/// One direction.
+#[derive(Debug, Clone, Default)]
+pub struct Body {
+    /// Its bytes, without those that are missing; empty where nobody wanted them.
+    pub bytes: Vec<u8>,
+    /// How many bytes there are.
+    pub length: u64,
+    /// As they came.
+    pub chunks: Vec<Chunk>,
+    /// What is missing.
+    pub gaps: Vec<Gap>,
+    /// Its trailers.
+    pub trailers: Fields,
+}
+
+/// One chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Microseconds from the head of the request.
+    pub at: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// Bytes that are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Bytes of the body, of those that are there, before it.
+    pub offset: u64,
+    /// What and why.
+    pub missing: Missing,
+}
+
+/// Whether and how the content of chunks is wanted.
+trait Content: DeserializeOwned {
+    fn add(text: Option<Self>, base64: Option<Self>, to: &mut Vec<u8>);
+}
+
+impl Content for String {
+    fn add(text: Option<Self>, base64: Option<Self>, to: &mut Vec<u8>) {
+        if let Some(text) = text {
+            to.extend_from_slice(text.as_bytes());
+        }
+        if let Some(base64) = base64 {
+            to.extend(STANDARD.decode(base64).unwrap_or_default());
+        }
+    }
+}
+
+impl Content for IgnoredAny {
+    fn add(_: Option<Self>, _: Option<Self>, _: &mut Vec<u8>) {}
+}
+
+impl Record {
+    /// One direction.
+    pub fn body(&self, side: Side) -> &Body {
+        &self.bodies[side as usize]
+    }
+
+    /// Bytes of bodies that are missing.
+    pub fn missing_bytes(&self) -> u64 {
+        self.bodies.iter().flat_map(|body| &body.gaps).map(|gap| gap.missing.bytes).sum()
+    }
+
+    /// Whether everything of the exchange is here.
+    pub fn is_whole(&self) -> bool {
+        let heads = self.end.as_ref().is_some_and(|end| end.missing.is_empty());
+        self.begin.is_some() && heads && self.missing_bytes() == 0 && self.lost_lines == 0
+    }
+
+    fn add<T: Content>(&mut self, line: Line<T>) {
+        self.lost_lines += line.part.saturating_sub(self.lines);
+        self.lines = line.part + 1;
+        self.begin = self.begin.take().or(line.begin);
+        self.answer = self.answer.take().or(line.answer);
+        self.end = self.end.take().or(line.end);
+        for entry in line.body {
+            let side = Side::ALL.into_iter().find(|side| side.name() == entry.side);
+            if let Some(side) = side {
+                self.bodies[side as usize].add(entry);
+            }
+        }
+    }
+}
+
+impl Body {
+    fn add<T: Content>(&mut self, entry: Entry<T>) {
+        let mut chunks = entry.at.iter().zip(&entry.len);
+        if entry.goes_on
+            && let Some((_, more)) = chunks.next()
+        {
+            match self.chunks.last_mut() {
+                Some(last) => last.len += more,
+                None => self.chunks.push(Chunk { at: 0, len: *more }),
+            }
+        }
+        self.chunks.extend(chunks.map(|(&at, &len)| Chunk { at, len }));
+        self.length += entry.len.iter().sum::<u64>();
+        T::add(entry.text, entry.base64, &mut self.bytes);
+        if let Some(missing) = entry.missing {
+            self.gaps.push(Gap { offset: self.length, missing });
+        }
+        if let Some(trailers) = entry.trailers {
+            self.trailers.extend(trailers);
+        }
+    }
+}
+
+/// Which records are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup<'a> {
+    /// All of them, without the bytes of their bodies.
+    Heads,
+    /// All of them.
+    All,
+    /// This one.
+    One(&'a str),
+}
+
+/// Puts records together, in the order in which they began, and tells of what could not be
+/// read. The number: exchanges that could not be recorded at all.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn assemble(directory: &Path, wanted: Lookup<'_>) -> io::Result<(Vec<Record>, u64, Damage)> {
+    let mut all = Assembly::default();
+    let prefix = match wanted {
+        Lookup::One(id) => Some(format!("{{\"v\":1,\"id\":\"{id}\",")),
+        _ => None,
+    };
+    let mut unreadable = 0;
+    let mut damage = lines(directory, |line| {
+        if prefix.as_ref().is_some_and(|prefix| !line.starts_with(prefix.as_bytes())) {
+            return ControlFlow::Continue(());
+        }
+        let taken = match wanted {
+            Lookup::Heads => all.take::<IgnoredAny>(line),
+            _ => all.take::<String>(line),
+        };
+        unreadable += u64::from(!taken);
+        match wanted {
+            Lookup::One(_) if all.records.first().is_some_and(|record| record.end.is_some()) => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    })?;
+    damage.unreadable += unreadable;
+    Ok((all.records, all.unrecorded, damage))
+}
+
+#[derive(Default)]
+struct Assembly {
+    records: Vec<Record>,
+    /// Those that have not ended.
+    open: HashMap<String, usize>,
+    unrecorded: u64,
+}
+
+impl Assembly {
+    /// False: the line is none.
+    fn take<T: Content>(&mut self, line: &[u8]) -> bool {
+        let Ok(line) = serde_json::from_slice::<Line<T>>(line) else { return false };
+        if line.v != 1 {
+            return false;
+        }
+        self.unrecorded += line.unrecorded.as_ref().map_or(0, |unrecorded| unrecorded.exchanges);
+        let Some(id) = &line.id else { return true };
+        let index = match self.open.get(id) {
+            Some(index) => *index,
+            None => {
+                self.records.push(Record { id: id.clone(), ..Record::default() });
+                self.open.insert(id.clone(), self.records.len() - 1);
+                self.records.len() - 1
+            }
+        };
+        if line.end.is_some() {
+            self.open.remove(id);
+        }
+        self.records[index].add(line);
+        true
+    }
+}

@@ -1,0 +1,136 @@
+//! Pieces of JSON that lines are made of: fields of heads, runs of chunks, gaps.
+
+use std::io::Write as _;
+
+use base64::{display::Base64Display, engine::general_purpose::STANDARD};
+
+use crate::record::{
+    event::{Gap, Side, Why},
+    note::Reader,
+    redact::Piece,
+};
+
+// Writing to a `Vec` cannot fail.
+
+/// A member: `"name":` and a string.
+pub(super) fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let _ = write!(out, "\"{name}\":");
+    string(out, value);
+    out.push(b',');
+}
+
+/// The same, if there is one.
+pub(super) fn option(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+    if let Some(value) = value {
+        text(out, name, value);
+    }
+}
+
+/// A member: `"name":` and a number.
+pub(super) fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    let _ = write!(out, "\"{name}\":{value},");
+}
+
+/// A string, or an object with its bytes where it is no text.
+fn string(out: &mut Vec<u8>, value: &[u8]) {
+    match std::str::from_utf8(value) {
+        Ok(value) => _ = serde_json::to_writer(&mut *out, value),
+        Err(_) => _ = write!(out, "{{\"base64\":\"{}\"}}", Base64Display::new(value, &STANDARD)),
+    }
+}
+
+/// `"headers":[["name","value"],…]`, and each to `look`.
+pub(super) fn fields(
+    out: &mut Vec<u8>,
+    name: &str,
+    reader: &mut Reader<'_>,
+    mut look: impl FnMut(&[u8], &[u8]),
+) {
+    let _ = write!(out, "\"{name}\":[");
+    let mut first = true;
+    reader.fields(|name, value| {
+        look(name, value);
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        out.push(b'[');
+        string(out, name);
+        out.push(b',');
+        string(out, value);
+        out.push(b']');
+    });
+    out.extend_from_slice(b"],");
+}
+
+/// Takes the comma behind the last member away, and closes.
+pub(super) fn close(out: &mut Vec<u8>, with: &str) {
+    if out.last() == Some(&b',') {
+        out.pop();
+    }
+    out.extend_from_slice(with.as_bytes());
+}
+
+/// Chunks of one direction that came one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    side: Option<Side>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) pieces: Vec<Piece>,
+}
+
+impl Run {
+    /// Goes on with this direction; what came of the other one is written to `out`.
+    pub(super) fn turn(&mut self, side: Side, out: &mut Vec<u8>) {
+        if self.side != Some(side) {
+            self.flush(out);
+            self.side = Some(side);
+        }
+    }
+
+    /// Writes what has come, as an entry.
+    pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
+        let Some(side) = self.side.take().filter(|_| !self.pieces.is_empty()) else { return };
+        let _ = write!(out, "{{\"side\":\"{}\",", side.name());
+        if self.pieces.first().is_some_and(|piece| piece.goes_on) {
+            out.extend_from_slice(b"\"goes_on\":true,");
+        }
+        list(out, "at", self.pieces.iter().map(|piece| piece.micros));
+        list(out, "len", self.pieces.iter().map(|piece| piece.bytes as u64));
+        match std::str::from_utf8(&self.bytes) {
+            Ok(_) => text(out, "text", &self.bytes),
+            Err(_) => {
+                let encoded = Base64Display::new(&self.bytes, &STANDARD);
+                let _ = write!(out, "\"base64\":\"{encoded}\"");
+            }
+        }
+        close(out, "},");
+        self.bytes.clear();
+        self.pieces.clear();
+        self.bytes.shrink_to(1 << 20);
+    }
+}
+
+fn list(out: &mut Vec<u8>, name: &str, numbers: impl Iterator<Item = u64>) {
+    let _ = write!(out, "\"{name}\":[");
+    numbers.for_each(|number| _ = write!(out, "{number},"));
+    close(out, "],");
+}
+
+/// An entry that says what is missing.
+pub(super) fn gap(out: &mut Vec<u8>, side: Side, micros: u64, gap: Gap) {
+    let Gap { bytes, chunks, why } = gap;
+    let (side, why) = (side.name(), why.name());
+    let _ = write!(
+        out,
+        "{{\"side\":\"{side}\",\"at\":[{micros}],\
+         \"missing\":{{\"bytes\":{bytes},\"chunks\":{chunks},\"why\":\"{why}\"}}}},"
+    );
+}
+
+/// A gap as it was put with the end.
+pub(super) fn read_gap(reader: &mut Reader<'_>) -> Gap {
+    let bytes = reader.number();
+    let chunks = reader.number() as u32;
+    let why = reader.number() as usize;
+    Gap { bytes, chunks, why: Why::ALL.get(why).copied().unwrap_or_default() }
+}

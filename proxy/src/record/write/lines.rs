@@ -1,0 +1,259 @@
+//! From events to lines: the format of `docs/recording-format.md`, version 1.
+//!
+//! A line is what a batch has of one record, so a short exchange is one line and a long stream is
+//! many. Here is also where bodies are blanked: what is searched for is known from the
+//! configuration, what has been seen of it from the bytes before.
+
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::entry::{self, Run};
+use crate::{
+    access_log::timestamp::{Rfc3339, Rfc3339Micros},
+    record::{
+        event::{Buffer, Event, Gap, Side, What, Why},
+        lane::{Queue, Shared},
+        note::Reader,
+        redact::{Body, Piece},
+    },
+};
+
+/// What is known of the records that have begun and not ended.
+pub(super) struct Lines {
+    shared: Arc<Shared>,
+    open: HashMap<(usize, u64), Open>,
+    /// By worker: exchanges without a record that have been told.
+    told: HashMap<usize, u64>,
+    run: Run,
+    body: Vec<u8>,
+}
+
+/// A record that has begun.
+#[derive(Default)]
+struct Open {
+    lines: u64,
+    sides: [Direction; 2],
+}
+
+#[derive(Default)]
+struct Direction {
+    body: Body,
+    /// Its head has come, and says that it is in no coding.
+    is_plain: bool,
+    /// What was left out because it is in one.
+    encoded: Gap,
+}
+
+impl Lines {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            open: HashMap::new(),
+            told: HashMap::new(),
+            run: Run::default(),
+            body: Vec::new(),
+        }
+    }
+
+    /// A line for exchanges that could not be recorded at all, if there were any.
+    pub(super) fn unrecorded(&mut self, lane: &Queue, out: &mut Vec<u8>) {
+        let now = lane.unrecorded.load(Relaxed);
+        let told = self.told.entry(lane.worker).or_default();
+        let new = now - std::mem::replace(told, now);
+        if new > 0 {
+            let time = Rfc3339(SystemTime::now());
+            let _ = writeln!(
+                out,
+                "{{\"v\":1,\"unrecorded\":{{\"time\":\"{time}\",\"exchanges\":{new}}}}}"
+            );
+        }
+    }
+
+    /// Appends the lines of these events, one for each record that they are of.
+    pub(super) fn encode(
+        &mut self,
+        worker: usize,
+        batch: &mut Buffer,
+        events: Range<usize>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut order: Vec<usize> = events.collect();
+        // Stable: those of one record stay as they came.
+        order.sort_by_key(|index| batch.events[*index].record);
+        for one in order.chunk_by(|a, b| batch.events[*a].record == batch.events[*b].record) {
+            let Some(first) = one.first() else { continue };
+            let number = batch.events[*first].record;
+            let mut open = self.open.remove(&(worker, number)).unwrap_or_default();
+            let run = &self.shared.run;
+            let part = open.lines;
+            let _ = write!(out, "{{\"v\":1,\"id\":\"{run}-{worker}-{number}\",\"part\":{part},");
+            open.lines += 1;
+            let mut ended = false;
+            for index in one {
+                let event = batch.events[*index];
+                self.event(&mut open, batch, &event, out);
+                ended |= matches!(event.what, What::End(_));
+                if let What::Held(_, number) = event.what {
+                    // What it pins is free from here on.
+                    batch.held[number as usize] = bytes::Bytes::new();
+                }
+            }
+            self.close_line(&mut open, out);
+            if !ended {
+                self.open.insert((worker, number), open);
+            }
+        }
+    }
+
+    fn event(&mut self, open: &mut Open, batch: &Buffer, event: &Event, out: &mut Vec<u8>) {
+        match event.what {
+            What::Begin(span) => self.begin(open, Reader(batch.text(span)), out),
+            What::Answer(span) => self.answer(open, event.micros, Reader(batch.text(span)), out),
+            What::Chunk(side, span) => self.chunk(open, side, event.micros, batch.text(span)),
+            What::Held(side, number) => {
+                self.chunk(open, side, event.micros, &batch.held[number as usize]);
+            }
+            What::Trailers(side, span) => {
+                self.breaks(open, side);
+                let _ =
+                    write!(self.body, "{{\"side\":\"{}\",\"at\":[{}],", side.name(), event.micros);
+                entry::fields(&mut self.body, "trailers", &mut Reader(batch.text(span)), |_, _| {});
+                entry::close(&mut self.body, "},");
+            }
+            What::Gap(side, gap) => self.gap(open, side, event.micros, gap),
+            What::End(span) => self.end(open, event.micros, Reader(batch.text(span)), out),
+        }
+    }
+
+    fn begin(&self, open: &mut Open, mut head: Reader<'_>, out: &mut Vec<u8>) {
+        let time = UNIX_EPOCH + Duration::from_micros(head.number());
+        let _ = write!(out, "\"begin\":{{\"time\":\"{}\",", Rfc3339Micros(time));
+        entry::text(out, "listener", head.text());
+        entry::text(out, "client", head.text());
+        entry::option(out, "route", head.option());
+        for name in ["version", "scheme", "method", "host", "target"] {
+            entry::text(out, name, head.text());
+        }
+        self.fields(&mut open.sides[0], &mut head, out);
+        entry::close(out, "},");
+    }
+
+    fn answer(&self, open: &mut Open, micros: u64, mut head: Reader<'_>, out: &mut Vec<u8>) {
+        let _ = write!(out, "\"answer\":{{\"at\":{micros},");
+        entry::number(out, "status", head.number());
+        let by = if head.number() == 1 { &b"server"[..] } else { b"proxy" };
+        entry::text(out, "by", by);
+        self.fields(&mut open.sides[1], &mut head, out);
+        entry::close(out, "},");
+    }
+
+    fn fields(&self, direction: &mut Direction, head: &mut Reader<'_>, out: &mut Vec<u8>) {
+        direction.is_plain = true;
+        entry::fields(out, "headers", head, |name, value| {
+            if name == b"content-encoding" && !value.eq_ignore_ascii_case(b"identity") {
+                direction.is_plain = false;
+            }
+        });
+    }
+
+    /// Whether bodies are searched for what is to be blanked.
+    fn searches(&self) -> bool {
+        let redact = &self.shared.config.redact;
+        !redact.json_fields.is_empty() || !redact.patterns.is_empty()
+    }
+
+    fn chunk(&mut self, open: &mut Open, side: Side, micros: u64, chunk: &[u8]) {
+        if !self.searches() {
+            self.run.turn(side, &mut self.body);
+            self.run.bytes.extend_from_slice(chunk);
+            let piece = Piece { micros, bytes: chunk.len(), goes_on: false };
+            return self.run.pieces.push(piece);
+        }
+        let direction = &mut open.sides[side as usize];
+        if !direction.is_plain {
+            direction.encoded.bytes += chunk.len() as u64;
+            direction.encoded.chunks += 1;
+            self.shared.counters.missing(Why::Encoded, chunk.len() as u64);
+            return;
+        }
+        direction.body.push(micros, chunk);
+        self.take(open, side, false);
+    }
+
+    /// Takes over what may be stored of a body.
+    fn take(&mut self, open: &mut Open, side: Side, all: bool) {
+        self.run.turn(side, &mut self.body);
+        let body = &mut open.sides[side as usize].body;
+        let Run { bytes, pieces, .. } = &mut self.run;
+        body.take(&self.shared.config.redact, all, bytes, pieces);
+    }
+
+    /// What comes next of a body does not go on with what came.
+    fn breaks(&mut self, open: &mut Open, side: Side) {
+        if self.searches() {
+            self.take(open, side, true);
+            open.sides[side as usize].body.breaks();
+        }
+        self.run.flush(&mut self.body);
+        self.encoded(open, side, 0);
+    }
+
+    /// Tells what was left out of an encoded body.
+    fn encoded(&mut self, open: &mut Open, side: Side, micros: u64) {
+        let gap = std::mem::take(&mut open.sides[side as usize].encoded);
+        if gap.bytes > 0 {
+            entry::gap(&mut self.body, side, micros, Gap { why: Why::Encoded, ..gap });
+        }
+    }
+
+    fn gap(&mut self, open: &mut Open, side: Side, micros: u64, gap: Gap) {
+        self.breaks(open, side);
+        if gap.bytes > 0 {
+            entry::gap(&mut self.body, side, micros, gap);
+        }
+    }
+
+    fn end(&mut self, open: &mut Open, micros: u64, mut end: Reader<'_>, out: &mut Vec<u8>) {
+        let _ = write!(out, "\"end\":{{\"at\":{micros},");
+        entry::text(out, "how", end.text());
+        for name in ["error", "upstream", "server"] {
+            entry::option(out, name, end.option());
+        }
+        entry::number(out, "request_bytes", end.number());
+        entry::number(out, "response_bytes", end.number());
+        let lost = end.number();
+        let names = ["answer", "request trailers", "response trailers"];
+        let lost: Vec<&str> = (0..)
+            .zip(names)
+            .filter(|(bit, _)| lost & (1 << bit) != 0)
+            .map(|(_, name)| name)
+            .collect();
+        if !lost.is_empty() {
+            let _ = write!(out, "\"missing\":{lost:?}");
+        }
+        entry::close(out, "},");
+        for side in Side::ALL {
+            let gap = entry::read_gap(&mut end);
+            self.gap(open, side, micros, gap);
+        }
+    }
+
+    fn close_line(&mut self, open: &mut Open, out: &mut Vec<u8>) {
+        self.run.flush(&mut self.body);
+        for side in Side::ALL {
+            self.encoded(open, side, 0);
+        }
+        if !self.body.is_empty() {
+            out.extend_from_slice(b"\"body\":[");
+            entry::close(&mut self.body, "],");
+            out.append(&mut self.body);
+            self.body.shrink_to(1 << 20);
+        }
+        entry::close(out, "}\n");
+    }
+}

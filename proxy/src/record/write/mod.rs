@@ -1,0 +1,170 @@
+//! The thread that writes: from the lanes of all workers to lines, from lines to segments.
+//!
+//! It sleeps while there is nothing to write; the first event wakes it, it gathers for as long as
+//! a batch may take and writes. Where the disk takes nothing it keeps what it has, tries again, and
+//! says so once; the lanes fill meanwhile and mark in each record what found no room. So nothing
+//! has to be known here of what is lost, and nothing is lost that there was memory for.
+//!
+//! Implements: REQ-REC-002, REQ-REC-005
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::*},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    event::Buffer,
+    lane::{Queue, Shared, lock},
+};
+
+mod entry;
+mod lines;
+mod segment;
+
+use lines::Lines;
+pub(in crate::record) use segment::{Segments, list};
+
+/// Pause before something that failed is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How long the end of the process waits for a disk that takes nothing.
+const LAST_TRIES: Duration = Duration::from_secs(1);
+
+/// How long the thread sleeps where nothing happens, before it looks at the age of its segment.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The thread's own state.
+pub(in crate::record) struct Writer {
+    shared: Arc<Shared>,
+    segments: Segments,
+    lines: Lines,
+    batch: Buffer,
+    out: Vec<u8>,
+}
+
+impl Writer {
+    pub(in crate::record) fn new(shared: Arc<Shared>, segments: Segments) -> Self {
+        let lines = Lines::new(&shared);
+        Self { shared, segments, lines, batch: Buffer::default(), out: Vec::new() }
+    }
+
+    /// Writes until the recorder is stopped, and then what is left.
+    pub(in crate::record) fn run(mut self) {
+        // What was left before this is found by the first pass below.
+        let _ = self.shared.thread.set(thread::current());
+        loop {
+            // Read before the pass: what was left before the stop is then in it.
+            let last = self.shared.stopping.load(Acquire);
+            self.shared.urgent.store(false, Release);
+            let found = self.drain();
+            if last {
+                return self.segments.close();
+            }
+            if !found {
+                thread::park_timeout(LOOK);
+                self.segments.look_at_the_age();
+            }
+            self.gather();
+        }
+    }
+
+    fn gather(&self) {
+        let deadline = Instant::now() + self.shared.config.batch.delay;
+        while !self.shared.urgent.load(Acquire) && !self.shared.stopping.load(Acquire) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Writes what all lanes hold; whether there was anything.
+    fn drain(&mut self) -> bool {
+        let lanes = {
+            let mut lanes = lock(&self.shared.lanes);
+            // A lane that only this list holds has lost its worker.
+            lanes.retain(|lane| Arc::strong_count(lane) > 1 || !lane.is_empty());
+            lanes.clone()
+        };
+        let held: usize = lanes.iter().map(|lane| lane.held.load(Relaxed)).sum();
+        self.shared.counters.queued.set(held as u64);
+        let mut found = false;
+        for lane in &lanes {
+            for buffer in &lane.buffers {
+                std::mem::swap(&mut *lock(buffer), &mut self.batch);
+                if !self.batch.is_empty() {
+                    found = true;
+                    self.write(lane);
+                    self.batch.clear(self.shared.config.batch.bytes);
+                }
+            }
+        }
+        found
+    }
+
+    /// Writes the batch, in pieces.
+    fn write(&mut self, lane: &Queue) {
+        let limits = self.shared.config.batch;
+        let mut from = 0;
+        while from < self.batch.events.len() {
+            let (mut to, mut cost) = (from, 0);
+            while to < self.batch.events.len()
+                && (to == from || (to - from < limits.entries && cost < limits.bytes))
+            {
+                cost += self.batch.cost(&self.batch.events[to]);
+                to += 1;
+            }
+            self.out.clear();
+            self.lines.unrecorded(lane, &mut self.out);
+            self.lines.encode(lane.worker, &mut self.batch, from..to, &mut self.out);
+            self.store();
+            lane.release((to - from) as u64, cost);
+            from = to;
+        }
+        self.out.shrink_to(2 * limits.bytes);
+    }
+
+    /// Writes the lines, however long it takes; at the end of the process not for ever.
+    fn store(&mut self) {
+        let mut stopping_since = None;
+        while !self.out.is_empty() {
+            let failure = match self.segments.write(&self.out) {
+                Ok(written) => {
+                    self.shared.counters.written.inc_by(written);
+                    return self.succeeded();
+                }
+                Err(error) => error,
+            };
+            self.failed(&failure);
+            if self.shared.stopping.load(Acquire) {
+                let since = *stopping_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > LAST_TRIES {
+                    tracing::error!("records are lost at the end: {failure}");
+                    return;
+                }
+            }
+            thread::park_timeout(RETRY);
+        }
+    }
+
+    fn succeeded(&self) {
+        if self.shared.failing.swap(false, AcqRel) {
+            self.shared.counters.failing.set(0);
+            tracing::info!("records are written again");
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        self.shared.counters.failures.inc();
+        if !self.shared.failing.swap(true, AcqRel) {
+            self.shared.counters.failing.set(1);
+            let directory = self.shared.config.directory.display();
+            tracing::warn!("records cannot be written to {directory}: {error}");
+            // Who waits for the disk need not wait for this one.
+            lock(&self.shared.lanes).iter().for_each(|lane| lane.wake_all());
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Segments: files that are only appended to, each begun by one process and closed for good.
+//!
+//! `20260203T040506.789Z-4711-1.jsonl`: the time it was begun, the process, and which of its
+//! segments it is; the names sort by time. With Zstandard (`.jsonl.zst`) every batch is a frame of
+//! its own with a checksum, so a reader knows where the last whole one ends.
+//!
+//! A write that fails half way is taken back by ftruncate(2), or the segment is given up and the
+//! next one begun: a torn line is the last of its segment, if there is one at all. A segment is
+//! locked (flock(2)) while it is written, and who removes old ones leaves locked ones alone.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::{Instant, SystemTime},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use zstd::{bulk::Compressor, zstd_safe::CParameter};
+
+use crate::{
+    access_log::timestamp::Rfc3339,
+    config::{
+        Record,
+        record::{Compression, Sync},
+    },
+    record::metrics::Counters,
+};
+
+/// Level of Zstandard: the fast end, a few hundred megabytes a second on one core.
+const LEVEL: i32 = 1;
+
+/// The segments of this process.
+pub(in crate::record) struct Segments {
+    directory: PathBuf,
+    limits: crate::config::record::Segments,
+    counters: Counters,
+    current: Option<Segment>,
+    begun: u32,
+    packer: Option<Compressor<'static>>,
+    packed: Vec<u8>,
+}
+
+struct Segment {
+    file: File,
+    path: PathBuf,
+    inode: u64,
+    /// Bytes that are whole lines or frames.
+    whole: u64,
+    since: Instant,
+}
+
+impl Segments {
+    /// Makes the folder, if it is not there, and tries that a file can be made in it.
+    ///
+    /// # Errors
+    /// As mkdir(2) and open(2), or if there is no memory for compression.
+    pub(in crate::record) fn open(config: &Record, counters: &Counters) -> io::Result<Self> {
+        let mut limits = config.segments;
+        // One that is written and one that may be removed.
+        limits.bytes = limits.bytes.min(limits.total_bytes / 2);
+        let packer = match limits.compression {
+            Compression::None => None,
+            Compression::Zstd => {
+                let mut packer = Compressor::new(LEVEL)?;
+                packer.set_parameter(CParameter::ChecksumFlag(true))?;
+                Some(packer)
+            }
+        };
+        let mut segments = Self {
+            directory: config.directory.clone(),
+            limits,
+            counters: counters.clone(),
+            current: None,
+            begun: 0,
+            packer,
+            packed: Vec::new(),
+        };
+        if let Some(parent) = config.directory.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        segments.begin()?;
+        Ok(segments)
+    }
+
+    /// Appends lines, all of them or none. Returns how many bytes that took.
+    ///
+    /// # Errors
+    /// As write(2), open(2), fdatasync(2); it may be tried again.
+    pub(in crate::record) fn write(&mut self, lines: &[u8]) -> io::Result<u64> {
+        let full = |segment: &Segment, limits: &crate::config::record::Segments| {
+            segment.whole >= limits.bytes
+                || segment.since.elapsed() >= limits.age
+                || !segment.is_there()
+        };
+        if self.current.as_ref().is_some_and(|segment| full(segment, &self.limits)) {
+            self.close();
+        }
+        if self.current.is_none() {
+            self.begin()?;
+        }
+        let bytes = match &mut self.packer {
+            None => lines,
+            Some(packer) => {
+                self.packed.clear();
+                self.packed.reserve(zstd::zstd_safe::compress_bound(lines.len()));
+                packer.compress_to_buffer(lines, &mut self.packed)?;
+                &self.packed
+            }
+        };
+        let Some(segment) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut wrote = segment.file.write_all(bytes);
+        if wrote.is_ok() && self.limits.sync == Sync::Batch {
+            wrote = segment.file.sync_data();
+        }
+        if let Err(error) = wrote {
+            if segment.file.set_len(segment.whole).is_err() {
+                self.current = None;
+            }
+            return Err(error);
+        }
+        segment.whole += bytes.len() as u64;
+        let written = bytes.len() as u64;
+        self.packed.shrink_to(1 << 20);
+        Ok(written)
+    }
+
+    /// Closes the segment if it is too old to be gone on with.
+    pub(in crate::record) fn look_at_the_age(&mut self) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|s| s.whole > 0 && s.since.elapsed() >= self.limits.age)
+        {
+            self.close();
+        }
+    }
+
+    /// Closes the segment.
+    pub(in crate::record) fn close(&mut self) {
+        let Some(segment) = self.current.take() else { return };
+        if segment.whole == 0 {
+            let _ = fs::remove_file(&segment.path);
+        } else if self.limits.sync != Sync::Never && segment.file.sync_data().is_err() {
+            // What was written is there for whoever reads; a crash of the machine may take it.
+            self.counters.failures.inc();
+        }
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        self.remove_old();
+        let time = Rfc3339(SystemTime::now()).to_string().replace(['-', ':'], "");
+        let suffix = match self.packer {
+            None => "jsonl",
+            Some(_) => "jsonl.zst",
+        };
+        let name = format!("{time}-{}-{}.{suffix}", std::process::id(), self.begun);
+        let path = self.directory.join(name);
+        let mut options = OpenOptions::new();
+        let file = options.create_new(true).append(true).mode(0o600).open(&path)?;
+        self.begun += 1;
+        // Nobody else has it; where locks cannot be had, old segments are told by age alone.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let inode = file.metadata()?.ino();
+        self.current = Some(Segment { file, path, inode, whole: 0, since: Instant::now() });
+        Ok(())
+    }
+
+    /// Removes the oldest segments, so that with a new one all stay below the cap.
+    fn remove_old(&self) {
+        let Ok(mut segments) = list(&self.directory) else { return };
+        let mut total: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
+        segments.reverse();
+        while total + self.limits.bytes > self.limits.total_bytes {
+            let Some((path, bytes)) = segments.pop() else { return };
+            let unlocked = File::open(&path)
+                .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+            if unlocked && fs::remove_file(&path).is_ok() {
+                self.counters.removed.inc();
+                total -= bytes;
+            }
+        }
+    }
+}
+
+impl Segment {
+    /// Whether it is still where it was begun: a folder that was moved away goes on being
+    /// written otherwise.
+    fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+    }
+}
+
+/// All segments of a folder with their sizes, the oldest first.
+///
+/// # Errors
+/// As readdir(3).
+pub(in crate::record) fn list(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".jsonl") || name.ends_with(".jsonl.zst") {
+            // One that has just been removed is none.
+            if let Ok(metadata) = entry.metadata() {
+                found.push((entry.path(), metadata.len()));
+            }
+        }
+    }
+    // By time and process, then by number: `-10.` comes after `-9.`.
+    found.sort_by_cached_key(|(path, _)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = name.split('.').take(2).collect::<Vec<_>>().join(".");
+        let (before, number) = stem.rsplit_once('-').unwrap_or((&stem, "0"));
+        (before.to_owned(), number.parse::<u64>().unwrap_or(0), name)
+    });
+    Ok(found)
+}

@@ -1,0 +1,120 @@
+//! Many exchanges at once, compared byte for byte with what both ends sent.
+
+use std::collections::BTreeMap;
+
+use mantra_macros::req_test;
+use underpass::record::Side;
+use underpass_tests::{Message, Origin, Proxy, Records, Reply, Wire};
+
+/// A sequence of numbers that is the same for the same seed (Numerical Recipes' constants).
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % most
+    }
+
+    fn bytes(&mut self, most: usize) -> Vec<u8> {
+        let length = self.below(most);
+        // Half of them are text.
+        let text = self.below(2) == 0;
+        (0..length)
+            .map(|_| if text { b'a' + self.below(26) as u8 } else { self.below(256) as u8 })
+            .collect()
+    }
+}
+
+/// What is asked and answered for a number.
+fn exchange(number: u64) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let mut seeded = Seeded(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let ask = seeded.bytes(2000);
+    let answer = (0..seeded.below(4)).map(|_| seeded.bytes(9000)).collect();
+    (ask, answer)
+}
+
+fn number(message: &Message) -> u64 {
+    message.head.target().rsplit('/').next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+fn reply(message: &Message) -> Reply {
+    let (_, chunks) = exchange(number(message));
+    let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
+        bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
+        bytes.extend(chunk);
+        bytes.extend(b"\r\n");
+    }
+    bytes.extend(b"0\r\n\r\n");
+    Reply::from(bytes)
+}
+
+async fn client(address: std::net::SocketAddr, numbers: impl Iterator<Item = u64>) {
+    let mut wire = Wire::connect(address).await;
+    for number in numbers {
+        let (ask, answer) = exchange(number);
+        let head =
+            format!("POST /{number} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", ask.len());
+        wire.send([head.into_bytes(), ask].concat()).await;
+        let message = wire.read_response_to("POST").await;
+        assert_eq!((message.status(), message.body), (200, answer.concat()), "/{number}");
+    }
+}
+
+async fn play(clients: u64, each: u64, section: &str) {
+    let origin = Origin::bind().await.serve(|seen| reply(&seen.message));
+    let records = Records::default();
+    let config = format!(
+        "workers = 2\n{}[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n[[route]]\nupstream = \"o\"\n[[upstream]]\nname = \"o\"\n\
+         servers = [\"{}\"]\n",
+        records.section(section),
+        origin.addr()
+    );
+    let mut proxy = Proxy::config(config).start();
+    let mut all = tokio::task::JoinSet::new();
+    for index in 0..clients {
+        all.spawn(client(proxy.addr(), index * each..(index + 1) * each));
+    }
+    while let Some(done) = all.join_next().await {
+        done.expect("a client");
+    }
+    proxy.term();
+    assert!(proxy.exited().await.success());
+    let (found, damage) = records.read();
+    assert!(damage.is_none(), "{damage:?}");
+    assert_eq!(found.len() as u64, clients * each);
+    let mut seen = BTreeMap::new();
+    for record in found {
+        assert!(record.is_whole(), "{record:?}");
+        let target = &record.begin.as_ref().expect("a beginning").target;
+        let number: u64 = target.trim_start_matches('/').parse().expect("a number");
+        let (ask, answer) = exchange(number);
+        assert_eq!(record.body(Side::Request).bytes, ask, "what {target} asked");
+        assert_eq!(record.body(Side::Response).bytes, answer.concat(), "what {target} answered");
+        *seen.entry(number).or_insert(0) += 1;
+    }
+    assert!(seen.values().all(|times| *times == 1), "each once");
+}
+
+#[req_test("REQ-REC-001", "REQ-REC-005")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_exchange_is_stored_as_it_was() {
+    play(32, 60, "").await;
+}
+
+#[req_test("REQ-REC-006")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_exchange_is_stored_as_it_was_in_compressed_segments() {
+    play(16, 60, "compression = \"zstd\"\nsegment_bytes = \"1MiB\"\nbatch_bytes = \"16KiB\"").await;
+}
+
+/// `UNDERPASS_TEST_EXCHANGES` says how many; it takes as long as it takes.
+#[ignore = "a million exchanges: minutes"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_exchanges_are_stored_as_they_were() {
+    let count = std::env::var("UNDERPASS_TEST_EXCHANGES").ok();
+    let count = count.and_then(|count| count.parse().ok()).unwrap_or(1_000_000_u64);
+    play(64, count / 64, "memory_bytes = \"256MiB\"\nmax_total_bytes = \"100GiB\"").await;
+}

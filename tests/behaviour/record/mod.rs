@@ -1,0 +1,11 @@
+//! The recorder: what it stores is what went through, whatever happens to disk and process, and
+//! the traffic goes on meanwhile.
+
+mod disk;
+mod exchanges;
+mod killed;
+mod load;
+mod secrets;
+mod standard;
+mod streams;
+mod which;
