@@ -27,6 +27,8 @@ pub enum Kind {
     UriTooLong,
     /// No TLS ClientHello where the route depends on one; the text says which rule.
     BadClientHello(&'static str),
+    /// No PROXY header where there has to be one, or a wrong one; the text says which rule.
+    BadProxyHeader(&'static str),
     /// Request head not complete in time.
     HeadTimeout,
     /// Request body stalled.
@@ -88,10 +90,12 @@ impl Kind {
     pub fn side(self) -> Side {
         use Kind::*;
         match self {
-            BadRequest(_) | HeadTooLarge | UriTooLong | BadClientHello(_) | HeadTimeout
-            | RequestBodyTimeout | RequestBodyTooLarge | NotImplemented(_) | MethodNotAllowed
-            | VersionNotSupported | ExpectationFailed | ProxyAuthRequired | Unauthorized
-            | RateLimited | TooManyAtOnce | Forbidden(_) | NoRoute | ClientGone => Side::Downstream,
+            BadRequest(_) | HeadTooLarge | UriTooLong | BadClientHello(_) | BadProxyHeader(_)
+            | HeadTimeout | RequestBodyTimeout | RequestBodyTooLarge | NotImplemented(_)
+            | MethodNotAllowed | VersionNotSupported | ExpectationFailed | ProxyAuthRequired
+            | Unauthorized | RateLimited | TooManyAtOnce | Forbidden(_) | NoRoute | ClientGone => {
+                Side::Downstream
+            }
             NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | Overloaded(_)
             | UpstreamClosed | BadResponse(_) | ResponseTimeout | ResponseBodyBroken
             | ResponseBodyTimeout => Side::Upstream,
@@ -107,6 +111,7 @@ impl Kind {
             HeadTooLarge => "head_too_large",
             UriTooLong => "uri_too_long",
             BadClientHello(_) => "bad_client_hello",
+            BadProxyHeader(_) => "bad_proxy_header",
             HeadTimeout => "head_timeout",
             RequestBodyTimeout => "request_body_timeout",
             RequestBodyTooLarge => "request_body_too_large",
@@ -142,6 +147,7 @@ impl Kind {
         match self {
             Kind::BadRequest(rule)
             | Kind::BadClientHello(rule)
+            | Kind::BadProxyHeader(rule)
             | Kind::NotImplemented(rule)
             | Kind::Forbidden(rule)
             | Kind::Overloaded(rule)

@@ -46,6 +46,7 @@ pub mod lot;
 pub mod metrics;
 pub mod middleware;
 pub mod placement;
+pub mod proxy_protocol;
 pub mod reclaim;
 pub mod record;
 pub mod relay;

@@ -13,8 +13,8 @@ use crate::{body::BodyStream, error::Kind, exchange::Exchange};
 pub fn status(kind: Kind) -> StatusCode {
     use Kind::*;
     match kind {
-        // On connections without HTTP, BadClientHello: nobody is sent a status.
-        BadRequest(_) | BadClientHello(_) => StatusCode::BAD_REQUEST,
+        // On connections without HTTP, BadClientHello and BadProxyHeader: nobody is sent a status.
+        BadRequest(_) | BadClientHello(_) | BadProxyHeader(_) => StatusCode::BAD_REQUEST,
         HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         UriTooLong => StatusCode::URI_TOO_LONG,
         HeadTimeout | RequestBodyTimeout => StatusCode::REQUEST_TIMEOUT,

@@ -145,6 +145,8 @@ pub struct Worker {
 pub struct View {
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Rc<Upstream>>,
+    /// Whether servers of any of them are told of clients.
+    announces: bool,
     routes: Vec<Rc<Matched>>,
 }
 
@@ -167,7 +169,8 @@ impl View {
             })
             .collect();
         let routes = Matched::all(&snapshot.config, &snapshot.chains, &upstreams, metrics);
-        Self { snapshot, upstreams, routes }
+        let announces = upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some());
+        Self { snapshot, upstreams, announces, routes }
     }
 }
 
@@ -294,6 +297,11 @@ impl Worker {
     pub fn upstream_named(&self, listener: &Listener, name: &str) -> Option<Rc<Upstream>> {
         let view = self.view_of(listener);
         view.upstreams.iter().find(|upstream| *upstream.name == *name).cloned()
+    }
+
+    /// Whether servers are told of clients: a connection that begins now needs its addresses.
+    pub fn announces(&self) -> bool {
+        self.view.borrow().announces
     }
 
     /// A place among the copies of requests, of which there are at most so many.

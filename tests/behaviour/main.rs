@@ -35,6 +35,7 @@ mod nginx_origin;
 mod no_delay;
 mod parked_upstream;
 mod parking;
+mod proxy_protocol;
 mod record;
 mod refused_upgrade;
 mod reload;

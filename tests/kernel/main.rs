@@ -8,6 +8,7 @@
 //! `tunnel/` holds the law of tunnels over every engine, those of userspace included, with
 //! peers on this host and on others.
 
+mod announced;
 mod applications;
 mod degrade;
 mod doctor;

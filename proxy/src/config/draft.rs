@@ -16,7 +16,7 @@ use crate::{access_log::Field, spans::Collector};
 
 use super::{
     AccessLog, AmbiguousPaths, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol,
-    Route, SpliceMode, Steering, Upstream,
+    ProxyProtocol, Route, SpliceMode, Steering, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
     middleware::DraftMiddleware,
@@ -69,6 +69,7 @@ pub(crate) struct DraftListener {
     pub(crate) protocol: Option<Protocol>,
     pub(crate) steering: Option<Placed<Steering>>,
     pub(crate) middleware: Vec<Placed<String>>,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) preserve_header_case: bool,
     pub(crate) ambiguous_paths: AmbiguousPaths,
@@ -163,6 +164,7 @@ impl Draft {
                 protocol: draft.protocol.unwrap_or(Protocol::Http),
                 steering: draft.steering.map_or(Steering::Load, |steering| steering.value),
                 middleware,
+                proxy_protocol: draft.proxy_protocol,
                 limits,
                 preserve_header_case: draft.preserve_header_case,
                 ambiguous_paths: draft.ambiguous_paths,

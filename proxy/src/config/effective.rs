@@ -85,6 +85,9 @@ impl Config {
         if !matches!(listener.protocol, Protocol::Tcp) {
             key(out, "record", listener.record);
         }
+        if let Some(announcers) = &listener.proxy_protocol {
+            announcers.write(out);
+        }
         write_limits(out, &listener.limits);
         if let Protocol::Forward(policy) = &listener.protocol {
             write_forward(out, policy);

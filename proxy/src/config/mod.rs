@@ -26,6 +26,7 @@ mod merge;
 pub mod middleware;
 mod overlay;
 mod paths;
+mod proxy_protocol;
 pub(crate) mod read;
 pub mod record;
 pub(crate) mod routes;
@@ -47,6 +48,7 @@ pub use forward::ForwardPolicy;
 pub use limits::Limits;
 pub use middleware::Middleware;
 pub use overlay::{Edit, Overlay, Refused};
+pub use proxy_protocol::{Others, ProxyProtocol};
 pub use record::Record;
 pub use routes::{
     Action, Changes, Condition, FieldRules, Part, Parts, PathRule, Redirect, Regex, Respond,
@@ -179,6 +181,8 @@ pub struct Listener {
     pub steering: Steering,
     /// What is done with every request, in this order: indices into [`Config::middleware`].
     pub middleware: Vec<usize>,
+    /// Who announces clients to it, by the PROXY protocol.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Limits in force on this listener (defaults, `[limits]`, then its own).
     pub limits: Limits,
     /// Whether the case of header names is kept on the way to the upstream (HTTP/1 both sides).

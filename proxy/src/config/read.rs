@@ -6,7 +6,7 @@
 use toml::de::DeTable;
 
 use super::{
-    AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Protocol,
+    AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Protocol, ProxyProtocol,
     draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Placed, Wrong},
     include::File,
@@ -102,6 +102,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "steering",
         "limits",
         "middleware",
+        "proxy_protocol",
         "preserve_header_case",
         "ambiguous_paths",
         "forwarded",
@@ -136,6 +137,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
             value::choice(text, value::STEERING)
         }),
         middleware: named_middleware(section),
+        proxy_protocol: ProxyProtocol::read(section),
         limits: limits.unwrap_or_default(),
         preserve_header_case: section.switch("preserve_header_case").unwrap_or(false),
         ambiguous_paths: section

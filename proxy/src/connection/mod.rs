@@ -9,7 +9,6 @@ use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,27 +17,29 @@ use tokio::{io::AsyncReadExt, time::Instant};
 
 use crate::{
     access_log,
-    config::{Limits, SpliceMode},
+    config::{Limits, Protocol},
     error::Kind,
     exchange::Exchange,
     headers::{self, Forwarding},
     listener::{Listener, slots::Slot},
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
-    splice::Engine,
+    proxy_protocol::{Announced, write},
     transport::Transport,
-    tunnel,
-    upstream::pool::Lease,
     watchdog::{Wait, Watched},
     wire::{downstream::Shared, head::Bounds},
     worker::{ConnectionGuard, Worker},
 };
 
+pub mod announced;
 mod client_hello;
+mod handover;
 mod http1;
 mod http2;
 mod linger;
 pub mod parked;
 pub mod tcp;
+
+pub use handover::{Handover, run_tunnel};
 
 /// Room for the bytes that say which version is spoken, and for those that come with them.
 const FIRST_READ_BYTES: usize = 1024;
@@ -75,6 +76,8 @@ pub struct Arrival {
     pub stream: Transport,
     /// The client's address.
     pub peer: SocketAddr,
+    /// What a proxy in front said of it.
+    pub announced: Option<Rc<Announced>>,
     /// Held while it is open.
     pub places: Places,
     /// Read from the socket already.
@@ -91,12 +94,13 @@ impl Arrival {
         listener: Rc<Listener>,
         stream: Transport,
         peer: SocketAddr,
+        announced: Option<Rc<Announced>>,
         places: Places,
     ) -> Self {
         // A limit too far away to be a time is none.
         let deadline = Instant::now().checked_add(listener.config.limits.head_timeout);
         let early = BytesMut::new();
-        Self { listener, stream, peer, places, early, kept: false, deadline }
+        Self { listener, stream, peer, announced, places, early, kept: false, deadline }
     }
 }
 
@@ -116,6 +120,9 @@ pub struct Client {
     worker: Rc<Worker>,
     listener: Rc<Listener>,
     peer: SocketAddr,
+    announced: Option<Rc<Announced>>,
+    /// Where it connected to, if servers are told.
+    local: Option<SocketAddr>,
     watched: Rc<Watched>,
     /// HTTP/1 only.
     wire: Option<Rc<Shared>>,
@@ -130,25 +137,6 @@ pub struct Client {
     handover: RefCell<Option<Handover>>,
     /// Watches the HTTP/2 stream that is about to be spawned.
     next_stream: RefCell<Option<Rc<Watched>>>,
-}
-
-/// The upstream half of a tunnel, waiting for the answer to be on its way.
-#[derive(Debug)]
-pub struct Handover {
-    /// What asked for it.
-    pub kind: tunnel::registry::Kind,
-    /// The server's socket.
-    pub upstream: Transport,
-    /// What the server sent behind its answer.
-    pub upstream_early: Bytes,
-    /// To be reported when the tunnel ends.
-    pub exchange: Rc<Exchange>,
-    /// For `/tunnels`.
-    pub upstream_name: Arc<str>,
-    /// Whether the server's socket may be enrolled for local bypass.
-    pub upstream_bypass: bool,
-    /// Its place among the connections of the server's pool, if it came from one.
-    pub lease: Option<Lease>,
 }
 
 impl Client {
@@ -170,6 +158,13 @@ impl Client {
     /// Its address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The PROXY header that tells a server of this client, where it is to be told.
+    pub fn announcement(&self, version: Option<write::Version>) -> Option<Vec<u8>> {
+        // A connection that is older than the wish knows the listener's address only.
+        let local = || self.local.unwrap_or(self.listener.config.address);
+        Some(write::header(version?, self.announced.as_deref(), self.peer, local))
     }
 
     /// Limits in force.
@@ -272,9 +267,21 @@ impl Client {
     }
 }
 
+/// Serves a connection that is as it was accepted, by a task of its own.
+pub fn begin(worker: Rc<Worker>, arrival: Arrival) {
+    if let Protocol::Tcp = arrival.listener.config.protocol {
+        let Arrival { listener, stream, peer, announced, places, .. } = arrival;
+        let tunnel = tcp::serve(worker, listener, stream, peer, announced, places);
+        tokio::task::spawn_local(tunnel);
+    } else {
+        tokio::task::spawn_local(serve(worker, arrival));
+    }
+}
+
 /// Serves a connection to its end, or until it rests.
 pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
-    let Arrival { listener, mut stream, peer, places, mut early, kept, deadline } = arrival;
+    let Arrival { listener, mut stream, peer, announced, places, mut early, kept, deadline } =
+        arrival;
     let watched = worker.watchdog.watch();
     watched.wait_until(Wait::Head, deadline);
     watched.rest();
@@ -290,7 +297,8 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         Spoken::Http2 => true,
         Spoken::NothingYet => {
             let early = BytesMut::new();
-            let arrival = Arrival { listener, stream, peer, places, early, kept, deadline };
+            let arrival =
+                Arrival { listener, stream, peer, announced, places, early, kept, deadline };
             return parked::park(&worker, arrival, Bytes::new());
         }
         Spoken::Nothing => return,
@@ -304,9 +312,11 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     });
     let client = Rc::new(Client {
         forwarding: RefCell::new(Forwarding::new(listener.config.forwarded, peer)),
+        local: worker.announces().then(|| stream.tcp().local_addr().ok()).flatten(),
         worker,
         listener,
         peer,
+        announced: announced.clone(),
         watched,
         wire: wire.clone(),
         heads: Cell::new(0),
@@ -327,7 +337,8 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         let listener = Rc::clone(&client.listener);
         let deadline = client.watched.deadline(Wait::Head);
         let early = BytesMut::new();
-        let arrival = Arrival { listener, stream, peer, places, early, kept: true, deadline };
+        let arrival =
+            Arrival { listener, stream, peer, announced, places, early, kept: true, deadline };
         parked::park(&client.worker, arrival, rest);
     }
 }
@@ -371,63 +382,4 @@ pub fn bounds(limits: &Limits) -> Bounds {
         max_headers: limits.max_headers,
         max_uri_bytes: limits.max_uri_bytes,
     }
-}
-
-/// Runs a tunnel to its end and reports it.
-pub async fn run_tunnel(
-    client: &Client,
-    handover: Handover,
-    downstream: tunnel::Downstream,
-    downstream_early: Bytes,
-) {
-    let Handover {
-        kind,
-        upstream,
-        upstream_early,
-        exchange,
-        upstream_name,
-        upstream_bypass,
-        lease,
-    } = handover;
-    let worker = &client.worker;
-    let ticket = worker.process.tunnels.open(tunnel::registry::Info {
-        kind,
-        client: client.peer,
-        upstream: upstream_name,
-        listener: client.listener.name.clone(),
-        log_interval: client.limits().tunnel_log_interval,
-    });
-    let settings = tunnel::Settings {
-        mode: worker.process.splice,
-        kernel: worker.process.kernel.clone(),
-        local_bypass: [client.listener.config.local_bypass, upstream_bypass],
-        idle_timeout: client.limits().tunnel_idle_timeout,
-    };
-    let begins_with = match (&downstream, settings.mode) {
-        (tunnel::Downstream::Tcp(stream, _), SpliceMode::Pipe)
-            if !stream.is_tls() && !upstream.is_tls() =>
-        {
-            Engine::Pipe
-        }
-        _ => Engine::Copy,
-    };
-    let watched = match &downstream {
-        tunnel::Downstream::Tcp(..) => Rc::clone(&client.watched),
-        tunnel::Downstream::H2(_) => worker.watchdog.watch(),
-    };
-    // A stream outlives its request, and may its connection.
-    let _guard = worker.connection_opens();
-    let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early };
-    let outcome = worker
-        // Boxed once per tunnel, so that connections without one do not carry its state.
-        .report_tunnel(begins_with, Box::pin(tunnel::run(parts, settings, ticket, watched)))
-        .await;
-    let end = access_log::End::Tunnel {
-        kind: kind.name(),
-        engine_up: outcome.engines.to_upstream.name(),
-        engine_down: outcome.engines.to_downstream.name(),
-        end: outcome.end.name(),
-    };
-    drop(lease);
-    exchange.tunnel_ended(end, outcome.upstream_bytes, outcome.downstream_bytes);
 }

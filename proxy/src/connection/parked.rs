@@ -25,6 +25,7 @@ use crate::{
     listener::{Listener, slots::Slot},
     lot::Lot,
     metrics::ParkedConnection,
+    proxy_protocol::Announced,
     worker::{ConnectionGuard, Worker},
 };
 
@@ -38,6 +39,7 @@ pub struct Parked {
     /// Whether it has carried a request.
     kept: bool,
     peer: SocketAddr,
+    announced: Option<Rc<Announced>>,
     listener: Rc<Listener>,
     deadline: Option<Instant>,
     open: ParkedConnection,
@@ -116,7 +118,7 @@ pub(super) fn park(worker: &Rc<Worker>, arrival: Arrival, early: Bytes) {
     if worker.is_draining() {
         return;
     }
-    let Arrival { listener, stream, peer, places, kept, deadline, .. } = arrival;
+    let Arrival { listener, stream, peer, announced, places, kept, deadline, .. } = arrival;
     // One with TLS has never rested.
     let Some(stream) = stream.into_plain() else { return };
     let socket = match stream.into_std() {
@@ -128,7 +130,7 @@ pub(super) fn park(worker: &Rc<Worker>, arrival: Arrival, early: Bytes) {
     };
     let Places { slot, open, guard } = places;
     let open = open.parks();
-    let parked = Parked { socket, kept, peer, listener, deadline, open, slot, guard };
+    let parked = Parked { socket, kept, peer, announced, listener, deadline, open, slot, guard };
     if !early.is_empty() {
         return revive(worker, parked, early.into());
     }
@@ -140,7 +142,7 @@ pub(super) fn park(worker: &Rc<Worker>, arrival: Arrival, early: Bytes) {
 
 /// A connection goes on: it has got its first bytes, `early`.
 fn revive(worker: &Rc<Worker>, parked: Parked, early: BytesMut) {
-    let Parked { socket, kept, peer, listener, deadline, open, slot, guard } = parked;
+    let Parked { socket, kept, peer, announced, listener, deadline, open, slot, guard } = parked;
     let Some(open) = open.returns() else { return };
     let stream = match TcpStream::from_std(socket) {
         Ok(stream) => stream.into(),
@@ -150,7 +152,7 @@ fn revive(worker: &Rc<Worker>, parked: Parked, early: BytesMut) {
         }
     };
     let places = Places { slot, open, guard };
-    let arrival = Arrival { listener, stream, peer, places, early, kept, deadline };
+    let arrival = Arrival { listener, stream, peer, announced, places, early, kept, deadline };
     tokio::task::spawn_local(serve(Rc::clone(worker), arrival));
 }
 

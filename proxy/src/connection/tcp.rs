@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    Places,
     client_hello::{Collector, Seen},
     linger::linger,
 };
@@ -27,6 +28,7 @@ use crate::{
     error::{Error, Kind},
     listener::{Listener, slots::Slot},
     metrics::OpenConnection,
+    proxy_protocol::{Announced, write},
     route::Matched,
     splice::{Engine, hop_bypass::HopBypass, socket},
     transport::Transport,
@@ -51,6 +53,7 @@ struct Connection {
     worker: Rc<Worker>,
     listener: Rc<Listener>,
     peer: SocketAddr,
+    announced: Option<Rc<Announced>>,
     started: Instant,
     server_name: Option<Box<str>>,
     route: Option<Rc<Matched>>,
@@ -90,12 +93,14 @@ pub fn serve(
     listener: Rc<Listener>,
     stream: Transport,
     peer: SocketAddr,
-    (slot, open, guard): (Slot, OpenConnection, ConnectionGuard),
+    announced: Option<Rc<Announced>>,
+    Places { slot, open, guard }: Places,
 ) -> impl Future<Output = ()> {
     let connection = Box::new(Connection {
         worker,
         listener,
         peer,
+        announced,
         started: Instant::now(),
         server_name: None,
         route: None,
@@ -173,9 +178,10 @@ impl Connection {
         let upstream = Rc::clone(upstream.ok_or(Error::new(Kind::Internal))?);
         self.route = Some(route);
         self.upstream = Some(Rc::clone(&upstream));
+        let announcement = self.announcement(&upstream, &stream);
         let mut drain = self.worker.drain.clone();
         let server = tokio::select! {
-            connected = self.connect(&upstream) => connected?,
+            connected = self.connect(&upstream, announcement.as_deref()) => connected?,
             error = socket::failed(stream.tcp()) => return Err(Error::because(Kind::ClientGone, error)),
             () = drain.forced() => return Err(Error::new(Kind::Draining)),
         };
@@ -219,8 +225,19 @@ impl Connection {
         }
     }
 
+    /// The PROXY header that tells a server of this client, where it is to be told.
+    fn announcement(&self, upstream: &Upstream, stream: &Transport) -> Option<Vec<u8>> {
+        // What is not connected any more is about to be found out.
+        let local = || stream.tcp().local_addr().unwrap_or(self.listener.config.address);
+        Some(write::header(upstream.proxy_protocol?, self.announced.as_deref(), self.peer, local))
+    }
+
     /// A connection to one of the upstream's servers: each is tried once.
-    async fn connect(&mut self, upstream: &Upstream) -> Result<Transport, Error> {
+    async fn connect(
+        &mut self,
+        upstream: &Upstream,
+        announcement: Option<&[u8]>,
+    ) -> Result<Transport, Error> {
         let timeout = self.listener.config.limits.connect_timeout;
         let permit = upstream.admit()?;
         let mut tried = Tried::default();
@@ -230,7 +247,7 @@ impl Connection {
             let pool = &picked.pool;
             let connecting = async {
                 let _waits = upstream.wait()?;
-                pool.connect(timeout).await
+                pool.connect(timeout, announcement).await
             };
             let error = match connecting.await {
                 Ok((server, address, lease)) => {

@@ -6,8 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{Door, Listener, bind::BACKLOG, steer::Seat};
 use crate::{
-    config::Protocol,
-    connection::{self, Arrival, Places, tcp},
+    connection::{self, Arrival, Places, announced},
     worker::Worker,
 };
 
@@ -111,19 +110,14 @@ fn welcome(
     };
     let open = listener.metrics.connection();
     let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
-    if let Protocol::Tcp = listener.config.protocol {
-        tokio::task::spawn_local(tcp::serve(
-            worker,
-            listener,
-            stream.into(),
-            peer,
-            (slot, open, guard),
-        ));
-        return;
-    }
     let places = Places { slot, open, guard };
-    let arrival = Arrival::new(listener, stream.into(), peer, places);
-    tokio::task::spawn_local(connection::serve(worker, arrival));
+    let arrival = Arrival::new(listener, stream.into(), peer, None, places);
+    match arrival.listener.config.proxy_protocol {
+        None => connection::begin(worker, arrival),
+        Some(_) => {
+            tokio::task::spawn_local(announced::serve(worker, arrival));
+        }
+    }
 }
 
 /// accept(2) hands down errors of the connection it would have returned; the next one may

@@ -122,7 +122,7 @@ impl Again {
 const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 31] = [
+pub(super) const KINDS: [Kind; 32] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -154,6 +154,7 @@ pub(super) const KINDS: [Kind; 31] = [
     Kind::RateLimited,
     Kind::TooManyAtOnce,
     Kind::Overloaded(""),
+    Kind::BadProxyHeader(""),
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -190,6 +191,7 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::RateLimited => 28,
         Kind::TooManyAtOnce => 29,
         Kind::Overloaded(_) => 30,
+        Kind::BadProxyHeader(_) => 31,
     }
 }
 

@@ -64,11 +64,14 @@ fn one(exchange: &Rc<Exchange>, request: &Request<BodyStream>, wish: &Wish) {
         preserve_header_case: client.listener().config.preserve_header_case,
         policy: None,
         kernel: None,
+        announcement: None,
     };
+    let announcement = client.announcement(upstream.proxy_protocol);
     let patience = limits.connect_timeout + limits.response_timeout;
     let peer = client.peer().ip();
     tokio::task::spawn_local(async move {
         let _place = place;
+        let making = Making { announcement: announcement.as_deref(), ..making };
         let sent = tokio::select! {
             sent = timeout(patience, deliver(&upstream, making, copy, peer)) => sent,
             // hyper, which waits for the server to read, would not see it.
@@ -91,7 +94,7 @@ fn one(exchange: &Rc<Exchange>, request: &Request<BodyStream>, wish: &Wish) {
 
 async fn deliver(
     upstream: &Upstream,
-    making: Making<'static>,
+    making: Making<'_>,
     mut request: Request<BodyStream>,
     peer: IpAddr,
 ) -> Result<(), Error> {

@@ -194,12 +194,14 @@ async fn relay(
         mirror::begin(exchange, &request);
     }
     let kernel = client.worker().process.kernel.as_ref().filter(|_| upstream.local_bypass);
+    let announcement = client.announcement(upstream.proxy_protocol);
     let making = Making {
         timeout: limits.connect_timeout,
         bounds: connection::bounds(limits),
         preserve_header_case: client.listener().config.preserve_header_case,
         policy,
         kernel: kernel.filter(|_| !wants_tunnel),
+        announcement: announcement.as_deref(),
     };
     let fresh = wants_tunnel && kernel.is_some();
     let how = send::How { expects_continue, fresh, keep_host: outgoing::names_host(exchange) };

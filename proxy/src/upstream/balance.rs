@@ -30,6 +30,7 @@ use crate::{
     config,
     error::{Error, Kind, Side},
     metrics::UpstreamMetrics,
+    proxy_protocol::write,
 };
 
 /// One upstream as a worker sees it: its servers' pools and whose turn it is.
@@ -41,6 +42,8 @@ pub struct Upstream {
     pub host: config::HostPolicy,
     /// Whether sockets of its servers may be enrolled for local bypass.
     pub local_bypass: bool,
+    /// How clients are announced to its servers, if at all.
+    pub proxy_protocol: Option<write::Version>,
     group: Arc<Group>,
     choice: config::Choice,
     counts_load: bool,
@@ -143,6 +146,7 @@ impl Upstream {
             name: upstream.name.as_str().into(),
             host: upstream.host,
             local_bypass: upstream.local_bypass,
+            proxy_protocol: upstream.proxy_protocol,
             passive: passive.map(|rules| Rc::new(Passive::new(Arc::clone(&group), rules))),
             panic_percent: upstream.panic_percent,
             group,

@@ -23,7 +23,6 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use super::{
     breaker::Open,
-    connect,
     connection::Connection,
     directory::Group,
     health::eject::Passive,
@@ -33,13 +32,14 @@ use super::{
 };
 use crate::{
     body::BodyStream,
-    config::{ForwardPolicy, Server},
+    config::Server,
     error::{Error, Kind},
     metrics::UpstreamMetrics,
     splice::hop_bypass::{HopBypass, Side},
     transport::Transport,
 };
 
+mod dial;
 mod places;
 mod prewarm;
 mod settings;
@@ -190,6 +190,9 @@ impl ServerPool {
 
     /// A kept connection, the one used last. Never waits.
     pub fn try_acquire(self: &Rc<Self>, making: &Making<'_>) -> Option<Connection> {
+        if making.announcement.is_some() {
+            return None;
+        }
         if self.settings.http2.is_some() {
             return self.try_stream();
         }
@@ -234,26 +237,30 @@ impl ServerPool {
         };
         // Counted before it is made, so that many at once do not pass the limit together.
         let place = Place::take(self);
-        let (stream, address) = self.dial(deadline, making.policy).await?;
+        let (stream, address) = self.dial(deadline, making.policy, making.announcement).await?;
         // Between messages of HTTP a connection ends cleanly.
         crate::splice::socket::reset_on_close(stream.tcp(), false);
         let pool = Rc::downgrade(self);
         let hop = HopBypass::new(making.kernel, Side::Upstream);
         let keeps_case = making.preserve_header_case;
         let started = Http1::start(stream, hop, address, making.bounds, keeps_case, pool, life);
-        let connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
+        let mut connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
+        if making.announcement.is_some() {
+            connection.retire();
+        }
         place.keep();
         Ok(Connection::Http1(connection))
     }
 
     /// A connection without HTTP on it, which counts until its lease is dropped. An idle one
-    /// of the pool makes room for it.
+    /// of the pool makes room for it. The server has been sent `announcement` first.
     ///
     /// # Errors
     /// As [`Self::acquire_slow`]. All are safe to retry elsewhere.
     pub async fn connect(
         self: &Rc<Self>,
         timeout: Duration,
+        announcement: Option<&[u8]>,
     ) -> Result<(Transport, SocketAddr, Lease), Error> {
         let deadline = Instant::now() + timeout;
         while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
@@ -272,7 +279,7 @@ impl ServerPool {
             return Err(Error::new(Kind::PoolExhausted).retry_safe());
         };
         let lease = Lease::take(Rc::clone(self), Some(Life::new(open)));
-        let (stream, address) = self.dial(deadline, None).await?;
+        let (stream, address) = self.dial(deadline, None, announcement).await?;
         Ok((stream, address, lease))
     }
 
@@ -311,22 +318,6 @@ impl ServerPool {
     fn open_another(&self) -> Result<Open, Error> {
         let Settings { max_open_everywhere, max_open_of_all, .. } = self.settings;
         Open::take(&self.group, &self.state, max_open_everywhere, max_open_of_all)
-    }
-
-    async fn dial(
-        &self,
-        deadline: Instant,
-        policy: Option<&ForwardPolicy>,
-    ) -> Result<(Transport, SocketAddr), Error> {
-        let connect = connect::connect(self.server(), policy);
-        let connected = tokio::time::timeout_at(deadline, connect)
-            .await
-            .unwrap_or_else(|_| Err(Error::new(Kind::ConnectTimeout).retry_safe()));
-        match connected {
-            Ok(_) => self.metrics.connected(),
-            Err(_) => self.metrics.connect_failed(),
-        }
-        connected.map(|(stream, address)| (stream.into(), address))
     }
 
     pub(super) fn put(&self, sender: http1::SendRequest<BodyStream>, link: Rc<Link>) {

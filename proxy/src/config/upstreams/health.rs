@@ -6,6 +6,8 @@ use std::{ops::RangeInclusive, time::Duration};
 use http::HeaderValue;
 use toml::de::DeValue;
 
+use crate::proxy_protocol::write::Version;
+
 use super::super::{
     effective::{header, key, text},
     errors::Wrong,
@@ -28,6 +30,8 @@ pub struct Health {
     pub fall: u32,
     /// Where, if not at the server's own port.
     pub port: Option<u16>,
+    /// With which PROXY header a check begins; the upstream's.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// What a check asks.
@@ -110,6 +114,7 @@ impl Health {
             rise: number("rise", 2),
             fall: number("fall", 3),
             port: section.number("port", 1, 65_535).map(|port| port.value as u16),
+            proxy_protocol: None,
         })
     }
 

@@ -5,6 +5,8 @@
 
 use std::{fmt, time::Duration};
 
+use crate::proxy_protocol::write::Version;
+
 pub(super) mod choice;
 mod dns;
 mod health;
@@ -65,6 +67,8 @@ pub struct Upstream {
     pub max_connection_age: Option<Duration>,
     /// How many requests one carries before it is kept no more.
     pub max_requests_per_connection: Option<u32>,
+    /// How clients are announced to its servers, if at all.
+    pub proxy_protocol: Option<Version>,
     /// Whether sockets of its servers on this host may be enrolled for tunnels.
     pub local_bypass: bool,
 }
@@ -150,6 +154,7 @@ impl Upstream {
             min_idle_connections: 0,
             max_connection_age: None,
             max_requests_per_connection: None,
+            proxy_protocol: None,
             local_bypass: false,
         }
     }

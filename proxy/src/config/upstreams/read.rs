@@ -5,6 +5,8 @@
 
 use toml::de::DeValue;
 
+use crate::proxy_protocol::write::Version;
+
 use super::{
     super::{
         draft::DraftUpstream,
@@ -23,6 +25,8 @@ const MOST_MIN_IDLE: usize = 1000;
 
 pub(crate) const HOST: Words<HostPolicy> =
     &[("preserve", HostPolicy::Preserve), ("server", HostPolicy::Server)];
+
+pub(crate) const PROXY_PROTOCOL: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 
 /// Keys of `[[upstream]]`.
 pub(crate) const KEYS: &[&str] = &[
@@ -50,6 +54,7 @@ pub(crate) const KEYS: &[&str] = &[
     "min_idle_connections",
     "max_connection_age",
     "max_requests_per_connection",
+    "proxy_protocol",
     "local_bypass",
 ];
 
@@ -83,6 +88,24 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
         let cure = "remove it: one connection carries many requests";
         section.source.add(&idle.place, Wrong::new(what, cure));
     }
+    let announcing =
+        section.parsed("proxy_protocol", "\"v2\"", |text| value::choice(text, PROXY_PROTOCOL));
+    if let Some(version) = announcing.as_ref().filter(|_| speaks == Speaks::Http2) {
+        let what =
+            "`proxy_protocol` with `protocol = \"http2\"`: one connection is for many clients";
+        section.source.add(&version.place, Wrong::new(what, "remove one of them"));
+    }
+    let proxy_protocol = announcing.map(|version| version.value);
+    if let Some(idle) = min_idle.as_ref().filter(|idle| idle.value > 0 && proxy_protocol.is_some())
+    {
+        let what = "`min_idle_connections` with `proxy_protocol`: who is announced is not known \
+                    before the request";
+        section.source.add(&idle.place, Wrong::new(what, "remove one of them"));
+    }
+    let mut health = Health::read(section);
+    if let Some(health) = &mut health {
+        health.proxy_protocol = proxy_protocol;
+    }
     let defaults = Upstream::with_defaults("", Vec::new());
     DraftUpstream {
         upstream: Upstream {
@@ -90,7 +113,7 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
             http2: Http2::read(section, speaks),
             choice: Choice::read(section, &name.value),
             dns: Dns::read(section),
-            health: Health::read(section),
+            health,
             ejection: Ejection::read(section),
             retry: Retry::read(section),
             breaker: Breaker::read(section),
@@ -114,6 +137,7 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
             max_requests_per_connection: section
                 .number("max_requests_per_connection", 1, u32::MAX as usize)
                 .map(|n| n.value as u32),
+            proxy_protocol,
             local_bypass: section.switch("local_bypass").unwrap_or(false),
         },
         place: name.place,

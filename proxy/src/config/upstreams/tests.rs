@@ -104,8 +104,11 @@ fn health_and_ejection_read_back_with_their_defaults() {
     assert_eq!((expect, contains.as_deref()), (vec![204..=204, 300..=302], Some("fine")));
     assert_eq!((health.timeout, health.port), (Duration::from_millis(500), Some(81)));
     assert!(said.ejection.is_some_and(|e| e.on_5xx && !e.on_timeout));
-    let tcp = upstream(&format!("{one}[upstream.health]\ntype = \"tcp\"\n"));
-    assert_eq!(tcp.health.unwrap().probe, Probe::Tcp);
+    let announcing = "proxy_protocol = \"v1\"\n[upstream.health]\ntype = \"tcp\"\n";
+    let tcp = upstream(&format!("{one}{announcing}"));
+    assert_eq!(tcp.proxy_protocol, Some(Version::V1));
+    let health = tcp.health.unwrap();
+    assert_eq!((health.probe, health.proxy_protocol), (Probe::Tcp, Some(Version::V1)));
 }
 
 #[test]
@@ -213,6 +216,10 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
         (&with("[upstream.breaker]\nmax_requests = 0"), "10:16", "from 1 to"),
         (&with("[upstream.breaker]\nmax_reqests = 1"), "10:1", "did you mean `max_requests`?"),
         (&with("min_idle_connections = 65"), "9:24", "at most 64"),
+        (&with("min_idle_connections = 2\nproxy_protocol = \"v2\""), "9:24", "remove one"),
+        (&with("protocol = \"http2\"\nproxy_protocol = \"v2\""), "10:18", "remove one of them"),
+        (&with("proxy_protocol = 2"), "9:18", "did you mean `v2`?"),
+        (&with("proxy_protocol = \"v3\""), "9:18", "Valid: `v1`, `v2`"),
         (&with("max_connection_age = 5"), "9:22", "\"5s\""),
         (&with("max_requests_per_connection = 0"), "9:31", "from 1 to"),
         ("servers = [{ address = \"a:1\", max_connections = 0 }]", "8:49", "from 1 to"),

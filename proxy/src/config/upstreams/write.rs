@@ -7,7 +7,7 @@ use super::{
     },
     Speaks, Upstream, UpstreamServer,
     http2::PROTOCOLS,
-    read::HOST,
+    read::{HOST, PROXY_PROTOCOL},
 };
 
 /// Writes `[[upstream]]` and its servers.
@@ -29,6 +29,9 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     }
     if let Some(most) = upstream.max_requests_per_connection {
         key(out, "max_requests_per_connection", most);
+    }
+    if let Some(version) = &upstream.proxy_protocol {
+        text(out, "proxy_protocol", value::word(version, PROXY_PROTOCOL));
     }
     text(out, "resolve", if upstream.dns.is_some() { "dns" } else { "system" });
     key(out, "panic_percent", upstream.panic_percent);

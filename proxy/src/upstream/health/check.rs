@@ -7,10 +7,13 @@ use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::Checked;
-use crate::config::{Health, Probe, Server};
+use crate::{
+    config::{Health, Probe, Server},
+    proxy_protocol::write,
+};
 
 /// How much of a body is looked through.
 const MOST_BODY_BYTES: usize = 64 * 1024;
@@ -60,7 +63,11 @@ pub async fn check(health: &Health, server: &Server, named: &Server) -> Result<(
 
 async fn ask(health: &Health, server: &Server, named: &Server) -> Result<(), String> {
     let port = health.port.unwrap_or(server.port);
-    let stream = connect(&server.host, port).await.map_err(|error| format!("connect: {error}"))?;
+    let failed = |error: io::Error| format!("connect: {error}");
+    let mut stream = connect(&server.host, port).await.map_err(failed)?;
+    if let Some(version) = health.proxy_protocol {
+        stream.write_all(&write::own(version)).await.map_err(failed)?;
+    }
     let Probe::Http { path, host, expect, contains } = &health.probe else { return Ok(()) };
     let broken = |error: hyper::Error| format!("not HTTP: {error}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -131,6 +138,7 @@ mod tests {
             timeout: std::time::Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            proxy_protocol: None,
             port: None,
         };
         let (up, down) = (Some(Checked::Up), Some(Checked::Down));

@@ -25,7 +25,7 @@ impl ServerPool {
             let (pool, place) = (Rc::clone(self), Place::take(self));
             tokio::task::spawn_local(async move {
                 let deadline = Instant::now() + PREWARM_TIMEOUT;
-                let dialled = pool.dial(deadline, None).await;
+                let dialled = pool.dial(deadline, None, None).await;
                 pool.warming.set(pool.warming.get() - 1);
                 // A failure is not a request's; checks and requests say who is well.
                 let Ok((stream, address)) = dialled else { return };

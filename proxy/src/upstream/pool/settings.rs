@@ -44,4 +44,7 @@ pub struct Making<'a> {
     pub policy: Option<&'a ForwardPolicy>,
     /// For local bypass, where it is allowed.
     pub kernel: Option<&'a Arc<Kernel>>,
+    /// What the server is sent first: a PROXY header, which makes the connection one for this
+    /// request alone, because the next may be another client's.
+    pub announcement: Option<&'a [u8]>,
 }

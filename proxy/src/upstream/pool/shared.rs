@@ -146,7 +146,7 @@ impl ServerPool {
         let opening = Opening::begin(self);
         let place = Place::take(self);
         let started = async {
-            let (stream, address) = self.dial(deadline, making.policy).await?;
+            let (stream, address) = self.dial(deadline, making.policy, None).await?;
             crate::splice::socket::reset_on_close(stream.tcp(), false);
             let pool = Rc::downgrade(self);
             let started = Carrier::start(stream, address, http2, making.bounds, pool, life).await;

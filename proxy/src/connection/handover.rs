@@ -1,0 +1,89 @@
+//! What a connection becomes when HTTP on it ends in a tunnel.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+
+use super::Client;
+use crate::{
+    access_log, config::SpliceMode, exchange::Exchange, splice::Engine, transport::Transport,
+    tunnel, upstream::pool::Lease,
+};
+
+/// The upstream half of a tunnel, waiting for the answer to be on its way.
+#[derive(Debug)]
+pub struct Handover {
+    /// What asked for it.
+    pub kind: tunnel::registry::Kind,
+    /// The server's socket.
+    pub upstream: Transport,
+    /// What the server sent behind its answer.
+    pub upstream_early: Bytes,
+    /// To be reported when the tunnel ends.
+    pub exchange: Rc<Exchange>,
+    /// For `/tunnels`.
+    pub upstream_name: Arc<str>,
+    /// Whether the server's socket may be enrolled for local bypass.
+    pub upstream_bypass: bool,
+    /// Its place among the connections of the server's pool, if it came from one.
+    pub lease: Option<Lease>,
+}
+
+/// Runs a tunnel to its end and reports it.
+pub async fn run_tunnel(
+    client: &Client,
+    handover: Handover,
+    downstream: tunnel::Downstream,
+    downstream_early: Bytes,
+) {
+    let Handover {
+        kind,
+        upstream,
+        upstream_early,
+        exchange,
+        upstream_name,
+        upstream_bypass,
+        lease,
+    } = handover;
+    let worker = &client.worker;
+    let ticket = worker.process.tunnels.open(tunnel::registry::Info {
+        kind,
+        client: client.peer,
+        upstream: upstream_name,
+        listener: client.listener.name.clone(),
+        log_interval: client.limits().tunnel_log_interval,
+    });
+    let settings = tunnel::Settings {
+        mode: worker.process.splice,
+        kernel: worker.process.kernel.clone(),
+        local_bypass: [client.listener.config.local_bypass, upstream_bypass],
+        idle_timeout: client.limits().tunnel_idle_timeout,
+    };
+    let begins_with = match (&downstream, settings.mode) {
+        (tunnel::Downstream::Tcp(stream, _), SpliceMode::Pipe)
+            if !stream.is_tls() && !upstream.is_tls() =>
+        {
+            Engine::Pipe
+        }
+        _ => Engine::Copy,
+    };
+    let watched = match &downstream {
+        tunnel::Downstream::Tcp(..) => Rc::clone(&client.watched),
+        tunnel::Downstream::H2(_) => worker.watchdog.watch(),
+    };
+    // A stream outlives its request, and may its connection.
+    let _guard = worker.connection_opens();
+    let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early };
+    let outcome = worker
+        // Boxed once per tunnel, so that connections without one do not carry its state.
+        .report_tunnel(begins_with, Box::pin(tunnel::run(parts, settings, ticket, watched)))
+        .await;
+    let end = access_log::End::Tunnel {
+        kind: kind.name(),
+        engine_up: outcome.engines.to_upstream.name(),
+        engine_down: outcome.engines.to_downstream.name(),
+        end: outcome.end.name(),
+    };
+    drop(lease);
+    exchange.tunnel_ended(end, outcome.upstream_bytes, outcome.downstream_bytes);
+}
