@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use crate::{
     error::{Error, Kind},
     exchange::Exchange,
+    grpc,
     middleware::{
         compress::Coding,
         mirror::{Copied, IsCut},
@@ -311,7 +312,7 @@ fn poll_response(
     }
     let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
         // Over HTTP/2 nobody else looks at the deadline of this stream.
-        return tap.exchange.poll_stalled(cx).map(|error| Some(Err(error)));
+        return tap.exchange.poll_stalled(cx).map(|error| Some(tap.fails(error)));
     };
     Poll::Ready(match frame {
         Some(Ok(frame)) => {
@@ -332,8 +333,8 @@ fn poll_response(
         }
         Some(Err(error)) => {
             let fault = tap.connection.as_ref().and_then(Connection::fault);
-            tap.connection = None;
-            Some(Err(tap.exchange.response_broke(error, fault)))
+            let error = tap.exchange.response_broke(error, fault);
+            Some(tap.fails(error))
         }
         None => {
             tap.ended = true;
@@ -361,6 +362,16 @@ fn poll_last(
 }
 
 impl ResponseTap {
+    /// The answer cannot be finished. A caller of gRPC is told why where HTTP has no way to: in
+    /// the trailers.
+    fn fails(&mut self, error: Error) -> Result<Frame<Bytes>, Error> {
+        self.connection = None;
+        match self.exchange.is_grpc() {
+            true => Ok(Frame::trailers(grpc::trailers(error.kind))),
+            false => Err(error),
+        }
+    }
+
     /// The server's part is over: its connection is free if the request is through as well.
     fn release(&mut self) {
         if let Some(connection) = self.connection.take()

@@ -75,6 +75,8 @@ pub enum Kind {
     BadResponse(&'static str),
     /// No answer in time.
     ResponseTimeout,
+    /// No answer, or not all of it, by the time that the client gave.
+    DeadlineExceeded,
     /// Answer stopped in the middle of its body.
     ResponseBodyBroken,
     /// Answer stalled in the middle of its body.
@@ -97,8 +99,8 @@ impl Kind {
                 Side::Downstream
             }
             NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | Overloaded(_)
-            | UpstreamClosed | BadResponse(_) | ResponseTimeout | ResponseBodyBroken
-            | ResponseBodyTimeout => Side::Upstream,
+            | UpstreamClosed | BadResponse(_) | ResponseTimeout | DeadlineExceeded
+            | ResponseBodyBroken | ResponseBodyTimeout => Side::Upstream,
             Draining | Internal => Side::Internal,
         }
     }
@@ -135,6 +137,7 @@ impl Kind {
             UpstreamClosed => "upstream_closed",
             BadResponse(_) => "bad_response",
             ResponseTimeout => "response_timeout",
+            DeadlineExceeded => "deadline_exceeded",
             ResponseBodyBroken => "response_body_broken",
             ResponseBodyTimeout => "response_body_timeout",
             Draining => "draining",

@@ -19,6 +19,7 @@ use crate::{
     access_log,
     connection::Client,
     error::{Error, Kind},
+    grpc,
     middleware::{Visits, mirror::Copying},
     record::Recording,
     route::Matched,
@@ -50,6 +51,7 @@ pub struct Exchange {
     started: Instant,
     version: Version,
     to_head: bool,
+    grpc: bool,
     line: Option<Line>,
     trace: OnceCell<spans::Context>,
     /// Boxed: most exchanges have none.
@@ -85,12 +87,17 @@ impl Exchange {
     ) -> Rc<Self> {
         let told = client.log().is_on() || client.worker().process.tracer.is_some();
         client.exchange_begins();
+        let grpc = request.version() == Version::HTTP_2 && grpc::is_call(request.headers());
+        if let Some(timeout) = grpc::timeout(request.headers()).filter(|_| grpc) {
+            watched.wait(Wait::Deadline, timeout);
+        }
         Rc::new(Self {
             client: Rc::clone(client),
             watched,
             started: Instant::now(),
             version: request.version(),
             to_head: request.method() == Method::HEAD,
+            grpc,
             line: told.then(|| Line::of(request)),
             trace: OnceCell::new(),
             record: OnceCell::new(),
@@ -140,6 +147,23 @@ impl Exchange {
     /// Whether the request is HEAD, so that no answer has a body.
     pub fn is_to_head(&self) -> bool {
         self.to_head
+    }
+
+    /// Whether it is a call of gRPC, which is told in gRPC's form what goes wrong.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// `limit`, or what is left until the client's deadline.
+    pub fn within(&self, limit: Duration) -> Duration {
+        let deadline = self.watched.deadline(Wait::Deadline);
+        deadline.map_or(limit, |deadline| limit.min(deadline.duration_since(Instant::now())))
+    }
+
+    /// Whether the client's deadline has passed.
+    pub fn is_late(&self) -> bool {
+        self.watched.expired() == Some(Wait::Deadline)
+            || self.watched.deadline(Wait::Deadline).is_some_and(|at| at <= Instant::now())
     }
 
     /// Who watches its deadlines.
@@ -352,12 +376,14 @@ impl Exchange {
     /// Resolves when the server has been silent for too long in the middle of a body.
     pub fn poll_stalled(&self, cx: &Context<'_>) -> Poll<Error> {
         self.watched.register(cx);
-        if self.watched.expired() != Some(Wait::Response) {
-            return Poll::Pending;
-        }
-        self.fail(Kind::ResponseBodyTimeout);
+        let kind = match self.watched.expired() {
+            Some(Wait::Response) => Kind::ResponseBodyTimeout,
+            Some(Wait::Deadline) => Kind::DeadlineExceeded,
+            _ => return Poll::Pending,
+        };
+        self.fail(kind);
         self.client.cut();
-        Poll::Ready(Error::new(Kind::ResponseBodyTimeout))
+        Poll::Ready(Error::new(kind))
     }
 
     // -- the end --------------------------------------------------------------------

@@ -40,6 +40,7 @@ pub mod demo;
 pub mod drain;
 pub mod error;
 pub mod exchange;
+pub mod grpc;
 pub mod headers;
 pub mod listener;
 pub mod lot;

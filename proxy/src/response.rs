@@ -1,13 +1,13 @@
 //! The only table from error to status, and the answers made from it.
 //!
-//! Peers get fixed text; causes go to the log.
+//! Peers get fixed text, callers of gRPC in its form; causes go to the log.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{body::BodyStream, error::Kind, exchange::Exchange};
+use crate::{body::BodyStream, error::Kind, exchange::Exchange, grpc};
 
 /// The status that a client is sent for a fault.
 pub fn status(kind: Kind) -> StatusCode {
@@ -34,7 +34,9 @@ pub fn status(kind: Kind) -> StatusCode {
         Resolve | Connect | UpstreamClosed | BadResponse(_) | ResponseBodyBroken => {
             StatusCode::BAD_GATEWAY
         }
-        ConnectTimeout | ResponseTimeout | ResponseBodyTimeout => StatusCode::GATEWAY_TIMEOUT,
+        ConnectTimeout | ResponseTimeout | DeadlineExceeded | ResponseBodyTimeout => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
         NoServer | PoolExhausted | Overloaded(_) | Draining => StatusCode::SERVICE_UNAVAILABLE,
         Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -59,17 +61,30 @@ fn closes(kind: Kind) -> bool {
     )
 }
 
+/// What clients are told of a fault.
+pub fn text(kind: Kind) -> String {
+    let status = status(kind);
+    let reason = status.canonical_reason().unwrap_or("Error");
+    match (kind, kind.detail()) {
+        // Which server or which rule of its answer: nothing for clients.
+        (Kind::BadResponse(_), _) | (_, None) => format!("{} {reason}", status.as_u16()),
+        (_, Some(detail)) => format!("{} {reason}: {detail}", status.as_u16()),
+    }
+}
+
 /// The answer to an exchange that failed before its head was sent.
 pub fn error(kind: Kind, exchange: Rc<Exchange>) -> Response<BodyStream> {
-    let status = status(kind);
     exchange.fail(kind);
+    if exchange.is_grpc() {
+        exchange.answer(StatusCode::OK);
+        let mut response = Response::new(BodyStream::fixed(Bytes::new(), exchange));
+        *response.headers_mut() = grpc::head(kind);
+        return response;
+    }
+    let status = status(kind);
     exchange.answer(status);
-    let reason = status.canonical_reason().unwrap_or("Error");
-    let text = match (kind, kind.detail()) {
-        // Which server or which rule of its answer: nothing for clients.
-        (Kind::BadResponse(_), _) | (_, None) => format!("{} {reason}\n", status.as_u16()),
-        (_, Some(detail)) => format!("{} {reason}: {detail}\n", status.as_u16()),
-    };
+    let mut text = text(kind);
+    text.push('\n');
     let length = text.len();
     let mut response = Response::new(BodyStream::fixed(Bytes::from(text), exchange));
     *response.status_mut() = status;

@@ -23,6 +23,8 @@ pub enum Wait {
     Request = 1,
     /// The head of a response, or its next chunk, or a client that takes none.
     Response = 2,
+    /// The whole answer, by the time that the client gave.
+    Deadline = 3,
 }
 
 /// How far an idle connection is on its way to a rest.
@@ -47,7 +49,7 @@ const RESTS: usize = 256;
 /// One connection or one HTTP/2 stream.
 #[derive(Debug, Default)]
 pub struct Watched {
-    deadlines: [Cell<Option<Instant>>; 3],
+    deadlines: [Cell<Option<Instant>>; 4],
     expired: Cell<Option<Wait>>,
     rest: Cell<Rest>,
     forced: Cell<bool>,
@@ -148,7 +150,8 @@ impl Watched {
 
     /// `rests`: so many may come to rest yet.
     fn check(&self, now: Instant, rests: &mut usize) {
-        const WAITS: [Wait; 3] = [Wait::Head, Wait::Request, Wait::Response];
+        // The last one counts where several have passed.
+        const WAITS: [Wait; 4] = [Wait::Head, Wait::Request, Wait::Response, Wait::Deadline];
         match self.rest.get() {
             Rest::No | Rest::Due => {}
             Rest::Asked => self.rest.set(Rest::Ticked),

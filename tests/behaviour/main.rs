@@ -21,6 +21,7 @@ mod forward_policy;
 mod forward_proxy;
 mod forwarding_fields;
 mod framing;
+mod grpc;
 mod guide;
 mod h2_upstream;
 mod health;

@@ -20,7 +20,7 @@
 //! * many tunnels at once, at random: [`traffic`]
 //! * what cannot run here says so: [`skip`]
 //! * HTTP/2 by hand: [`h2_frames`]; a server of it, stream by stream: [`h2_origin`]
-//! * libraries as peers: [`client`] (hyper, h1 and h2), [`websocket`] (tokio-tungstenite)
+//! * libraries as peers: [`client`] (hyper, h1 and h2), [`grpc`] (tonic), [`websocket`] (tokio-tungstenite)
 //! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]
 //! * the same test over versions and engines: [`matrix`]
 
@@ -34,6 +34,7 @@ pub mod dns;
 pub mod engine;
 pub mod fate;
 pub mod fickle;
+pub mod grpc;
 pub mod h2_frames;
 pub mod h2_origin;
 pub mod load;

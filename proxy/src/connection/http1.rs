@@ -201,6 +201,8 @@ impl Client {
                 self.watched.forgive();
                 Expiry::None
             }
+            // Only calls of gRPC have one, and those come over HTTP/2.
+            (Wait::Deadline, ..) => Expiry::None,
             // Before the head of the answer the relay answers for itself.
             _ if !self.answering.get() => Expiry::None,
             (Wait::Request | Wait::Response, ..) => {

@@ -93,7 +93,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
                 // Not dealt with by the exchange: hyper waits for the client to open its
                 // window and does not ask for the body. Dropping the stream resets it.
                 match watched.expired() {
-                    Some(Wait::Response) => Poll::Ready(()),
+                    Some(Wait::Response | Wait::Deadline) => Poll::Ready(()),
                     _ => Poll::Pending,
                 }
             })

@@ -57,7 +57,7 @@ pub struct OpenTunnel {
 pub(super) struct WorkerCells {
     /// Where it runs; written at its start, read by a scrape.
     pub(super) place: Mutex<Place>,
-    pub(super) errors: [AtomicU64; KINDS.len()],
+    pub(super) errors: Errors,
     pub(super) tunnels_opened: [AtomicU64; ENGINES],
     pub(super) tunnels_open: [AtomicI64; ENGINES],
 }
@@ -119,10 +119,20 @@ impl Again {
     }
 }
 
+/// Errors by kind; an array of this length has no default of its own.
+#[derive(Debug)]
+pub(super) struct Errors(pub(super) [AtomicU64; KINDS.len()]);
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::default()))
+    }
+}
+
 const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 32] = [
+pub(super) const KINDS: [Kind; 33] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -155,6 +165,7 @@ pub(super) const KINDS: [Kind; 32] = [
     Kind::TooManyAtOnce,
     Kind::Overloaded(""),
     Kind::BadProxyHeader(""),
+    Kind::DeadlineExceeded,
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -192,6 +203,7 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::TooManyAtOnce => 29,
         Kind::Overloaded(_) => 30,
         Kind::BadProxyHeader(_) => 31,
+        Kind::DeadlineExceeded => 32,
     }
 }
 
@@ -209,7 +221,7 @@ impl WorkerMetrics {
 
     /// An exchange or a connection went wrong.
     pub fn error(&self, kind: Kind) {
-        self.cells.errors[index(kind)].fetch_add(1, Relaxed);
+        self.cells.errors.0[index(kind)].fetch_add(1, Relaxed);
     }
 
     /// A tunnel opens.

@@ -164,7 +164,7 @@ fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt
 fn errors_and_tunnels(out: &mut DescriptorEncoder<'_>, all: &[Arc<WorkerCells>]) -> fmt::Result {
     counter(out, "errors", "Exchanges that went wrong, by kind", None, |one| {
         KINDS.iter().try_for_each(|kind| {
-            one(&[("kind", kind.name())], sum(all.iter().map(|c| &c.errors[index(*kind)])))
+            one(&[("kind", kind.name())], sum(all.iter().map(|c| &c.errors.0[index(*kind)])))
         })
     })?;
     counter(out, "tunnels_opened", "Tunnels, by the engine they began with", None, |one| {

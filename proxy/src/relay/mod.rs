@@ -196,7 +196,7 @@ async fn relay(
     let kernel = client.worker().process.kernel.as_ref().filter(|_| upstream.local_bypass);
     let announcement = client.announcement(upstream.proxy_protocol);
     let making = Making {
-        timeout: limits.connect_timeout,
+        timeout: exchange.within(limits.connect_timeout),
         bounds: connection::bounds(limits),
         preserve_header_case: client.listener().config.preserve_header_case,
         policy,

@@ -77,6 +77,9 @@ pub(super) async fn send(
                     if let Ok(ip) = pool.server().host.parse() {
                         exchange.reached(SocketAddr::new(ip, pool.server().port));
                     }
+                    if exchange.is_late() {
+                        return Err(Error::new(Kind::DeadlineExceeded));
+                    }
                     if !error.retry_safe {
                         return Err(error);
                     }
@@ -290,6 +293,7 @@ async fn wait(
             let kind = match wait {
                 Wait::Request => Kind::RequestBodyTimeout,
                 Wait::Response => Kind::ResponseTimeout,
+                Wait::Deadline => Kind::DeadlineExceeded,
                 Wait::Head => return Poll::Pending,
             };
             return Poll::Ready(Err(Failed::Other(Error::new(kind))));

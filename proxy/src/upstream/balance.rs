@@ -98,7 +98,11 @@ impl Picked {
 
     /// The request has failed there, or on its way there.
     pub fn failed(&mut self, kind: Kind) {
-        let ours = matches!(kind, Kind::PoolExhausted | Kind::Overloaded(_) | Kind::NoServer);
+        // The client's deadline says nothing of the server.
+        let ours = matches!(
+            kind,
+            Kind::PoolExhausted | Kind::Overloaded(_) | Kind::NoServer | Kind::DeadlineExceeded
+        );
         if kind.side() != Side::Upstream || ours {
             return;
         }

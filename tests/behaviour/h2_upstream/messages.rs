@@ -203,3 +203,25 @@ async fn the_quick_command_speaks_it_to_h2c_urls() {
     let (content, _) = collect(client.get("/").await.into_body()).await.unwrap();
     assert_eq!(content, b"over HTTP/2");
 }
+
+/// A server that speaks nothing else cannot be checked over anything else.
+#[req_test("REQ-EDGE-003")]
+#[tokio::test]
+async fn checks_speak_it_too() {
+    let served = H2Origin::bind().await.serve(Default::default(), |mut stream| async move {
+        match stream.path() {
+            "/health" => stream.ok("all is well"),
+            _ => stream.end(Response::builder().status(500).body(()).unwrap()),
+        }
+    });
+    for (path, wanted) in [("/health", "\"passed\":1"), ("/other", "status 500")] {
+        let lines = format!("[upstream.health]\npath = \"{path}\"\ncontains = \"well\"\n");
+        let proxy = proxy(served.addr(), &lines);
+        underpass_tests::eventually("the first check", async || {
+            let text = proxy.ask_admin("GET", "/upstreams").await.text();
+            let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            json.to_string().contains(wanted)
+        })
+        .await;
+    }
+}

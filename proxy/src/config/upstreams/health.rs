@@ -14,12 +14,15 @@ use super::super::{
     section::Section,
     value::{self, Words},
 };
+use super::Speaks;
 
 /// Checks that the proxy makes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// What is asked.
     pub probe: Probe,
+    /// In what, where that is HTTP.
+    pub speaks: Speaks,
     /// From one check to the next, a tenth more or less.
     pub interval: Duration,
     /// For the whole of one check.
@@ -50,6 +53,11 @@ pub enum Probe {
         /// What has to be in the body.
         contains: Option<String>,
     },
+    /// The health service of gRPC, over HTTP/2.
+    Grpc {
+        /// Of which service; empty: of the server as a whole.
+        service: String,
+    },
 }
 
 /// Servers that fail requests are left alone for a while.
@@ -69,8 +77,10 @@ pub struct Ejection {
     pub max_percent: u32,
 }
 
-const HEALTH_KEYS: &[&str] =
-    &["type", "path", "host", "expect", "contains", "interval", "timeout", "rise", "fall", "port"];
+const HEALTH_KEYS: &[&str] = &[
+    "type", "path", "host", "expect", "contains", "service", "interval", "timeout", "rise", "fall",
+    "port",
+];
 
 const EJECTION_KEYS: &[&str] =
     &["consecutive_errors", "on_5xx", "on_timeout", "time", "max_time", "max_percent"];
@@ -82,16 +92,20 @@ const MOST: usize = 1000;
 enum Type {
     Tcp,
     Http,
+    Grpc,
 }
 
-const TYPES: Words<Type> = &[("http", Type::Http), ("tcp", Type::Tcp)];
+const TYPES: Words<Type> = &[("http", Type::Http), ("tcp", Type::Tcp), ("grpc", Type::Grpc)];
+
+/// Of the name of a service: more than any has.
+const MOST_SERVICE_BYTES: usize = 120;
 
 impl Health {
     /// Reads `[upstream.health]` of this upstream.
-    pub(super) fn read(upstream: &Section<'_>) -> Option<Self> {
+    pub(super) fn read(upstream: &Section<'_>, speaks: Speaks) -> Option<Self> {
         let section = &upstream.table("health", "[upstream.health]", HEALTH_KEYS)?;
         let of_type = section
-            .parsed("type", "\"http\" or \"tcp\"", |text| value::choice(text, TYPES))
+            .parsed("type", "\"http\", \"tcp\" or \"grpc\"", |text| value::choice(text, TYPES))
             .map_or(Type::Http, |of_type| of_type.value);
         let interval = duration(section, "interval", Duration::from_secs(5));
         let timeout = duration(section, "timeout", interval.min(Duration::from_secs(2)));
@@ -105,9 +119,11 @@ impl Health {
             section.number(key, 1, MOST).map_or(default, |number| number.value as u32)
         };
         Some(Self {
+            speaks,
             probe: match of_type {
                 Type::Tcp => tcp(section),
                 Type::Http => http(section),
+                Type::Grpc => grpc(section),
             },
             interval,
             timeout,
@@ -123,6 +139,12 @@ impl Health {
         header(out, "[upstream.health]");
         match &self.probe {
             Probe::Tcp => text(out, "type", "tcp"),
+            Probe::Grpc { service } => {
+                text(out, "type", "grpc");
+                if !service.is_empty() {
+                    text(out, "service", service);
+                }
+            }
             Probe::Http { path, host, expect, contains } => {
                 text(out, "type", "http");
                 text(out, "path", path);
@@ -147,18 +169,39 @@ impl Health {
 }
 
 fn tcp(section: &Section<'_>) -> Probe {
-    for key in ["path", "host", "expect", "contains"] {
-        if let Some(place) = section.place_of(key) {
-            let what = format!("`{key}` with `type = \"tcp\"`, which asks nothing");
-            section
-                .source
-                .add(&place, Wrong::new(what, "write `type = \"http\"`, or remove the key"));
-        }
-    }
+    of_others(section, &["path", "host", "expect", "contains", "service"], "\"tcp\"");
     Probe::Tcp
 }
 
+fn grpc(section: &Section<'_>) -> Probe {
+    of_others(section, &["path", "host", "expect", "contains"], "\"grpc\"");
+    let service = section.parsed("service", "\"shop.v1.Orders\"", |name| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+        match name.len() <= MOST_SERVICE_BYTES && name.bytes().all(plain) {
+            true => Ok(name.to_owned()),
+            false => Err(Wrong::new(
+                format!("`{name}` is no name of a service"),
+                "write it with its package, such as \"shop.v1.Orders\"",
+            )),
+        }
+    });
+    Probe::Grpc { service: service.map_or_else(String::new, |service| service.value) }
+}
+
+/// Keys that say nothing to a check of this type.
+fn of_others(section: &Section<'_>, keys: &[&str], of_type: &str) {
+    let other = if keys.contains(&"path") { "http" } else { "grpc" };
+    for key in keys {
+        if let Some(place) = section.place_of(key) {
+            let what = format!("`{key}` with `type = {of_type}`, which has no use for it");
+            let cure = format!("write `type = \"{other}\"`, or remove the key");
+            section.source.add(&place, Wrong::new(what, cure));
+        }
+    }
+}
+
 fn http(section: &Section<'_>) -> Probe {
+    of_others(section, &["service"], "\"http\"");
     let expect = section.list("expect", "200, \"200-399\"", statuses);
     if let Some((DeValue::Array(items), place)) = section.get("expect")
         && items.is_empty()

@@ -102,7 +102,7 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
                     before the request";
         section.source.add(&idle.place, Wrong::new(what, "remove one of them"));
     }
-    let mut health = Health::read(section);
+    let mut health = Health::read(section, speaks);
     if let Some(health) = &mut health {
         health.proxy_protocol = proxy_protocol;
     }

@@ -109,6 +109,9 @@ fn health_and_ejection_read_back_with_their_defaults() {
     assert_eq!(tcp.proxy_protocol, Some(Version::V1));
     let health = tcp.health.unwrap();
     assert_eq!((health.probe, health.proxy_protocol), (Probe::Tcp, Some(Version::V1)));
+    let grpc = format!("{one}[upstream.health]\ntype = \"grpc\"\nservice = \"shop.v1.Orders\"\n");
+    let service = "shop.v1.Orders".to_owned();
+    assert_eq!(upstream(&grpc).health.unwrap().probe, Probe::Grpc { service });
 }
 
 #[test]

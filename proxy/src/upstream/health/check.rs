@@ -3,16 +3,17 @@
 use std::{io, net::IpAddr};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, header, uri::Authority};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
 
-use super::Checked;
+use super::{Checked, grpc};
 use crate::{
-    config::{Health, Probe, Server},
+    config::{Health, Probe, Server, Speaks},
     proxy_protocol::write,
+    wire::http2 as http2_head,
 };
 
 /// How much of a body is looked through.
@@ -68,37 +69,60 @@ async fn ask(health: &Health, server: &Server, named: &Server) -> Result<(), Str
     if let Some(version) = health.proxy_protocol {
         stream.write_all(&write::own(version)).await.map_err(failed)?;
     }
-    let Probe::Http { path, host, expect, contains } = &health.probe else { return Ok(()) };
+    let (path, host, expect, contains) = match &health.probe {
+        Probe::Tcp => return Ok(()),
+        Probe::Grpc { service } => {
+            let authority = named.to_string().parse::<Authority>();
+            let authority = authority.map_err(|error| error.to_string())?;
+            return grpc::ask(stream, authority, service).await;
+        }
+        Probe::Http { path, host, expect, contains } => (path, host, expect, contains),
+    };
     let broken = |error: hyper::Error| format!("not HTTP: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let host = match host {
         Some(host) => host.clone(),
         None => HeaderValue::from_str(&named.to_string()).map_err(|error| error.to_string())?,
     };
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header(header::HOST, host)
         .header(header::USER_AGENT, concat!("underpass/", env!("CARGO_PKG_VERSION"), " (health)"))
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(broken)?;
-        let status = answer.status().as_u16();
-        if !expect.iter().any(|range| range.contains(&status)) {
-            return Err(format!("status {status}"));
+    let address = stream.peer_addr().map_err(|error| format!("connect: {error}"))?;
+    let io = TokioIo::new(stream);
+    // The connection ends with the check, whatever is under way on it.
+    let (answer, _driven) = match health.speaks {
+        Speaks::Http1 => {
+            let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
+            let driven = Driven(tokio::spawn(async { drop(connection.await) }));
+            (sender.send_request(request).await, driven)
         }
-        match contains {
-            None => Ok(()),
-            Some(text) => look_for(text, answer.into_body()).await,
+        Speaks::Http2 => {
+            http2_head::to_http2(&mut request, address);
+            let handshake = http2::handshake(TokioExecutor::new(), io);
+            let (mut sender, connection) = handshake.await.map_err(broken)?;
+            let driven = Driven(tokio::spawn(async { drop(connection.await) }));
+            (sender.send_request(request).await, driven)
         }
     };
-    // The connection ends with the check, whatever is under way on it.
-    let mut connection = std::pin::pin!(connection);
-    let mut exchange = std::pin::pin!(exchange);
-    tokio::select! {
-        result = &mut exchange => result,
-        // hyper's connection may be over before the answer has been taken.
-        _ = &mut connection => exchange.await,
+    let answer = answer.map_err(broken)?;
+    let status = answer.status().as_u16();
+    if !expect.iter().any(|range| range.contains(&status)) {
+        return Err(format!("status {status}"));
+    }
+    match contains {
+        None => Ok(()),
+        Some(text) => look_for(text, answer.into_body()).await,
+    }
+}
+
+/// The task that drives a connection.
+struct Driven(JoinHandle<()>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -134,6 +158,7 @@ mod tests {
     fn a_verdict_changes_after_so_many_in_a_row() {
         let health = Health {
             probe: Probe::Tcp,
+            speaks: Speaks::Http1,
             interval: std::time::Duration::from_secs(1),
             timeout: std::time::Duration::from_secs(1),
             rise: 2,

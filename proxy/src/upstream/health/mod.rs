@@ -12,6 +12,7 @@ use std::sync::{
 
 pub mod check;
 pub mod eject;
+mod grpc;
 pub mod supervise;
 
 /// What checks have said last.

@@ -8,6 +8,8 @@
 //! connection is larger than all of them together
 //! ([`crate::config::Http2::connection_window_bytes`]), so clients that do not read stop nobody
 //! but themselves.
+//!
+//! Implements: REQ-EDGE-005
 
 mod carrier;
 pub mod fault;
