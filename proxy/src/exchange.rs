@@ -48,6 +48,8 @@ enum Expect {
 pub struct Exchange {
     client: Rc<Client>,
     watched: Rc<Watched>,
+    /// Who asked, as far as that can be believed.
+    asking: std::net::SocketAddr,
     started: Instant,
     version: Version,
     to_head: bool,
@@ -93,6 +95,7 @@ impl Exchange {
         }
         Rc::new(Self {
             client: Rc::clone(client),
+            asking: client.asking(request.headers()),
             watched,
             started: Instant::now(),
             version: request.version(),
@@ -127,6 +130,11 @@ impl Exchange {
     /// The connection it came on.
     pub fn client(&self) -> &Rc<Client> {
         &self.client
+    }
+
+    /// Who asked: the peer, or whom a trusted proxy named, then with port 0 as a rule.
+    pub fn asking(&self) -> std::net::SocketAddr {
+        self.asking
     }
 
     /// HTTP version of the request.

@@ -34,6 +34,7 @@ pub mod app;
 pub mod authenticate;
 pub mod body;
 pub mod cli;
+pub mod client_address;
 pub mod config;
 pub mod connection;
 pub mod demo;

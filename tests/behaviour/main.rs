@@ -56,6 +56,7 @@ mod targets;
 mod tcp_listener;
 mod tracing;
 mod trailers;
+mod trusted_proxies;
 mod tunnel_bytes;
 mod tunnel_end;
 mod tunnel_table;

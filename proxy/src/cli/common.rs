@@ -122,6 +122,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         preserve_header_case: false,
         ambiguous_paths: AmbiguousPaths::Refuse,
         forwarded: ForwardedPolicy::Replace,
+        trusted_proxies: None,
         proxy_protocol: None,
         local_bypass: false,
         record: None,

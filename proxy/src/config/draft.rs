@@ -16,7 +16,7 @@ use crate::{access_log::Field, spans::Collector};
 
 use super::{
     AccessLog, AmbiguousPaths, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol,
-    ProxyProtocol, Route, SpliceMode, Steering, Upstream,
+    ProxyProtocol, Route, SpliceMode, Steering, TrustedProxies, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
     middleware::DraftMiddleware,
@@ -69,6 +69,7 @@ pub(crate) struct DraftListener {
     pub(crate) protocol: Option<Protocol>,
     pub(crate) steering: Option<Placed<Steering>>,
     pub(crate) middleware: Vec<Placed<String>>,
+    pub(crate) trusted_proxies: Option<TrustedProxies>,
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) preserve_header_case: bool,
@@ -164,6 +165,7 @@ impl Draft {
                 protocol: draft.protocol.unwrap_or(Protocol::Http),
                 steering: draft.steering.map_or(Steering::Load, |steering| steering.value),
                 middleware,
+                trusted_proxies: draft.trusted_proxies,
                 proxy_protocol: draft.proxy_protocol,
                 limits,
                 preserve_header_case: draft.preserve_header_case,

@@ -85,6 +85,9 @@ impl Config {
         if !matches!(listener.protocol, Protocol::Tcp) {
             key(out, "record", listener.record);
         }
+        if let Some(trusted) = &listener.trusted_proxies {
+            trusted.write(out);
+        }
         if let Some(announcers) = &listener.proxy_protocol {
             announcers.write(out);
         }

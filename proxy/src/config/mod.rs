@@ -26,6 +26,8 @@ mod merge;
 pub mod middleware;
 mod overlay;
 mod paths;
+#[cfg(test)]
+mod proxies_tests;
 mod proxy_protocol;
 pub(crate) mod read;
 pub mod record;
@@ -38,6 +40,7 @@ mod suggest;
 mod tests;
 pub mod token;
 mod tracing;
+mod trusted_proxies;
 pub(crate) mod upstreams;
 pub(crate) mod value;
 #[cfg(test)]
@@ -56,6 +59,7 @@ pub use routes::{
 };
 pub use sources::Sources;
 pub use token::Token;
+pub use trusted_proxies::TrustedProxies;
 pub use upstreams::{
     Balance, Breaker, Choice, Dns, Ejection, HashBy, Health, HostPolicy, Http2, MOST_WEIGHT, Probe,
     Retry, SameSite, Server, Speaks, Sticky, Upstream, UpstreamServer,
@@ -181,6 +185,8 @@ pub struct Listener {
     pub steering: Steering,
     /// What is done with every request, in this order: indices into [`Config::middleware`].
     pub middleware: Vec<usize>,
+    /// Proxies whose word about their clients is taken, request by request.
+    pub trusted_proxies: Option<TrustedProxies>,
     /// Who announces clients to it, by the PROXY protocol.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Limits in force on this listener (defaults, `[limits]`, then its own).

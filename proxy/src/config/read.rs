@@ -6,7 +6,7 @@
 use toml::de::DeTable;
 
 use super::{
-    AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Protocol, ProxyProtocol,
+    AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Protocol, ProxyProtocol, TrustedProxies,
     draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Placed, Wrong},
     include::File,
@@ -103,6 +103,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "limits",
         "middleware",
         "proxy_protocol",
+        "trusted_proxies",
         "preserve_header_case",
         "ambiguous_paths",
         "forwarded",
@@ -137,6 +138,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
             value::choice(text, value::STEERING)
         }),
         middleware: named_middleware(section),
+        trusted_proxies: TrustedProxies::read(section),
         proxy_protocol: ProxyProtocol::read(section),
         limits: limits.unwrap_or_default(),
         preserve_header_case: section.switch("preserve_header_case").unwrap_or(false),
@@ -186,7 +188,7 @@ fn protocol(section: &Section<'_>) -> Option<Protocol> {
 
 /// A problem for each key of a tcp listener that is about heads of requests.
 fn only_for_http(section: &Section<'_>) {
-    for key in ["preserve_header_case", "forwarded", "middleware", "record"] {
+    for key in ["preserve_header_case", "forwarded", "trusted_proxies", "middleware", "record"] {
         if let Some((_, place)) = section.get(key) {
             let what = format!("`{key}` on a tcp listener, which looks into no request");
             section.source.add(&place, Wrong::new(what, "remove the key"));

@@ -105,14 +105,6 @@ fn what_is_in_force_reads_back_as_the_same_configuration_without_passwords() {
     assert!(effective.contains(r#"users = ["ada:***"]"#), "{effective}");
     let again = parse(&effective, "effective.toml").unwrap_or_else(|e| panic!("{e}\n{effective}"));
     assert_eq!(again.effective(), effective);
-    let trusting = "[listener.proxy_protocol]\ntrusted = [\"10.0.0.0/8\", \"::1/128\"]\n";
-    for others in ["", "others = \"serve\"\n"] {
-        let text = SMALL.replace("[[route]]", &format!("{trusting}{others}[[route]]"));
-        let config = parse(&text, "trusting.toml").unwrap();
-        let again = parse(&config.effective(), "effective.toml").unwrap();
-        assert_eq!(again.listeners[0].proxy_protocol, config.listeners[0].proxy_protocol);
-        assert!(again.listeners[0].proxy_protocol.is_some());
-    }
 }
 
 #[test]
@@ -173,17 +165,6 @@ fn every_wrong_file_names_the_line_and_the_cure() {
         ),
         (replaced("[[listener]]", "[listener]"), "1:1", "write [[listener]] (two brackets"),
         (replaced(name, "name = \"web\"\ntls = true"), "3:1", "not available in this version"),
-        (
-            replaced(name, "name = \"web\"\nproxy_protocol = true"),
-            "3:18",
-            "write it as a section: [listener.proxy_protocol]",
-        ),
-        (replaced(name, "name = \"web\"\nproxy_protocol = {}"), "3:18", "add `trusted = ["),
-        (
-            replaced(name, "name = \"web\"\nproxy_protocol = { trusted = [\"10.0.0.0/33\"] }"),
-            "3:31",
-            "\"10.0.0.0/8\"",
-        ),
         (replaced(name, "name = \"web\"\nlocal_bypass = \"yes\""), "3:16", "true"),
         // Top-level values.
         (with("workers = 0"), "1:11", "from 1 to 1024"),

@@ -16,8 +16,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncReadExt, time::Instant};
 
 use crate::{
-    access_log,
-    config::{Limits, Protocol},
+    access_log, client_address,
+    config::{ForwardedPolicy, Limits, Protocol},
     error::Kind,
     exchange::Exchange,
     headers::{self, Forwarding},
@@ -158,6 +158,14 @@ impl Client {
     /// Its address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Whose request this is, as far as that can be believed.
+    pub fn asking(&self, headers: &http::HeaderMap) -> SocketAddr {
+        match &self.listener.config.trusted_proxies {
+            None => self.peer,
+            Some(trusted) => client_address::of(headers, trusted, self.peer),
+        }
     }
 
     /// The PROXY header that tells a server of this client, where it is to be told.
@@ -311,7 +319,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         Shared::new(Rc::clone(&watched), limits.head_timeout, limits.body_idle_timeout)
     });
     let client = Rc::new(Client {
-        forwarding: RefCell::new(Forwarding::new(listener.config.forwarded, peer)),
+        forwarding: RefCell::new(Forwarding::new(forwarded(&listener, peer), peer)),
         local: worker.announces().then(|| stream.tcp().local_addr().ok()).flatten(),
         worker,
         listener,
@@ -340,6 +348,17 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         let arrival =
             Arrival { listener, stream, peer, announced, places, early, kept: true, deadline };
         parked::park(&client.worker, arrival, rest);
+    }
+}
+
+/// What is done with forwarding fields of this peer: a trusted proxy's are added to.
+fn forwarded(listener: &Listener, peer: SocketAddr) -> ForwardedPolicy {
+    let trusted = listener.config.trusted_proxies.as_ref();
+    match listener.config.forwarded {
+        ForwardedPolicy::Replace if trusted.is_some_and(|trusted| trusted.has(peer.ip())) => {
+            ForwardedPolicy::Append
+        }
+        policy => policy,
     }
 }
 

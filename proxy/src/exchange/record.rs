@@ -37,7 +37,7 @@ impl Exchange {
         };
         let begin = Begin {
             listener: self.client.listener_name(),
-            client: self.client.peer(),
+            client: self.asking,
             route: self.route().map(|route| &*route.name),
             version: match self.version {
                 Version::HTTP_2 => "HTTP/2",

@@ -84,7 +84,7 @@ impl Exchange {
         let trace = self.trace.get().map(|context| context.trace_id());
         client.log().log(&access_log::Exchange {
             listener: client.listener_name(),
-            client: client.peer(),
+            client: self.asking,
             request: Some(access_log::Request {
                 method: line.method.as_str(),
                 target,
@@ -118,7 +118,7 @@ impl Exchange {
             host: line.host().map(str::to_owned),
             version: if self.version == Version::HTTP_2 { "2" } else { "1.1" },
             status: status.as_u16(),
-            client: self.client.peer(),
+            client: self.asking,
             listener: self.client.listener_name().to_owned(),
             route: self.route().map(|route| route.name.to_string()),
             upstream: upstream.as_ref().map(|upstream| upstream.name.to_string()),

@@ -39,7 +39,7 @@ pub async fn enter<B>(
     exchange: &Rc<Exchange>,
     request: &mut Request<B>,
 ) -> Result<(), Response<BodyStream>> {
-    let client: IpAddr = exchange.client().peer().ip();
+    let client: IpAddr = exchange.asking().ip();
     for step in &chain.steps {
         let method = request.method().clone();
         let asking = Asking { client, method: &method, fields: request.headers_mut() };

@@ -68,7 +68,7 @@ fn one(exchange: &Rc<Exchange>, request: &Request<BodyStream>, wish: &Wish) {
     };
     let announcement = client.announcement(upstream.proxy_protocol);
     let patience = limits.connect_timeout + limits.response_timeout;
-    let peer = client.peer().ip();
+    let peer = exchange.asking().ip();
     tokio::task::spawn_local(async move {
         let _place = place;
         let making = Making { announcement: announcement.as_deref(), ..making };

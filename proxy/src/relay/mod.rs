@@ -160,7 +160,7 @@ async fn relay(
             {
                 return Ok(answer);
             }
-            match route.upstream(&request, client.peer().ip()) {
+            match route.upstream(&request, exchange.asking().ip()) {
                 Some(upstream) => Rc::clone(upstream),
                 None => return own::of_route(exchange, route, &request),
             }

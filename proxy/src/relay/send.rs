@@ -59,7 +59,7 @@ pub(super) async fn send(
     let permit = upstream.admit()?;
     let mut retries = Retries::new(upstream);
     let mut tried = Tried::default();
-    let key = upstream.key(request.headers(), request.uri().path(), exchange.client().peer().ip());
+    let key = upstream.key(request.headers(), request.uri().path(), exchange.asking().ip());
     let mut picked = upstream.pick(key, &tried).ok_or(Error::new(Kind::NoServer))?;
     let mut fresh = how.fresh;
     let mut refusals = 0;

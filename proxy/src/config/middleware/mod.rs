@@ -17,7 +17,7 @@ use super::{
     suggest,
 };
 
-mod read;
+pub(super) mod read;
 #[cfg(test)]
 mod tests;
 mod write;

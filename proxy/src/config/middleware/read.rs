@@ -374,7 +374,7 @@ const OF_THE_HOP: [&str; 10] = [
 ];
 
 /// The name of a field that may be set: none that frames a message or is about the hop.
-fn field(text: &str) -> Result<HeaderName, Wrong> {
+pub(crate) fn field(text: &str) -> Result<HeaderName, Wrong> {
     let name: HeaderName = text.parse().map_err(|_| {
         Wrong::new(format!("`{text}` is not a name"), "write letters, digits and `-`: \"x-user\"")
     })?;
