@@ -21,12 +21,13 @@
 //! * what cannot run here says so: [`skip`]
 //! * HTTP/2 by hand: [`h2_frames`]; a server of it, stream by stream: [`h2_origin`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`grpc`] (tonic), [`websocket`] (tokio-tungstenite)
-//! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]
+//! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]; to see a page: [`chromium`]
 //! * the same test over versions and engines: [`matrix`]
 
 pub mod apps;
 pub mod bed;
 pub mod binary;
+pub mod chromium;
 pub mod client;
 pub mod clock;
 pub mod curl;

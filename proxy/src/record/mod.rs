@@ -20,11 +20,13 @@ use std::{
 };
 
 mod event;
+pub mod export;
 mod lane;
 mod metrics;
 mod note;
 pub mod read;
 mod redact;
+pub mod show;
 mod tap;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ mod disk;
 mod exchanges;
 mod killed;
 mod load;
+mod models;
+mod report;
 mod secrets;
 mod standard;
 mod streams;

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     access_log::timestamp::Rfc3339,
     config::{Wrong, value},
-    record::read::Record,
+    record::{read::Record, show::model},
 };
 
 #[derive(Debug, Default, clap::Args)]
@@ -94,6 +94,12 @@ impl Filter {
             && self.since.as_ref().is_none_or(|since| begin.time.as_str() >= since.as_str())
             && self.until.as_ref().is_none_or(|until| begin.time.as_str() < until.as_str())
             && (!self.failed || went_wrong())
+    }
+
+    /// The same, its model included: looks into the request's body, at most so far.
+    pub(super) fn takes_also(&self, record: &Record, most: usize) -> bool {
+        let is_model = |wanted: &String| model(record, most).is_some_and(|model| model == *wanted);
+        self.takes(record) && self.model.as_ref().is_none_or(is_model)
     }
 
     fn takes_all(&self) -> bool {

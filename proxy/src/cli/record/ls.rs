@@ -4,12 +4,16 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use serde_json::json;
 
-use crate::record::{
-    Side,
-    read::{Lookup, Record},
+use crate::{
+    config::value,
+    record::{
+        Side,
+        read::{Lookup, Record},
+        show::plain,
+    },
 };
 
-use super::{Filter, Folder, plain, write_out};
+use super::{Filter, Folder, MOST_BYTES, write_out};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -29,22 +33,26 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut records = args.folder.records(Lookup::Heads)?;
-    records.retain(|record| args.filter.takes(record));
+    // A model is named in a body.
+    let wanted = if args.filter.model.is_some() { Lookup::All } else { Lookup::Heads };
+    let most = value::size(MOST_BYTES).map_or(usize::MAX, |bytes| bytes as usize);
+    let mut records = args.folder.records(wanted)?;
+    records.retain(|record| args.filter.takes_also(record, most));
     let from = args.last.map_or(0, |last| records.len().saturating_sub(last));
-    let mut out = String::new();
-    for record in &records[from..] {
-        match args.json {
-            true => _ = writeln!(out, "{}", as_json(record)),
-            false => _ = writeln!(out, "{}", as_line(record)),
-        }
-    }
+    let out: String = records[from..].iter().map(|record| shown(record, args.json)).collect();
     write_out(out.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line of plain text.
-pub(super) fn as_line(record: &Record) -> String {
+/// A record in a line.
+pub(super) fn shown(record: &Record, json: bool) -> String {
+    match json {
+        true => format!("{}\n", as_json(record)),
+        false => as_line(record) + "\n",
+    }
+}
+
+fn as_line(record: &Record) -> String {
     let mut line = record.id.clone();
     if let Some(begin) = &record.begin {
         let time = begin.time.get(..23).unwrap_or(&begin.time);

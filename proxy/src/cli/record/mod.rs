@@ -7,9 +7,11 @@ use anyhow::Context as _;
 
 use crate::record::read::{Damage, Lookup, Record, assemble};
 
+mod export;
 mod filter;
 mod ls;
 mod show;
+mod tail;
 
 use filter::Filter;
 
@@ -17,9 +19,16 @@ use filter::Filter;
 pub(super) enum Command {
     /// List exchanges, one a line.
     Ls(ls::Args),
-    /// Show one exchange.
+    /// Show one exchange: heads, events, the message of a language model.
     Show(show::Args),
+    /// List exchanges as they end, until interrupted.
+    Tail(tail::Args),
+    /// Write exchanges for other programs: HAR 1.2, a page, JSON lines, curl commands.
+    Export(export::Args),
 }
+
+/// Most that is unpacked of a compressed body, unless it is said.
+const MOST_BYTES: &str = "64MiB";
 
 /// Where the records are.
 #[derive(Debug, clap::Args)]
@@ -33,6 +42,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ls(args) => ls::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }
 
@@ -46,8 +57,17 @@ impl Folder {
         Ok(records)
     }
 
-    /// One record.
+    /// One record; `last`: the one that began last.
     fn record(&self, id: &str) -> anyhow::Result<Record> {
+        let last;
+        let id = match id {
+            "last" => {
+                let heads = self.records(Lookup::Heads)?.pop();
+                last = heads.with_context(|| format!("no records in {}", self.dir.display()))?.id;
+                &last
+            }
+            id => id,
+        };
         let found = self.records(Lookup::One(id))?.pop();
         found.with_context(|| format!("no record {id} in {}", self.dir.display()))
     }
@@ -66,27 +86,16 @@ fn tell(damage: Damage, unrecorded: u64) {
     }
 }
 
-/// Writes to standard output; that nobody reads on is no failure.
-fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+/// Writes to standard output. False: nobody reads on, which is no failure.
+fn write_out(bytes: &[u8]) -> anyhow::Result<bool> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    unless_nobody_reads(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
-/// A text for a terminal: whatever could be taken for a command of it is escaped. `lines`: line
-/// feeds and tabs stay.
-fn plain(text: &str, lines: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        let stays = lines && matches!(character, '\n' | '\t');
-        let marks = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-        if !stays && (character.is_control() || marks) {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
+fn unless_nobody_reads(written: std::io::Result<()>) -> anyhow::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
-    out
 }

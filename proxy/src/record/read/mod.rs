@@ -17,7 +17,7 @@ mod line;
 mod record;
 
 pub use line::{Answer, Begin, End, Entry, Fields, Line, Missing, Text};
-pub use record::{Body, Chunk, Gap, Lookup, Record, assemble};
+pub use record::{Body, Chunk, Follow, Gap, Lookup, Record, assemble};
 
 use super::write::list;
 
@@ -69,7 +69,9 @@ pub fn lines_from(
     let mut damage = Damage::default();
     let segments = list(directory)?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let begin = segments.iter().position(|(path, _)| name(path) == place.segment).unwrap_or(0);
+    // One that has been removed meanwhile is gone on with by the next.
+    let begin = segments.iter().position(|(path, _)| name(path) >= place.segment);
+    let begin = begin.unwrap_or(segments.len());
     for (path, _) in &segments[begin..] {
         if name(path) != place.segment {
             *place = Place { segment: name(path), bytes: 0 };

@@ -23,7 +23,7 @@ pub struct Record {
     pub bodies: [Body; 2],
     /// Lines that should be there and are not.
     pub lost_lines: u64,
-    lines: u64,
+    pub(in crate::record) lines: u64,
 }
 
 /// One direction.
@@ -175,6 +175,28 @@ pub fn assemble(directory: &Path, wanted: Lookup<'_>) -> io::Result<(Vec<Record>
     })?;
     damage.unreadable += unreadable;
     Ok((all.records, all.unrecorded, damage))
+}
+
+/// Records as they end, without the bytes of their bodies.
+#[derive(Debug, Default)]
+pub struct Follow {
+    open: HashMap<String, Record>,
+}
+
+impl Follow {
+    /// Takes the next line; a record, if it has ended with it.
+    pub fn take(&mut self, line: &[u8]) -> Option<Record> {
+        let line = serde_json::from_slice::<Line<IgnoredAny>>(line).ok()?;
+        let id = line.id.clone().filter(|_| line.v == 1)?;
+        let mut record = self.open.remove(&id).unwrap_or_default();
+        record.id.clone_from(&id);
+        record.add(line);
+        if record.end.is_some() {
+            return Some(record);
+        }
+        self.open.insert(id, record);
+        None
+    }
 }
 
 #[derive(Default)]

@@ -1,0 +1,46 @@
+//! A browser without a window, to open a page and see what it became.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// What browsers of this kind are called.
+const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
+/// Longest time that a page may take. A browser starts slowly on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The document that a file has become after its scripts have run. `None`: there is no browser.
+///
+/// # Panics
+/// If it gives none.
+pub fn document(page: &Path, profile: &Path) -> Option<String> {
+    let runs = |name: &&&str| {
+        let output = Command::new(name).arg("--version").output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let name = NAMES.iter().find(runs)?;
+    let mut child = Command::new(name)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--no-first-run"])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("file://{}", page.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start the browser");
+    let mut stdout = child.stdout.take().expect("stdout");
+    let reader = std::thread::spawn(move || std::io::read_to_string(&mut stdout));
+    let begin = Instant::now();
+    while child.try_wait().expect("wait").is_none() {
+        if begin.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the browser has not ended in {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Some(reader.join().expect("a reader").expect("UTF-8"))
+}
