@@ -19,6 +19,7 @@ use crate::{
     listener::inherited::Inherited,
 };
 
+mod certificates;
 mod control;
 mod doors;
 mod fleet;
@@ -44,7 +45,7 @@ const CONTROL_THREADS: usize = 1;
 pub struct Address {
     /// Its name.
     pub name: String,
-    /// `http` or `tcp`.
+    /// `http` or `tcp`; `https` or `tls` where TLS is around it.
     pub scheme: &'static str,
     /// The address.
     pub address: SocketAddr,
@@ -153,6 +154,8 @@ async fn serve<S: Source>(
     ready(&addresses);
 
     let mut watch = Watch::default();
+    let (mut renewal, mut certificates) =
+        (Watch::default(), certificates::sources(&control.config()));
     let mut handed_over = false;
     let failure = loop {
         let follows = S::CHANGES && control.config().watch && !sources.is_empty();
@@ -164,6 +167,10 @@ async fn serve<S: Source>(
                 break Some(error.context(format!("worker {index} failed")));
             }
             () = watch.changed(&sources), if follows => Some(Wish::Reload),
+            () = renewal.changed(&certificates), if !certificates.is_empty() => {
+                certificates = control.renew_certificates().await;
+                continue;
+            }
             Some(ask) = asked.recv() => {
                 let Ask { wanted, answer } = ask;
                 let done = match wanted {
@@ -178,6 +185,7 @@ async fn serve<S: Source>(
                 };
                 // Who asked may have gone.
                 let _ = answer.send(done.map(|new| ready(&new)));
+                certificates = certificates::sources(&control.config());
                 continue;
             }
             stream = async { gate.as_ref()?.knocked().await.into() }, if gate.is_some() => {
@@ -204,6 +212,7 @@ async fn serve<S: Source>(
                 // What was wrong has been told.
                 ready(&done.unwrap_or_default());
                 sources = read.unwrap_or(sources);
+                certificates = certificates::sources(&control.config());
             }
         }
     };

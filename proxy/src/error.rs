@@ -29,6 +29,8 @@ pub enum Kind {
     BadClientHello(&'static str),
     /// No PROXY header where there has to be one, or a wrong one; the text says which rule.
     BadProxyHeader(&'static str),
+    /// No TLS where there has to be some; the metrics say why.
+    Handshake,
     /// Request head not complete in time.
     HeadTimeout,
     /// Request body stalled.
@@ -53,6 +55,8 @@ pub enum Kind {
     TooManyAtOnce,
     /// Not for this client; or a destination that the forward proxy does not reach.
     Forbidden(&'static str),
+    /// Not for this connection: its TLS is for another host (RFC 9110 15.5.20).
+    Misdirected,
     /// No route for this request.
     NoRoute,
     /// Client went away before the end.
@@ -93,11 +97,10 @@ impl Kind {
         use Kind::*;
         match self {
             BadRequest(_) | HeadTooLarge | UriTooLong | BadClientHello(_) | BadProxyHeader(_)
-            | HeadTimeout | RequestBodyTimeout | RequestBodyTooLarge | NotImplemented(_)
-            | MethodNotAllowed | VersionNotSupported | ExpectationFailed | ProxyAuthRequired
-            | Unauthorized | RateLimited | TooManyAtOnce | Forbidden(_) | NoRoute | ClientGone => {
-                Side::Downstream
-            }
+            | Handshake | HeadTimeout | RequestBodyTimeout | RequestBodyTooLarge
+            | NotImplemented(_) | MethodNotAllowed | VersionNotSupported | ExpectationFailed
+            | ProxyAuthRequired | Unauthorized | RateLimited | TooManyAtOnce | Forbidden(_)
+            | Misdirected | NoRoute | ClientGone => Side::Downstream,
             NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | Overloaded(_)
             | UpstreamClosed | BadResponse(_) | ResponseTimeout | DeadlineExceeded
             | ResponseBodyBroken | ResponseBodyTimeout => Side::Upstream,
@@ -114,6 +117,7 @@ impl Kind {
             UriTooLong => "uri_too_long",
             BadClientHello(_) => "bad_client_hello",
             BadProxyHeader(_) => "bad_proxy_header",
+            Handshake => "tls_handshake",
             HeadTimeout => "head_timeout",
             RequestBodyTimeout => "request_body_timeout",
             RequestBodyTooLarge => "request_body_too_large",
@@ -126,6 +130,7 @@ impl Kind {
             RateLimited => "rate_limited",
             TooManyAtOnce => "too_many_at_once",
             Forbidden(_) => "forbidden",
+            Misdirected => "misdirected",
             NoRoute => "no_route",
             ClientGone => "client_gone",
             NoServer => "no_server",

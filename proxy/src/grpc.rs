@@ -22,6 +22,8 @@ const CONTENT_TYPE: &[u8] = b"application/grpc";
 pub enum Code {
     /// The client left.
     Cancelled = 1,
+    /// A status that has no code.
+    Unknown = 2,
     /// The deadline has passed.
     DeadlineExceeded = 4,
     /// Not for this client.
@@ -85,7 +87,8 @@ pub fn code(kind: Kind) -> Code {
         Unauthorized | ProxyAuthRequired => Code::Unauthenticated,
         NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | Overloaded(_)
         | UpstreamClosed | BadResponse(_) | ResponseBodyBroken | Draining => Code::Unavailable,
-        BadRequest(_) | BadClientHello(_) | BadProxyHeader(_) | HeadTimeout
+        Misdirected => Code::Unknown,
+        BadRequest(_) | BadClientHello(_) | BadProxyHeader(_) | Handshake | HeadTimeout
         | VersionNotSupported | ExpectationFailed | Internal => Code::Internal,
     }
 }

@@ -144,14 +144,15 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
 pub struct Forwarding {
     policy: ForwardedPolicy,
     client: HeaderValue,
+    scheme: &'static str,
     node: String,
     /// The last host, and the `Forwarded` element made for it.
     last: Option<(HeaderValue, HeaderValue)>,
 }
 
 impl Forwarding {
-    /// For the connection of one client.
-    pub fn new(policy: ForwardedPolicy, client: SocketAddr) -> Self {
+    /// For the connection of one client, which speaks `http` or `https`.
+    pub fn new(policy: ForwardedPolicy, client: SocketAddr, scheme: &'static str) -> Self {
         let ip = client.ip().to_canonical();
         let text = ip.to_string();
         let node = match ip {
@@ -160,7 +161,7 @@ impl Forwarding {
             IpAddr::V6(_) => format!("\"[{text}]\""),
         };
         let client = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { policy, client, node, last: None }
+        Self { policy, client, scheme, node, last: None }
     }
 
     /// Adds this hop to a request (RFC 7239 and the customary `X-Forwarded-*`).
@@ -172,7 +173,7 @@ impl Forwarding {
                     headers.remove(name);
                 }
                 headers.insert(X_FORWARDED_FOR, self.client.clone());
-                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
                 match host {
                     Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
                     None => headers.remove(X_FORWARDED_HOST),
@@ -182,7 +183,7 @@ impl Forwarding {
                 append_to_list(headers, X_FORWARDED_FOR, &self.client);
                 // What the first hop said of itself stays; it alone has seen the client.
                 let entry = headers.entry(X_FORWARDED_PROTO);
-                entry.or_insert(HeaderValue::from_static("http"));
+                entry.or_insert(HeaderValue::from_static(self.scheme));
                 if let Some(host) = host {
                     headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
                 }
@@ -199,7 +200,7 @@ impl Forwarding {
         {
             return element.clone();
         }
-        let mut text = format!("for={};proto=http", self.node);
+        let mut text = format!("for={};proto={}", self.node, self.scheme);
         if let Ok(host) = host.to_str()
             && !host.is_empty()
             && !host.contains(['"', '\\'])
@@ -298,7 +299,7 @@ mod tests {
         let host = HeaderValue::from_static("example.org:80");
 
         let mut headers = map(&sent);
-        Forwarding::new(ForwardedPolicy::Replace, client).apply(&mut headers, Some(&host));
+        Forwarding::new(ForwardedPolicy::Replace, client, "http").apply(&mut headers, Some(&host));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "example.org:80");
@@ -307,7 +308,7 @@ mod tests {
 
         let mut headers = map(&sent);
         headers.append("x-forwarded-for", "7.7.7.7".parse().unwrap());
-        Forwarding::new(ForwardedPolicy::Append, client).apply(&mut headers, Some(&host));
+        Forwarding::new(ForwardedPolicy::Append, client, "http").apply(&mut headers, Some(&host));
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 7.7.7.7, 192.0.2.1");
         assert_eq!(
             headers["forwarded"],
@@ -315,7 +316,7 @@ mod tests {
         );
 
         let mut headers = map(&sent);
-        Forwarding::new(ForwardedPolicy::Off, client).apply(&mut headers, Some(&host));
+        Forwarding::new(ForwardedPolicy::Off, client, "http").apply(&mut headers, Some(&host));
         assert_eq!(headers, map(&sent));
     }
 
@@ -324,7 +325,7 @@ mod tests {
         let apply = |client: &str| {
             let mut headers = HeaderMap::new();
             let client = client.parse().unwrap();
-            Forwarding::new(ForwardedPolicy::Replace, client).apply(&mut headers, None);
+            Forwarding::new(ForwardedPolicy::Replace, client, "http").apply(&mut headers, None);
             (headers["x-forwarded-for"].clone(), headers["forwarded"].clone())
         };
         assert_eq!(

@@ -57,6 +57,7 @@ pub mod response;
 pub mod route;
 pub mod spans;
 pub mod splice;
+pub mod tls;
 pub mod transport;
 pub mod tunnel;
 pub mod upstream;

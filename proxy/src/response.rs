@@ -13,8 +13,11 @@ use crate::{body::BodyStream, error::Kind, exchange::Exchange, grpc};
 pub fn status(kind: Kind) -> StatusCode {
     use Kind::*;
     match kind {
-        // On connections without HTTP, BadClientHello and BadProxyHeader: nobody is sent a status.
-        BadRequest(_) | BadClientHello(_) | BadProxyHeader(_) => StatusCode::BAD_REQUEST,
+        // On connections without HTTP, BadClientHello, BadProxyHeader, Handshake: nobody is sent a
+        // status.
+        BadRequest(_) | BadClientHello(_) | BadProxyHeader(_) | Handshake => {
+            StatusCode::BAD_REQUEST
+        }
         HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         UriTooLong => StatusCode::URI_TOO_LONG,
         HeadTimeout | RequestBodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -28,6 +31,7 @@ pub fn status(kind: Kind) -> StatusCode {
         RateLimited => StatusCode::TOO_MANY_REQUESTS,
         TooManyAtOnce => StatusCode::SERVICE_UNAVAILABLE,
         Forbidden(_) => StatusCode::FORBIDDEN,
+        Misdirected => StatusCode::MISDIRECTED_REQUEST,
         NoRoute => StatusCode::NOT_FOUND,
         // Nobody is there to read it.
         ClientGone => StatusCode::BAD_REQUEST,

@@ -1,9 +1,12 @@
 //! The examples of the user guide: each one that stands in a `toml` fence is a whole file, and
 //! `underpass check` takes it. What they name below `/etc/underpass/` is put into a folder here.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use underpass_tests::proxy::{run, scratch};
+use underpass_tests::{
+    proxy::{run, scratch},
+    tls::Authority,
+};
 
 #[test]
 fn every_example_of_the_guide_is_valid() {
@@ -13,6 +16,15 @@ fn every_example_of_the_guide_is_valid() {
     for (name, content) in FILES {
         fs::write(folder.join(name), content).expect("write a file of the examples");
     }
+    let authority = Authority::new("ca");
+    for (name, names) in [("site", ["site.test"]), ("wildcard", ["*.site.test"])] {
+        let issued = authority.server(&names);
+        fs::write(folder.join(format!("{name}.pem")), issued.certificate).expect("a certificate");
+        let key = folder.join(format!("{name}.key"));
+        fs::write(&key, issued.key).expect("a key");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode");
+    }
+    fs::write(folder.join("clients-ca.pem"), authority.pem).expect("a CA");
     let etc = format!("{}/", folder.display());
     let mut examples = 0;
     for entry in fs::read_dir(guide).expect("docs/guide") {

@@ -54,6 +54,7 @@ mod strict_requests;
 mod strict_responses;
 mod targets;
 mod tcp_listener;
+mod tls;
 mod tracing;
 mod trailers;
 mod trusted_proxies;

@@ -20,7 +20,13 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{SockRef, Socket};
-use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_rustls::client::TlsStream;
 
 use crate::{
     clock::{BOUND, within},
@@ -31,6 +37,7 @@ use crate::{
 #[derive(Debug)]
 pub struct HttpClient {
     sender: Sender,
+    scheme: &'static str,
     authority: String,
     driver: JoinHandle<()>,
     /// Of HTTP/2: the connection's own socket, to end it whatever hyper still does with it.
@@ -55,6 +62,23 @@ impl HttpClient {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         let socket = (version == Version::H2)
             .then(|| SockRef::from(&stream).try_clone().expect("another descriptor"));
+        Self::speak(stream, socket, "http", authority, version).await
+    }
+
+    /// Speaks over a connection with TLS.
+    pub async fn over_tls(stream: TlsStream<TcpStream>, authority: &str, version: Version) -> Self {
+        let socket = SockRef::from(stream.get_ref().0).try_clone().expect("another descriptor");
+        let socket = (version == Version::H2).then_some(socket);
+        Self::speak(stream, socket, "https", authority, version).await
+    }
+
+    async fn speak(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        socket: Option<Socket>,
+        scheme: &'static str,
+        authority: &str,
+        version: Version,
+    ) -> Self {
         let io = TokioIo::new(stream);
         let (sender, driver) = match version {
             Version::H1 => {
@@ -68,7 +92,7 @@ impl HttpClient {
                 (Sender::H2(sender), tokio::spawn(async { drop(connection.await) }))
             }
         };
-        Self { sender, authority: authority.to_owned(), driver, socket }
+        Self { sender, scheme, authority: authority.to_owned(), driver, socket }
     }
 
     /// A request for `path` in the form this version has for it.
@@ -78,7 +102,7 @@ impl HttpClient {
                 Request::builder().method(method).uri(path).header("host", &self.authority)
             }
             Sender::H2(_) => {
-                let uri = format!("http://{}{path}", self.authority);
+                let uri = format!("{}://{}{path}", self.scheme, self.authority);
                 Request::builder().method(method).uri(uri).version(http::Version::HTTP_2)
             }
         }

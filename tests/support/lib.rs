@@ -20,6 +20,7 @@
 //! * many tunnels at once, at random: [`traffic`]
 //! * what cannot run here says so: [`skip`]
 //! * HTTP/2 by hand: [`h2_frames`]; a server of it, stream by stream: [`h2_origin`]
+//! * certificates, and clients with TLS: [`tls`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`grpc`] (tonic), [`websocket`] (tokio-tungstenite)
 //! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]; to see a page: [`chromium`]
 //! * the same test over versions and engines: [`matrix`]
@@ -53,6 +54,7 @@ pub mod reload;
 pub mod repeat;
 pub mod skip;
 pub mod stopped;
+pub mod tls;
 pub mod traffic;
 pub mod tunnel;
 pub mod websocket;

@@ -37,10 +37,13 @@ enum Name {
     EngineUp,
     EngineDown,
     TunnelEnd,
+    TlsVersion,
+    TlsCipher,
+    TlsSni,
 }
 
 /// All of them, in the order of a line that has them all.
-const ALL: [(&str, Name); 24] = [
+const ALL: [(&str, Name); 27] = [
     ("time", Name::Time),
     ("listener", Name::Listener),
     ("client", Name::Client),
@@ -65,6 +68,9 @@ const ALL: [(&str, Name); 24] = [
     ("engine_up", Name::EngineUp),
     ("engine_down", Name::EngineDown),
     ("tunnel_end", Name::TunnelEnd),
+    ("tls_version", Name::TlsVersion),
+    ("tls_cipher", Name::TlsCipher),
+    ("tls_server_name", Name::TlsSni),
 ];
 
 /// What a line has of a field.
@@ -104,7 +110,17 @@ impl Field {
         use Name::*;
         !matches!(
             self.0,
-            RequestId | TraceId | Error | ErrorDetail | Tunnel | EngineUp | EngineDown | TunnelEnd
+            RequestId
+                | TraceId
+                | Error
+                | ErrorDetail
+                | Tunnel
+                | EngineUp
+                | EngineDown
+                | TunnelEnd
+                | TlsVersion
+                | TlsCipher
+                | TlsSni
         )
     }
 }
@@ -145,6 +161,9 @@ pub(super) fn value<'a>(field: Field, now: SystemTime, exchange: &Exchange<'a>) 
         Name::TraceId => text(exchange.trace_id),
         Name::Error => text(fault.map(|kind| kind.name())),
         Name::ErrorDetail => text(fault.and_then(|kind| kind.detail())),
+        Name::TlsVersion => text(exchange.tls.map(|tls| tls.version)),
+        Name::TlsCipher => text(exchange.tls.map(|tls| tls.cipher)),
+        Name::TlsSni => text(exchange.tls.and_then(|tls| tls.server_name.as_deref())),
         Name::Tunnel | Name::EngineUp | Name::EngineDown | Name::TunnelEnd => {
             let End::Tunnel { kind, engine_up, engine_down, end } = exchange.end else {
                 return Value::None;

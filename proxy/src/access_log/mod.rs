@@ -22,6 +22,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::{
     config::{self, LogFormat},
     error::Kind,
+    tls::Session,
 };
 
 mod fields;
@@ -46,6 +47,8 @@ pub struct Exchange<'a> {
     pub request: Option<Request<'a>>,
     /// `Host` or `:authority`; on a tcp listener the server name of TLS.
     pub host: Option<&'a str>,
+    /// What the handshake has settled, where there was one.
+    pub tls: Option<&'a Session>,
     /// Name of the route, once found.
     pub route: Option<&'a str>,
     /// The name that the request was given, where that is asked for.

@@ -22,6 +22,7 @@ fn exchange(target: &str) -> Exchange<'_> {
             status: 200,
         }),
         host: Some("api.example.org"),
+        tls: None,
         route: Some("/v1"),
         request_id: None,
         trace_id: None,

@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, sync::mpsc};
 
-use super::{Address, Wish, doors::Doors, fleet::Fleet, state_file, tier::splice_tier};
+use super::{
+    Address, Wish, certificates, doors::Doors, fleet::Fleet, state_file, tier::splice_tier,
+};
 use crate::{
     access_log::AccessLog,
     admin,
@@ -119,6 +121,7 @@ impl Control {
         let (upstreams, shown) = (Arc::clone(&directory), config.effective());
         let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
         state.token.store(config.admin_token.clone().map(Arc::new));
+        state.metrics.certificates().are(certificates::of(&config));
         let process = Arc::new(Process {
             splice: config.splice,
             tracer,

@@ -139,9 +139,11 @@ impl Doors {
         for (planned, listener) in plan.doors.into_iter().zip(&config.listeners) {
             let mut door = match planned {
                 Planned::Opens(door) => {
-                    let scheme = match listener.protocol {
-                        Protocol::Http | Protocol::Forward(_) => "http",
-                        Protocol::Tcp => "tcp",
+                    let scheme = match (&listener.protocol, &listener.tls) {
+                        (Protocol::Http | Protocol::Forward(_), None) => "http",
+                        (Protocol::Http | Protocol::Forward(_), Some(_)) => "https",
+                        (Protocol::Tcp, None) => "tcp",
+                        (Protocol::Tcp, Some(_)) => "tls",
                     };
                     let (name, address) = (listener.name.clone(), door.address);
                     new.push(Address { name, scheme, address });

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::oneshot, task::spawn_blocking};
 
 use super::{
-    Address, Source,
+    Address, Source, certificates,
     control::{Admin, Control},
     doors::Plan,
     state_file,
@@ -196,6 +196,7 @@ impl Control {
         if let Some(admin) = admin {
             new.extend(self.admin_moves(admin));
         }
+        state.metrics.certificates().are(certificates::of(&snapshot.config));
         state.token.store(snapshot.config.admin_token.clone().map(Arc::new));
         state.config_text.store(Arc::new(snapshot.config.effective()));
         new

@@ -116,6 +116,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         address: Placed::flag(address, "--listen"),
         ipv6_only: true,
         protocol: Some(protocol),
+        tls: None,
         steering: None,
         middleware: Vec::new(),
         limits: Vec::new(),

@@ -4,10 +4,10 @@
 //! servers are given as `tcp://…`. The admin endpoint is off unless
 //! `--admin` asks for it, so that two quick proxies never meet on its port.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use crate::config::{
-    Config, Errors, Place, Protocol, Speaks, Wrong,
+    Config, Errors, Place, Protocol, Speaks, Wrong, tls,
     value::{self, Gets, Target},
 };
 
@@ -24,6 +24,14 @@ pub(super) struct Args {
     /// several share the load
     #[arg(long, value_name = "SERVER", required = true, value_parser = value::target)]
     to: Vec<Target>,
+
+    /// Certificate to show clients, PEM; the listener speaks TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 
     #[command(flatten)]
     common: Common,
@@ -46,8 +54,13 @@ pub(super) fn config(args: Args) -> Result<Config, Errors> {
             ),
         );
     }
-    let protocol = if gets == Gets::Tcp { Protocol::Tcp } else { Protocol::Http };
-    draft.listeners.push(common::listener("reverse", args.listen, protocol));
+    let tcp = gets == Gets::Tcp;
+    let protocol = if tcp { Protocol::Tcp } else { Protocol::Http };
+    let mut listener = common::listener("reverse", args.listen, protocol);
+    if let Some(files) = args.tls_cert.zip(args.tls_key) {
+        listener.tls = tls::from_flags("reverse", files, tcp, &mut errors);
+    }
+    draft.listeners.push(listener);
     common::route_all_to(&mut draft, args.to.into_iter().map(|target| target.server).collect());
     if gets == Gets::Http2 {
         draft.upstreams.iter_mut().for_each(|draft| draft.upstream.speaks = Speaks::Http2);

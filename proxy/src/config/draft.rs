@@ -21,6 +21,7 @@ use super::{
     limits::Setting,
     middleware::DraftMiddleware,
     routes::DraftRoute,
+    tls::DraftTls,
     token::{self, Token},
 };
 
@@ -67,6 +68,7 @@ pub(crate) struct DraftListener {
     pub(crate) ipv6_only: bool,
     /// `None`: could not be read.
     pub(crate) protocol: Option<Protocol>,
+    pub(crate) tls: Option<DraftTls>,
     pub(crate) steering: Option<Placed<Steering>>,
     pub(crate) middleware: Vec<Placed<String>>,
     pub(crate) trusted_proxies: Option<TrustedProxies>,
@@ -152,6 +154,9 @@ impl Draft {
         Limits::from_settings(&self.limits, &mut errors);
         let global = self.limits;
         let everywhere = self.local_bypass;
+        let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let subject = |draft: &DraftTls| draft.tls.settings.client_subject_header.clone();
+        let guarded: Vec<_> = tls.filter_map(subject).collect();
         let listeners = self.listeners.into_iter().zip(of_listeners).map(|(draft, middleware)| {
             let limits = if draft.limits.is_empty() {
                 Limits::from_settings(&global, &mut Errors::default())
@@ -163,6 +168,8 @@ impl Draft {
                 address: draft.address.value,
                 ipv6_only: draft.ipv6_only,
                 protocol: draft.protocol.unwrap_or(Protocol::Http),
+                tls: draft.tls.map(|draft| draft.tls),
+                guarded_fields: guarded.clone(),
                 steering: draft.steering.map_or(Steering::Load, |steering| steering.value),
                 middleware,
                 trusted_proxies: draft.trusted_proxies,
@@ -286,6 +293,8 @@ impl Draft {
         }
         self.warn_unused_middleware(warnings);
         self.warn_no_recorder(routes, warnings);
+        let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        warnings.extend(tls.flat_map(|tls| tls.warnings.iter().cloned()));
         for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {
             let routed = routes.iter().any(|route| route.action.upstreams().any(|to| to == index));
             if !routed && !self.is_mirrored_to(&upstream.name) {

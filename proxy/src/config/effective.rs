@@ -8,7 +8,7 @@ use std::fmt::{Display, Write as _};
 
 use super::{
     AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE, record,
-    substitute::escape, tracing, upstreams, value,
+    substitute::escape, tls, tracing, upstreams, value,
 };
 
 impl Config {
@@ -94,6 +94,9 @@ impl Config {
         write_limits(out, &listener.limits);
         if let Protocol::Forward(policy) = &listener.protocol {
             write_forward(out, policy);
+        }
+        if let Some(tls) = &listener.tls {
+            tls::write(out, &tls.settings);
         }
     }
 }

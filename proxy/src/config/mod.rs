@@ -5,14 +5,17 @@
 //! (`cli/`), both through `value.rs`, to a `Draft`; `draft.rs` checks the whole. A `Config` that exists is valid: names resolve to indices,
 //! numbers are in range, times are `Duration`s.
 
-use crate::{access_log::Field, spans::Collector};
+use crate::{access_log::Field, spans::Collector, tls::Tls};
 
 use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
+
+use http::HeaderName;
 
 pub(crate) mod draft;
 mod effective;
@@ -38,6 +41,7 @@ mod substitute;
 mod suggest;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 pub mod token;
 mod tracing;
 mod trusted_proxies;
@@ -181,6 +185,8 @@ pub struct Listener {
     pub ipv6_only: bool,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// TLS, where that is around it.
+    pub tls: Option<Arc<Tls>>,
     /// Which worker gets a new connection.
     pub steering: Steering,
     /// What is done with every request, in this order: indices into [`Config::middleware`].
@@ -197,6 +203,8 @@ pub struct Listener {
     pub ambiguous_paths: AmbiguousPaths,
     /// What is done with forwarding headers that the client sent.
     pub forwarded: ForwardedPolicy,
+    /// Fields by which some listener tells servers who a client is: nobody else may send them.
+    pub guarded_fields: Vec<HeaderName>,
     /// Whether sockets of applications of this host that are clients of this listener may be
     /// enrolled for tunnels; on a forward proxy also those of their servers.
     pub local_bypass: bool,

@@ -14,6 +14,7 @@ use super::{
     merge::merge,
     middleware, paths, record, routes,
     section::{Section, Source},
+    tls,
     token::Token,
     tracing, upstreams, value,
 };
@@ -99,6 +100,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "address",
         "ipv6_only",
         "protocol",
+        "tls",
         "steering",
         "limits",
         "middleware",
@@ -129,11 +131,14 @@ fn listener(section: &Section<'_>) -> DraftListener {
         .unwrap_or_else(|| Placed::new(NO_ADDRESS, section.place.clone()));
     let limits =
         section.table("limits", "[listener.limits]", &limit_keys()).map(|limits| limits.limits());
+    let protocol = protocol(section);
+    let tls = tls::read(section, &name.value, matches!(protocol, Some(Protocol::Tcp)));
     DraftListener {
         name,
         address,
         ipv6_only: section.switch("ipv6_only").unwrap_or(true),
-        protocol: protocol(section),
+        protocol,
+        tls,
         steering: section.parsed("steering", "\"load\", \"cpu\" or \"hash\"", |text| {
             value::choice(text, value::STEERING)
         }),

@@ -40,10 +40,25 @@ impl Sources {
     /// # Errors
     /// As read(2), or if it is no UTF-8. It is remembered all the same.
     pub(crate) fn read(&mut self, path: &Path) -> io::Result<String> {
-        let text = fs::read(path);
-        let held = text.as_ref().ok().map(|bytes| in_short(bytes));
+        let bytes = self.read_bytes(path)?;
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// The same for a file that need not be text.
+    ///
+    /// # Errors
+    /// As read(2). It is remembered all the same.
+    pub(crate) fn read_bytes(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        let bytes = fs::read(path);
+        let held = bytes.as_ref().ok().map(|bytes| in_short(bytes));
         self.files.push((path.to_owned(), held));
-        String::from_utf8(text?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        bytes
+    }
+
+    /// Follows the files of others as well.
+    pub(crate) fn extend(&mut self, others: &Self) {
+        self.files.extend_from_slice(&others.files);
+        self.lists.extend_from_slice(&others.lists);
     }
 
     /// Lists the files of a folder whose names match, sorted, and remembers which those were.

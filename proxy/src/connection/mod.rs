@@ -6,14 +6,13 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::{Future, poll_fn},
+    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
-    task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncReadExt, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     access_log, client_address,
@@ -24,6 +23,7 @@ use crate::{
     listener::{Listener, slots::Slot},
     metrics::{ListenerMetrics, OpenConnection, WorkerMetrics},
     proxy_protocol::{Announced, write},
+    tls::Session,
     transport::Transport,
     watchdog::{Wait, Watched},
     wire::{downstream::Shared, head::Bounds},
@@ -37,15 +37,13 @@ mod http1;
 mod http2;
 mod linger;
 pub mod parked;
+mod spoken;
 pub mod tcp;
+mod tls;
 
 pub use handover::{Handover, run_tunnel};
-
-/// Room for the bytes that say which version is spoken, and for those that come with them.
-const FIRST_READ_BYTES: usize = 1024;
-
-/// How HTTP/2 with prior knowledge begins (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use spoken::{FIRST_READ_BYTES, Spoken, poll_protocol};
+use tls::secured;
 
 /// How a connection is to be cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,16 +102,6 @@ impl Arrival {
     }
 }
 
-/// What the first bytes of a connection say.
-enum Spoken {
-    Http1,
-    Http2,
-    /// None have come for a while.
-    NothingYet,
-    /// None will come.
-    Nothing,
-}
-
 /// What the exchanges of one connection share.
 #[derive(Debug)]
 pub struct Client {
@@ -123,6 +111,8 @@ pub struct Client {
     announced: Option<Rc<Announced>>,
     /// Where it connected to, if servers are told.
     local: Option<SocketAddr>,
+    /// What its handshake has settled, where it had one.
+    tls: Option<Rc<Session>>,
     watched: Rc<Watched>,
     /// HTTP/1 only.
     wire: Option<Rc<Shared>>,
@@ -178,6 +168,16 @@ impl Client {
     /// Limits in force.
     pub fn limits(&self) -> &Limits {
         &self.listener.config.limits
+    }
+
+    /// What its handshake has settled, where it had one.
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.as_deref()
+    }
+
+    /// How it reached us.
+    pub fn scheme(&self) -> &'static str {
+        scheme(self.tls())
     }
 
     /// Name of the listener.
@@ -288,8 +288,16 @@ pub fn begin(worker: Rc<Worker>, arrival: Arrival) {
 
 /// Serves a connection to its end, or until it rests.
 pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
-    let Arrival { listener, mut stream, peer, announced, places, mut early, kept, deadline } =
+    let Arrival { listener, stream, peer, announced, places, mut early, kept, mut deadline } =
         arrival;
+    let (mut stream, tls) = match secured(&worker, &listener, stream, peer).await {
+        Some((stream, tls)) => (stream, tls),
+        None => return,
+    };
+    if tls.is_some() {
+        // The handshake had a deadline of its own.
+        deadline = Instant::now().checked_add(listener.config.limits.head_timeout);
+    }
     let watched = worker.watchdog.watch();
     watched.wait_until(Wait::Head, deadline);
     watched.rest();
@@ -309,7 +317,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
                 Arrival { listener, stream, peer, announced, places, early, kept, deadline };
             return parked::park(&worker, arrival, Bytes::new());
         }
-        Spoken::Nothing => return,
+        Spoken::Nothing => return stream.farewell(),
     };
     if !kept {
         watched.clear();
@@ -318,8 +326,10 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         let limits = &listener.config.limits;
         Shared::new(Rc::clone(&watched), limits.head_timeout, limits.body_idle_timeout)
     });
+    let scheme = scheme(tls.as_deref());
     let client = Rc::new(Client {
-        forwarding: RefCell::new(Forwarding::new(forwarded(&listener, peer), peer)),
+        forwarding: RefCell::new(Forwarding::new(forwarded(&listener, peer), peer, scheme)),
+        tls,
         local: worker.announces().then(|| stream.tcp().local_addr().ok()).flatten(),
         worker,
         listener,
@@ -362,36 +372,8 @@ fn forwarded(listener: &Listener, peer: SocketAddr) -> ForwardedPolicy {
     }
 }
 
-/// Reads until it is clear which version is spoken.
-fn poll_protocol(
-    stream: &mut Transport,
-    early: &mut BytesMut,
-    worker: &Worker,
-    watched: &Watched,
-    cx: &mut Context<'_>,
-) -> Poll<Spoken> {
-    watched.register(cx);
-    loop {
-        let known = early.len().min(PREFACE.len());
-        if known > 0 && early[..known] != PREFACE[..known] {
-            return Poll::Ready(Spoken::Http1);
-        }
-        if known == PREFACE.len() {
-            return Poll::Ready(Spoken::Http2);
-        }
-        if watched.expired().is_some() || worker.is_draining() {
-            return Poll::Ready(Spoken::Nothing);
-        }
-        let mut read = std::pin::pin!(stream.read_buf(early));
-        match read.as_mut().poll(cx) {
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Spoken::Nothing),
-            Poll::Ready(Ok(_)) => {}
-            Poll::Pending if watched.take_rest() && early.is_empty() && !stream.is_tls() => {
-                return Poll::Ready(Spoken::NothingYet);
-            }
-            Poll::Pending => return Poll::Pending,
-        }
-    }
+fn scheme(tls: Option<&Session>) -> &'static str {
+    if tls.is_some() { "https" } else { "http" }
 }
 
 /// Bounds of requests' heads, and of the answers'.

@@ -21,6 +21,7 @@ use super::{
     Places,
     client_hello::{Collector, Seen},
     linger::linger,
+    secured,
 };
 use crate::{
     access_log,
@@ -31,6 +32,7 @@ use crate::{
     proxy_protocol::{Announced, write},
     route::Matched,
     splice::{Engine, hop_bypass::HopBypass, socket},
+    tls::Session,
     transport::Transport,
     tunnel::{self, registry},
     upstream::{
@@ -56,6 +58,7 @@ struct Connection {
     announced: Option<Rc<Announced>>,
     started: Instant,
     server_name: Option<Box<str>>,
+    tls: Option<Rc<Session>>,
     route: Option<Rc<Matched>>,
     upstream: Option<Rc<Upstream>>,
     server: Option<SocketAddr>,
@@ -103,6 +106,7 @@ pub fn serve(
         announced,
         started: Instant::now(),
         server_name: None,
+        tls: None,
         route: None,
         upstream: None,
         server: None,
@@ -143,13 +147,20 @@ impl Connection {
     /// From accept to a server. An error has closed the connection.
     async fn open(
         &mut self,
-        mut stream: Transport,
+        stream: Transport,
     ) -> Result<(registry::Kind, Rc<Upstream>, tunnel::Handover), Error> {
+        let listener = Rc::clone(&self.listener);
+        let secured = secured(&self.worker, &listener, stream, self.peer).await;
+        let (mut stream, session) = secured.ok_or(Error::new(Kind::Handshake))?;
         let mut early = BytesMut::new();
-        let asked = match self.worker.wants_server_name(&self.listener) {
-            true => self.ask(&mut stream, &mut early).await?,
-            false => Asked::Nothing,
+        let asked = match &session {
+            Some(session) => Asked::Tls(session.server_name.as_deref().map(str::to_owned)),
+            None if self.worker.wants_server_name(&self.listener) => {
+                self.ask(&mut stream, &mut early).await?
+            }
+            None => Asked::Nothing,
         };
+        self.tls = session;
         let (kind, routed) = match asked {
             Asked::Nothing => (registry::Kind::Tcp, self.worker.route_tcp(&self.listener, None)),
             Asked::Unknown(rule) => {
@@ -319,6 +330,7 @@ impl Connection {
             client: self.peer,
             request: None,
             host: self.server_name.as_deref(),
+            tls: self.tls.as_deref(),
             route: self.route.as_ref().map(|route| &*route.name),
             request_id: None,
             trace_id: None,

@@ -44,7 +44,7 @@ impl Exchange {
                 Version::HTTP_10 => "HTTP/1.0",
                 _ => "HTTP/1.1",
             },
-            scheme: "http",
+            scheme: self.client.scheme(),
             method: head.method().as_str(),
             target,
             host: authority(head),

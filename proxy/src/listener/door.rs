@@ -18,7 +18,10 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
 
 use super::slots::Slots;
 use crate::{
@@ -36,6 +39,8 @@ pub struct Listener {
     pub config: config::Listener,
     /// Counters of this worker.
     pub metrics: ListenerMetrics,
+    /// Turns for handshakes of TLS, where those are limited.
+    pub handshakes: Option<Semaphore>,
     /// The door that its connections came by.
     pub door: u64,
     /// In the configuration in force.
@@ -55,10 +60,12 @@ impl Listener {
         door: u64,
         metrics: ListenerMetrics,
     ) -> Rc<Self> {
+        let most = config.tls.as_ref().and_then(|tls| tls.settings.max_handshakes);
         Rc::new(Self {
             name: config.name.as_str().into(),
             config: config.clone(),
             metrics,
+            handshakes: most.map(Semaphore::new),
             door,
             index: Cell::new(index),
             protocol: RefCell::new(Rc::new(config.protocol.clone())),

@@ -13,7 +13,7 @@ use std::{
 
 use http::StatusCode;
 
-use super::{Shared, histogram::Histogram, resolve};
+use super::{Shared, histogram::Histogram, resolve, tls};
 use crate::{error::Kind, placement::Place, splice::Engine};
 
 /// Counters of one worker. Cheap to clone.
@@ -76,6 +76,7 @@ pub(super) struct ListenerCells {
     pub(super) sent_bytes: AtomicU64,
     pub(super) duration: Histogram,
     pub(super) ttfb: Histogram,
+    pub(super) tls: tls::Cells,
 }
 
 #[derive(Debug, Default)]
@@ -132,7 +133,7 @@ impl Default for Errors {
 const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 33] = [
+pub(super) const KINDS: [Kind; 35] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -166,6 +167,8 @@ pub(super) const KINDS: [Kind; 33] = [
     Kind::Overloaded(""),
     Kind::BadProxyHeader(""),
     Kind::DeadlineExceeded,
+    Kind::Misdirected,
+    Kind::Handshake,
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -204,6 +207,8 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::Overloaded(_) => 30,
         Kind::BadProxyHeader(_) => 31,
         Kind::DeadlineExceeded => 32,
+        Kind::Misdirected => 33,
+        Kind::Handshake => 34,
     }
 }
 
@@ -248,6 +253,10 @@ impl Drop for OpenTunnel {
 }
 
 impl ListenerMetrics {
+    pub(super) fn tls(&self) -> &tls::Cells {
+        &self.0.tls
+    }
+
     /// A client has connected.
     pub fn connection(&self) -> OpenConnection {
         self.0.accepted.fetch_add(1, Relaxed);

@@ -22,7 +22,7 @@ use super::{
     Named, Shared,
     cells::{Again, KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
-    hops, lock, routes, servers, tunnels, workers,
+    hops, lock, routes, servers, tls, tunnels, workers,
 };
 use crate::splice::Engine;
 
@@ -37,8 +37,10 @@ impl Collector for Exporter {
         let out = &mut encoder;
         build_info(out)?;
         self.0.configuration.encode(out)?;
+        self.0.certificates.encode(out)?;
         workers::encode(out, &self.0)?;
         listeners(out, &lock(&self.0.listeners))?;
+        tls::encode(out, &lock(&self.0.listeners))?;
         upstreams(out, &lock(&self.0.upstreams))?;
         routes::encode(out, &lock(&self.0.routes))?;
         let directory = Arc::clone(&lock(&self.0.directory));

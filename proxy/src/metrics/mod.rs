@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod cells;
+mod certificates;
 mod configuration;
 mod export;
 mod histogram;
@@ -31,6 +32,7 @@ mod routes;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tunnels;
 mod workers;
 
@@ -39,9 +41,11 @@ pub use cells::{
     UpstreamMetrics, WorkerMetrics,
 };
 use cells::{ListenerCells, UpstreamCells, WorkerCells};
+pub use certificates::Certificates;
 pub use configuration::Configuration;
 use routes::RouteCells;
 pub use routes::RouteMetrics;
+pub use tls::HandshakeFailure;
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -65,6 +69,7 @@ struct Shared {
     routes: Mutex<Named<RouteCells>>,
     tunnels: Tunnels,
     configuration: Configuration,
+    certificates: Certificates,
     /// By listener.
     steerings: Mutex<Vec<(Box<str>, Arc<Steering>)>>,
     directory: Mutex<Arc<Directory>>,
@@ -83,6 +88,7 @@ impl Metrics {
             routes: Mutex::default(),
             tunnels,
             configuration: Configuration::default(),
+            certificates: Certificates::default(),
             steerings: Mutex::default(),
             directory: Mutex::default(),
         });
@@ -153,6 +159,11 @@ impl Metrics {
     /// What became of the configurations that were to come into force.
     pub fn configuration(&self) -> &Configuration {
         &self.shared.configuration
+    }
+
+    /// Certificates that clients are shown.
+    pub fn certificates(&self) -> &Certificates {
+        &self.shared.certificates
     }
 
     /// Whose servers are shown.

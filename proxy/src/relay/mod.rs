@@ -37,6 +37,7 @@ mod retry;
 mod send;
 mod switch;
 mod target;
+mod tls;
 
 /// A request over HTTP/1.
 pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
@@ -128,6 +129,7 @@ async fn relay(
         exchange.traced(tracer.join(request.headers_mut()));
     }
     let listener = client.listener();
+    tls::identify(exchange, request.headers_mut());
     if let Some(chain) = client.worker().chain_of(listener)
         && let Err(answer) = Box::pin(middleware::enter(&chain, exchange, &mut request)).await
     {
@@ -135,7 +137,10 @@ async fn relay(
     }
     let protocol = listener.protocol();
     let (class, policy) = match &*protocol {
-        Protocol::Http => (head::classify_reverse(&request), None),
+        Protocol::Http => {
+            tls::check_host(exchange, &request)?;
+            (head::classify_reverse(&request), None)
+        }
         Protocol::Forward(policy) => {
             let given = request.headers().get(header::PROXY_AUTHORIZATION);
             if !authenticate::admits(&policy.users, given) {

@@ -26,7 +26,7 @@ pub(super) fn of_route(
 ) -> Result<Response<BodyStream>, Error> {
     let (status, headers, body) = match &route.action {
         Action::Redirect(redirect) => {
-            let parts = target::parts(request);
+            let parts = target::parts(exchange, request);
             // Only HTTP/1.0 leaves it out.
             if parts.host.is_empty() && redirect.to.needs_host() {
                 return Err(Error::new(Kind::BadRequest("no host to redirect to")));

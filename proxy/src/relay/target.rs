@@ -27,7 +27,7 @@ pub(super) fn rewrite<B>(exchange: &Exchange, request: &mut Request<B>) -> Resul
     if !rewrite.changes_path() {
         return Ok(());
     }
-    let parts = parts(request);
+    let parts = parts(exchange, request);
     // `*` is no path (RFC 9112 section 3.2.4).
     if !parts.path.starts_with('/') {
         return Ok(());
@@ -40,10 +40,10 @@ pub(super) fn rewrite<B>(exchange: &Exchange, request: &mut Request<B>) -> Resul
     replace_path(request, path)
 }
 
-/// What templates of the route are filled with. Listeners speak HTTP without TLS.
-pub(super) fn parts<B>(request: &Request<B>) -> Parts<'_> {
+/// What templates of the route are filled with.
+pub(super) fn parts<'a, B>(exchange: &Exchange, request: &'a Request<B>) -> Parts<'a> {
     Parts {
-        scheme: "http",
+        scheme: exchange.client().scheme(),
         host: head::host(request.uri(), request.headers()),
         path: request.uri().path(),
         query: request.uri().query(),

@@ -62,6 +62,8 @@ pub struct Span {
     pub method: String,
     /// Path without its query, which may hold what nobody else should read.
     pub path: String,
+    /// `http`, or `https` where there was TLS.
+    pub scheme: &'static str,
     /// What was asked for.
     pub host: Option<String>,
     /// HTTP version of the request, as `1.1` or `2`.

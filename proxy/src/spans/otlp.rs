@@ -34,7 +34,7 @@ fn span(span: &Span) -> Value {
     let mut attributes = vec![
         text("http.request.method", &span.method),
         text("url.path", &span.path),
-        text("url.scheme", "http"),
+        text("url.scheme", span.scheme),
         text("network.protocol.version", span.version),
         number("http.response.status_code", u64::from(span.status)),
         text("client.address", &span.client.ip().to_string()),
@@ -105,6 +105,7 @@ mod tests {
             duration: Duration::from_nanos(5),
             method: "GET".into(),
             path: "/v1".into(),
+            scheme: "http",
             host: Some("api.test".into()),
             version: "1.1",
             status: 502,

@@ -1,0 +1,145 @@
+//! Clients that are known by their certificates.
+
+use mantra_macros::req_test;
+use underpass_tests::{
+    Proxy, Served, Wire, eventually,
+    tls::{Authority, Folder, Secured, TlsClient},
+};
+
+use super::{certificates, failures, proxy, text};
+
+struct Bed {
+    authority: Authority,
+    clients: Authority,
+    folder: Folder,
+    origin: Served,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
+        let folder = Folder::default();
+        folder.put("site", &authority.server(&["a.test", "b.test"]));
+        folder.write("clients.pem", &clients.pem);
+        Self { authority, clients, folder, origin: Served::ok().await }
+    }
+
+    fn tls(&self, auth: &str) -> String {
+        format!(
+            "{}client_auth = \"{auth}\"\nclient_ca = \"{}\"\nclient_subject_header = \"X-Subject\"",
+            certificates(&self.folder, &["site"]),
+            self.folder.path("clients.pem").display()
+        )
+    }
+
+    fn proxy(&self, auth: &str) -> Proxy {
+        proxy("", &self.tls(auth), self.origin.addr()).start()
+    }
+
+    fn subjects(&self) -> Vec<Option<String>> {
+        let seen = self.origin.seen();
+        seen.iter().map(|seen| seen.message.head.get("x-subject").map(str::to_owned)).collect()
+    }
+}
+
+/// In TLS 1.3 a client learns only after its handshake that it is not welcome.
+async fn is_refused(connected: std::io::Result<Secured>) -> bool {
+    match connected {
+        Err(_) => true,
+        Ok(mut connection) => {
+            let sent = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut connection.0, sent.as_bytes()).await;
+            connection.read_to_end().await.0.is_empty()
+        }
+    }
+}
+
+const FORGED: &str =
+    "GET / HTTP/1.1\r\nHost: a.test\r\nX-Subject: CN=root\r\nx-subject: CN=b\r\n\r\n";
+
+#[req_test("REQ-EDGE-006")]
+#[tokio::test]
+async fn nobody_is_let_in_without_a_certificate_of_the_ca() {
+    let bed = Bed::new().await;
+    let proxy = bed.proxy("require");
+    let alice = TlsClient::showing(&bed.authority, &bed.clients.client("alice, CN=root"));
+    let mut connection = alice.connect(proxy.listener("web"), "a.test").await;
+    connection.send(FORGED).await;
+    assert_eq!(connection.read_response().await.status(), 200);
+    assert_eq!(bed.subjects(), [Some("CN=alice\\, CN\\=root,O=Example".to_owned())]);
+
+    let without = TlsClient::trusting(&bed.authority);
+    assert!(is_refused(without.try_connect(proxy.listener("web"), "a.test").await).await);
+    let strangers = Authority::new("clients");
+    let stranger = TlsClient::showing(&bed.authority, &strangers.client("alice"));
+    assert!(is_refused(stranger.try_connect(proxy.listener("web"), "a.test").await).await);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let without = TlsClient::speaking(&bed.authority, version);
+        assert!(is_refused(without.try_connect(proxy.listener("web"), "a.test").await).await);
+    }
+    eventually("refusals", async || failures(&proxy, "client_certificate").await == 4.0).await;
+    assert_eq!(bed.subjects().len(), 1);
+}
+
+/// Whoever has a certificate shows it; a field of that name is never a client's own, not even
+/// on a listener beside it that goes to the same servers.
+#[req_test("REQ-EDGE-006")]
+#[tokio::test]
+async fn a_subject_comes_from_a_certificate_alone() {
+    let bed = Bed::new().await;
+    let plain = "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n";
+    let mut config = text("", &bed.tls("request"), bed.origin.addr());
+    config.push_str(plain);
+    config.push_str("[[route]]\nlistener = \"plain\"\nupstream = \"one\"\n");
+    let proxy = Proxy::config(config).start();
+    let nobody = TlsClient::trusting(&bed.authority);
+    let mut connection = nobody.connect(proxy.listener("web"), "a.test").await;
+    connection.send(FORGED).await;
+    assert_eq!(connection.read_response().await.status(), 200);
+    let mut plain = Wire::open(proxy.listener("plain"), FORGED).await;
+    plain.expect_status(200).await;
+    let bob = TlsClient::showing(&bed.authority, &bed.clients.client("bob"));
+    let mut connection = bob.connect(proxy.listener("web"), "a.test").await;
+    connection.send(FORGED).await;
+    assert_eq!(connection.read_response().await.status(), 200);
+    assert_eq!(bed.subjects(), [None, None, Some("CN=bob,O=Example".to_owned())]);
+    // One that does not hold is not the same as none.
+    let stranger = TlsClient::showing(&bed.authority, &Authority::new("x").client("bob"));
+    assert!(is_refused(stranger.try_connect(proxy.listener("web"), "a.test").await).await);
+}
+
+/// A client that has shown its certificate for one host gets to no other by it.
+#[req_test("REQ-EDGE-006")]
+#[tokio::test]
+async fn hosts_are_strict_where_clients_are_known() {
+    let bed = Bed::new().await;
+    let proxy = bed.proxy("require");
+    let alice = TlsClient::showing(&bed.authority, &bed.clients.client("alice"));
+    let mut connection = alice.connect(proxy.listener("web"), "a.test").await;
+    assert_eq!(connection.get("a.test").await.status(), 200);
+    assert_eq!(connection.get("b.test").await.status(), 421);
+    let mut nameless = alice.nameless().connect(proxy.listener("web"), "a.test").await;
+    assert_eq!(nameless.get("b.test").await.status(), 200);
+    assert_eq!(nameless.get("c.test").await.status(), 421);
+}
+
+/// A ticket is no way past a CA that has been taken away.
+#[req_test("REQ-EDGE-006", "REQ-EDGE-008")]
+#[tokio::test]
+async fn a_session_of_another_ca_is_not_resumed() {
+    let bed = Bed::new().await;
+    let mut proxy = bed.proxy("require");
+    let alice = TlsClient::showing(&bed.authority, &bed.clients.client("alice"));
+    for resumed in [false, true] {
+        let mut connection = alice.connect(proxy.listener("web"), "a.test").await;
+        connection.send(FORGED).await;
+        assert_eq!(connection.read_response().await.status(), 200);
+        assert_eq!(connection.is_resumed(), resumed);
+    }
+    // Known from the certificate of the first handshake.
+    assert_eq!(bed.subjects(), [(); 2].map(|()| Some("CN=alice,O=Example".to_owned())));
+    bed.folder.write("clients.pem", Authority::new("other").pem);
+    let config = std::fs::read_to_string(proxy.config_path()).unwrap();
+    proxy.reload(&config).await;
+    assert!(is_refused(alice.try_connect(proxy.listener("web"), "a.test").await).await);
+}

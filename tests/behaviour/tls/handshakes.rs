@@ -1,0 +1,86 @@
+//! Handshakes that do not come to an end, and what is no handshake at all.
+
+use std::time::Duration;
+
+use mantra_macros::req_test;
+use underpass_tests::{
+    Served, Wire, eventually,
+    tls::{Authority, Folder, TlsClient},
+};
+
+use super::{certificates, failures, handshakes, proxy};
+
+/// The beginning of a record that never goes on.
+const PART: &[u8] = &[22, 3, 1, 2, 0, 1, 0];
+
+#[req_test("REQ-EDGE-006")]
+#[tokio::test]
+async fn a_handshake_has_a_deadline() {
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["a.test"]));
+    let tls = certificates(&folder, &["site"]) + "handshake_timeout = \"300ms\"";
+    let origin = Served::ok().await;
+    let proxy = proxy("", &tls, origin.addr()).start();
+    let mut silent = Wire::connect(proxy.listener("web")).await;
+    let mut slow = Wire::open(proxy.listener("web"), PART).await;
+    silent.expect_end().await;
+    slow.expect_end().await;
+    eventually("both to be counted", async || failures(&proxy, "timeout").await == 2.0).await;
+    // It is the handshake's alone: what comes after it has limits of its own.
+    let client = TlsClient::trusting(&authority);
+    let mut connection = client.connect(proxy.listener("web"), "a.test").await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(connection.get("a.test").await.text(), "ok");
+}
+
+#[req_test("REQ-EDGE-006")]
+#[tokio::test]
+async fn plain_http_is_told_that_it_is_plain() {
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["a.test"]));
+    let origin = Served::ok().await;
+    let proxy = proxy("", &certificates(&folder, &["site"]), origin.addr()).start();
+    for request in ["GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut plain = Wire::open(proxy.listener("web"), request).await;
+        let answer = plain.expect_status(400).await;
+        assert!(answer.text().contains("plain HTTP was sent to a port that speaks TLS"));
+        plain.expect_fin().await;
+    }
+    // Nor is what is neither answered.
+    let mut other = Wire::open(proxy.listener("web"), [0x80, 0x2e, 1, 3, 1]).await;
+    assert_eq!(other.read_to_end().await.0, b"");
+    eventually("all to be counted", async || failures(&proxy, "not_tls").await == 3.0).await;
+    let mut broken = Wire::open(proxy.listener("web"), [22, 3, 1, 0, 4, 1, 0, 0, 0]).await;
+    // An alert says so: a record of type 21.
+    let (said, _) = broken.read_to_end().await;
+    assert_eq!(said.first(), Some(&21), "{said:?}");
+    eventually("it to be counted", async || failures(&proxy, "protocol").await == 1.0).await;
+    assert_eq!(origin.connections(), 0);
+}
+
+#[req_test("REQ-EDGE-006")]
+#[tokio::test]
+async fn handshakes_wait_for_their_turn() {
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["a.test"]));
+    let tls = certificates(&folder, &["site"]) + "handshake_timeout = \"4s\"\nmax_handshakes = 1";
+    let origin = Served::ok().await;
+    let proxy = proxy("", &tls, origin.addr()).start();
+    // Both workers have one under way that does not go on.
+    let stuck = [
+        Wire::open(proxy.listener("web"), PART).await,
+        Wire::open(proxy.listener("web"), PART).await,
+    ];
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // These wait for those two to end, and then have two seconds left.
+    let client = TlsClient::trusting(&authority);
+    for _ in 0..4 {
+        let mut connection = client.connect(proxy.listener("web"), "a.test").await;
+        assert_eq!(connection.get("a.test").await.text(), "ok");
+    }
+    for mut stuck in stuck {
+        stuck.expect_end().await;
+    }
+    assert_eq!(handshakes(&proxy, &[]).await, 4.0);
+    eventually("both to be counted", async || failures(&proxy, "timeout").await == 2.0).await;
+}

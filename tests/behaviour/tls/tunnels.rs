@@ -1,0 +1,154 @@
+//! Tunnels with TLS on the client's side: copied, and bound by the same law.
+
+use std::net::SocketAddr;
+
+use mantra_macros::req_test;
+use underpass_tests::{
+    End, Origin, Proxy, Wire, eventually, pattern,
+    tls::{Authority, Folder, Secured, TlsClient, TlsEnd},
+    tunnel::Way,
+};
+
+use super::{certificates, text};
+
+struct Bed {
+    client: Secured,
+    server: Wire,
+    proxy: Proxy,
+    _folder: Folder,
+}
+
+/// A tunnel of each kind, open.
+async fn open(way: Way) -> Bed {
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["test"]));
+    let origin = Origin::bind().await;
+    let listener = match way {
+        Way::Upgrade => "",
+        Way::Connect => "protocol = \"forward\"\n[listener.forward]\nallow = [\"127.0.0.0/8\"]",
+        Way::Tcp => "protocol = \"tcp\"",
+    };
+    let mut config = text(listener, &certificates(&folder, &["site"]), origin.addr());
+    if way == Way::Connect {
+        config.truncate(config.find("[[route]]").unwrap());
+    }
+    let proxy = Proxy::config(config).start();
+    let mut client = TlsClient::trusting(&authority).connect(proxy.listener("web"), "test").await;
+    client.send(way.request(&origin)).await;
+    let server = way.accept(&origin).await;
+    if way != Way::Tcp {
+        let head = client.read_until("\r\n\r\n").await;
+        let status = if way == Way::Upgrade { "HTTP/1.1 101" } else { "HTTP/1.1 200" };
+        assert!(head.starts_with(status), "{head}");
+    }
+    Bed { client, server, proxy, _folder: folder }
+}
+
+#[req_test("REQ-EDGE-006", "REQ-TUN-001", "REQ-TUN-004")]
+#[tokio::test]
+async fn bytes_go_both_ways_and_the_table_says_how() {
+    for way in Way::ALL {
+        let Bed { mut client, mut server, proxy, .. } = open(way).await;
+        client.send("ping").await;
+        server.expect("ping").await;
+        server.send("pong").await;
+        client.expect("pong").await;
+        let rows = proxy.tunnels().await;
+        for direction in ["to_upstream", "to_downstream"] {
+            let engine = &rows[0]["engine"][direction];
+            assert_eq!(engine["name"], "copy", "{way:?}: {rows:?}");
+            assert_eq!(engine["reason"], "tls", "{way:?}: {rows:?}");
+        }
+        // More than any buffer on the way holds, both ways at once.
+        const BULK: u64 = 8 << 20;
+        let (mut from, mut to) = tokio::io::split(client.0);
+        let receive = async {
+            let mut at = 0;
+            let mut room = vec![0; 100_000];
+            while at < BULK {
+                let n = tokio::io::AsyncReadExt::read(&mut from, &mut room).await.unwrap();
+                assert!(n > 0, "ended after {at}");
+                pattern::check(at, &room[..n]);
+                at += n as u64;
+            }
+            from
+        };
+        let send = async {
+            use tokio::io::AsyncWriteExt;
+            to.write_all(&pattern::bytes(BULK as usize)).await.unwrap();
+            // The end of one direction leaves the other open.
+            to.shutdown().await.unwrap();
+            to
+        };
+        let ((), from, to) =
+            tokio::join!(server.exchange_pattern(BULK, false, BULK), receive, send);
+        assert_eq!(server.expect_end().await, End::Fin);
+        let mut client = Secured(from.unsplit(to));
+        server.send("last words").await;
+        server.finish().await;
+        assert_eq!(client.read_to_end().await, (b"last words".to_vec(), TlsEnd::Closed));
+        eventually("the tunnel to end", async || proxy.tunnels().await.is_empty()).await;
+        proxy.log_line(&["tls_version=1.3", "tunnel_end=finished"]).await;
+    }
+}
+
+/// A FIN alone could have been sent by anybody on the way.
+#[req_test("REQ-EDGE-006", "REQ-TUN-001")]
+#[tokio::test]
+async fn an_end_without_a_word_is_not_passed_on_as_one() {
+    for way in Way::ALL {
+        let Bed { mut client, mut server, proxy, .. } = open(way).await;
+        client.send("half").await;
+        let socket = client.0.get_ref().0;
+        socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(server.read_to_end().await, (b"half".to_vec(), End::Reset), "{way:?}");
+        proxy.log_line(&["tunnel_end=client_reset"]).await;
+    }
+}
+
+/// Nor is a reset of the server a clean end for the client.
+#[req_test("REQ-EDGE-006", "REQ-TUN-001")]
+#[tokio::test]
+async fn a_reset_of_the_server_is_no_end_for_the_client() {
+    for way in Way::ALL {
+        let Bed { mut client, mut server, proxy, .. } = open(way).await;
+        server.send("half").await;
+        client.expect("half").await;
+        server.reset();
+        let (rest, end) = client.read_to_end().await;
+        assert!(rest.is_empty() && end != TlsEnd::Closed, "{way:?}: {end:?}");
+        proxy.log_line(&["tunnel_end=upstream_reset"]).await;
+    }
+}
+
+/// On a tcp listener the name of the handshake chooses, and the server gets what is inside.
+#[req_test("REQ-EDGE-006", "REQ-TUN-001")]
+#[tokio::test]
+async fn a_tcp_listener_that_ends_tls_goes_by_the_server_name() {
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["a.test", "b.test", "c.test"]));
+    let (one, two) = (Origin::bind().await, Origin::bind().await);
+    let route = |name: &str, server: SocketAddr| {
+        format!(
+            "[[route]]\nlistener = \"in\"\nsni = \"{name}.test\"\nupstream = \"{name}\"\n\
+             [[upstream]]\nname = \"{name}\"\nservers = [\"{server}\"]\n"
+        )
+    };
+    let config = format!(
+        "[[listener]]\nname = \"in\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+         [listener.tls]\n{}{}{}",
+        certificates(&folder, &["site"]),
+        route("a", one.addr()),
+        route("b", two.addr())
+    );
+    let proxy = Proxy::config(config).start();
+    let client = TlsClient::trusting(&authority);
+    for (name, origin) in [("a.test", &one), ("b.test", &two)] {
+        let mut connection = client.connect(proxy.listener("in"), name).await;
+        connection.send("hello").await;
+        let mut server = origin.accept().await;
+        server.expect("hello").await;
+    }
+    let mut unknown = client.connect(proxy.listener("in"), "c.test").await;
+    assert!(unknown.read_to_end().await.0.is_empty());
+}
