@@ -174,6 +174,11 @@ impl Exchange {
             || self.watched.deadline(Wait::Deadline).is_some_and(|at| at <= Instant::now())
     }
 
+    /// For how long it has been under way.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Who watches its deadlines.
     pub fn watched(&self) -> &Watched {
         &self.watched

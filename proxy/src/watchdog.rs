@@ -172,7 +172,8 @@ impl Watched {
         }
     }
 
-    fn wake(&self) {
+    /// Has its task look again.
+    pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

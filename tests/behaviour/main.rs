@@ -23,6 +23,7 @@ mod forwarding_fields;
 mod framing;
 mod grpc;
 mod guide;
+mod h2_limits;
 mod h2_upstream;
 mod health;
 mod hop_by_hop;

@@ -12,10 +12,13 @@ pub const DATA: u8 = 0;
 /// HEADERS
 pub const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+/// SETTINGS
+pub const SETTINGS: u8 = 4;
 /// PING
 pub const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+/// CONTINUATION
+pub const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
@@ -66,6 +69,11 @@ impl Frames {
     /// Sends trailers.
     pub async fn trailers(&mut self, stream: u32, fields: &[(&[u8], &[u8])]) {
         self.frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(fields)).await;
+    }
+
+    /// Sends a frame of any kind.
+    pub async fn raw(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.frame(kind, flags, stream, payload).await;
     }
 
     /// Gives a stream up (CANCEL).
@@ -159,7 +167,8 @@ impl Frames {
     }
 }
 
-fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+/// A block of fields as literals.
+pub fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);

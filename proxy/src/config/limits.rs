@@ -43,6 +43,8 @@ pub struct Limits {
     pub tunnel_idle_timeout: Duration,
     /// Time between two log lines about a tunnel that is open.
     pub tunnel_log_interval: Duration,
+    /// Requests at once on one HTTP/2 connection; more are refused (REFUSED_STREAM).
+    pub max_streams: usize,
 }
 
 impl Default for Limits {
@@ -62,6 +64,7 @@ impl Default for Limits {
             response_timeout: Duration::from_secs(300),
             tunnel_idle_timeout: Duration::from_secs(3600),
             tunnel_log_interval: Duration::from_secs(600),
+            max_streams: 128,
         }
     }
 }
@@ -164,6 +167,12 @@ pub const TABLE: &[Limit] = &[
         doc: "An open tunnel since it began, or since it was last logged; rounded up to seconds.",
         answer: "a line in the process's log",
         field: Field::Time(|l| &mut l.tunnel_log_interval),
+    },
+    Limit {
+        key: "max_streams",
+        doc: "Requests at once on one HTTP/2 connection.",
+        answer: "REFUSED_STREAM",
+        field: Field::Count(1..=10_000, |l| &mut l.max_streams),
     },
 ];
 

@@ -18,6 +18,22 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::Client;
 use crate::{body::BodyStream, relay, transport::Transport, tunnel, watchdog::Wait};
 
+/// How much of a request's body may have come that its server has not taken yet. The window of
+/// a connection is so much for each of its streams and one more, so that those whose server does
+/// not read hold up no other.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// How much of an answer is queued for one stream, beyond the chunk at hand.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Streams that were reset before hyper had a look at them: with more of them waiting the
+/// connection ends (ENHANCE_YOUR_CALM). `resets.rs` counts those that it has looked at.
+const PENDING_RESETS: usize = 20;
+
+/// Streams that were reset for what was wrong with them: with more the connection ends
+/// (ENHANCE_YOUR_CALM).
+const MALFORMED_STREAMS: usize = 128;
+
 /// Serves a connection to its end.
 pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
     let limits = client.limits().clone();
@@ -29,15 +45,17 @@ pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
             Ok::<Response<BodyStream>, Infallible>(relay::http2(client, watched, request).await)
         }
     });
+    let streams = u32::try_from(limits.max_streams).unwrap_or(u32::MAX);
     let io = TokioIo::new(Rewound { early, stream });
     let mut connection = http2::Builder::new(Streams(Rc::clone(&client)))
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(128)
-        // Room for a stream that is read fast; a stalled one holds no more than this.
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(256 * 1024)
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size((streams + 1) * STREAM_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(MALFORMED_STREAMS)
         // A client that is gone without a word is noticed while it owes nothing.
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
@@ -47,6 +65,11 @@ pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
     poll_fn(|cx| {
         client.watched.register(cx);
         if client.worker.is_forced() {
+            return Poll::Ready(());
+        }
+        if client.resets.is_attack() {
+            let early = "requests are taken back as fast as they come";
+            tracing::warn!(peer = %client.peer, "connection ended: {early}");
             return Poll::Ready(());
         }
         let idle = client.watched.expired() == Some(Wait::Head) && client.in_flight.get() == 0;

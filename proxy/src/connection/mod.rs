@@ -37,11 +37,13 @@ mod http1;
 mod http2;
 mod linger;
 pub mod parked;
+mod resets;
 mod spoken;
 pub mod tcp;
 mod tls;
 
 pub use handover::{Handover, run_tunnel};
+use resets::Resets;
 use spoken::{FIRST_READ_BYTES, Spoken, poll_protocol};
 use tls::secured;
 
@@ -125,6 +127,8 @@ pub struct Client {
     ends_with_connection: Cell<bool>,
     cut: Cell<Option<Cut>>,
     handover: RefCell<Option<Handover>>,
+    /// HTTP/2 only.
+    resets: Resets,
     /// Watches the HTTP/2 stream that is about to be spawned.
     next_stream: RefCell<Option<Rc<Watched>>>,
 }
@@ -233,8 +237,12 @@ impl Client {
         self.ends_with_connection.set(ends_with_connection);
     }
 
-    /// An exchange is over; over HTTP/1 the next head may be waited for.
-    pub fn exchange_ends(&self, exchange: &Exchange, watched: &Watched) {
+    /// An exchange is over, `taken_back` by the client or not; over HTTP/1 the next head may be waited for.
+    pub fn exchange_ends(&self, exchange: &Exchange, watched: &Watched, taken_back: bool) {
+        if self.wire.is_none() && self.resets.ended(taken_back, exchange.age()) {
+            // Its connection looks.
+            self.watched.wake();
+        }
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         watched.clear();
         self.answering.set(false);
@@ -344,6 +352,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         ends_with_connection: Cell::new(false),
         cut: Cell::new(None),
         handover: RefCell::new(None),
+        resets: Resets::default(),
         next_stream: RefCell::new(None),
     });
     let Some(wire) = wire else {

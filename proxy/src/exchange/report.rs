@@ -61,7 +61,8 @@ impl Exchange {
             self.log(line, status, duration, end);
             self.trace(line, status, duration, fault);
         }
-        client.exchange_ends(self, &self.watched);
+        let taken_back = matches!(end, access_log::End::ClientGone);
+        client.exchange_ends(self, &self.watched, taken_back);
     }
 
     fn log(&self, line: &Line, status: StatusCode, duration: Duration, end: access_log::End<'_>) {
