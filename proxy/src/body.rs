@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -292,6 +293,13 @@ fn poll_request(
             Some(Ok(frame))
         }
         Some(Err(error)) => Some(Err(exchange.request_broke(error))),
+        // A reset with NO_ERROR, which is no end that a request may have (RFC 9113 section 8.1).
+        None if exchange.version() == Version::HTTP_2
+            && !body.is_end_stream()
+            && body.size_hint().exact() != Some(0) =>
+        {
+            Some(Err(exchange.fail_request(Kind::ClientGone)))
+        }
         None => {
             exchange.request_ended();
             None
@@ -337,6 +345,12 @@ fn poll_response(
             Some(tap.fails(error))
         }
         None => {
+            let sent = tap.exchange.is_request_ended();
+            let connection = tap.connection.as_ref();
+            if connection.is_some_and(|connection| connection.is_broken_off(body, sent)) {
+                let error = tap.exchange.response_broke_off();
+                return Poll::Ready(Some(tap.fails(error)));
+            }
             tap.ended = true;
             tap.release();
             return poll_last(&tap.exchange, None, cx);

@@ -172,18 +172,26 @@ pub struct Error {
     pub kind: Kind,
     /// Whether not one byte of the request can have been acted upon.
     pub retry_safe: bool,
+    /// Whether others have met the same failure, so that it counts once only.
+    pub known: bool,
     cause: Option<anyhow::Error>,
 }
 
 impl Error {
     /// An error without a cause below it.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, retry_safe: false, cause: None }
+        Self { kind, retry_safe: false, known: false, cause: None }
     }
 
     /// An error with the one that led to it.
     pub fn because(kind: Kind, cause: impl Into<anyhow::Error>) -> Self {
-        Self { kind, retry_safe: false, cause: Some(cause.into()) }
+        Self { kind, retry_safe: false, known: false, cause: Some(cause.into()) }
+    }
+
+    /// Marks that it is one failure that many requests meet.
+    pub fn known(mut self) -> Self {
+        self.known = true;
+        self
     }
 
     /// Marks that the request cannot have been acted upon.

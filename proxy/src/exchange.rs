@@ -386,6 +386,13 @@ impl Exchange {
         Error::because(kind, error)
     }
 
+    /// The answer ends before it is whole, and nobody says so.
+    pub fn response_broke_off(&self) -> Error {
+        self.fail(Kind::ResponseBodyBroken);
+        self.client.cut();
+        Error::new(Kind::ResponseBodyBroken)
+    }
+
     /// Resolves when the server has been silent for too long in the middle of a body.
     pub fn poll_stalled(&self, cx: &Context<'_>) -> Poll<Error> {
         self.watched.register(cx);

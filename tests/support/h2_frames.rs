@@ -134,8 +134,18 @@ impl Frames {
 
     /// Answers 200 with this content.
     pub async fn answer(&mut self, stream: u32, content: &str) {
-        self.frame(HEADERS, END_HEADERS, stream, &[0x88]).await;
+        self.begin(stream).await;
         self.data(stream, content.as_bytes(), true).await;
+    }
+
+    /// Answers 200; the content follows.
+    pub async fn begin(&mut self, stream: u32) {
+        self.frame(HEADERS, END_HEADERS, stream, &[0x88]).await;
+    }
+
+    /// Resets a stream with this code.
+    pub async fn reset_with(&mut self, stream: u32, code: u32) {
+        self.frame(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
     }
 
     /// Reads to the end of the connection.

@@ -20,6 +20,7 @@ use super::BodyStream;
 use crate::{
     error::{Error, Kind},
     upstream::http2::Place,
+    wire::http2,
 };
 
 /// How much of a body is kept at most for being sent again.
@@ -76,7 +77,13 @@ impl Lent {
         if self.place.poll_cut(cx).is_ready() {
             return gone();
         }
-        let polled = Pin::new(body).poll_frame(cx);
+        self.place.asked();
+        let mut polled = Pin::new(body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            http2::without_connection(trailers);
+        }
         let mut given = self.given.borrow_mut();
         match (&polled, given.as_mut()) {
             (Poll::Ready(Some(Ok(frame))), Some(kept)) => match frame.data_ref() {

@@ -83,7 +83,9 @@ pub(super) async fn send(
                     if !error.retry_safe {
                         return Err(error);
                     }
-                    picked.failed(error.kind);
+                    if !error.known {
+                        picked.failed(error.kind);
+                    }
                     tried.add(&picked.pool);
                     let Some(next) = upstream.pick(key, &tried) else { return Err(error) };
                     upstream.metrics().retried(Again::Connect);
@@ -98,6 +100,9 @@ pub(super) async fn send(
             name_host(&mut request, upstream, pool);
         }
         let wire = connection.wire().cloned();
+        if wire.is_none() && !http2_head::has_authority(&request) {
+            return Err(Error::new(Kind::BadRequest("a Host that HTTP/2 has no form for")));
+        }
         let chunked = !request.headers().contains_key(header::CONTENT_LENGTH);
         exchange.request_goes_by(wire.as_ref().filter(|_| chunked));
         if wire.is_none() && how.expects_continue {
@@ -136,12 +141,17 @@ pub(super) async fn send(
             }
             Err(Failed::Other(error)) => {
                 picked.failed(error.kind);
+                if error.kind == Kind::ResponseTimeout {
+                    connection.unanswered();
+                }
                 let late = error.kind == Kind::ResponseTimeout && patience.is_some();
                 let again = head.filter(|_| repeatable && late && retries.take(Again::Timeout));
                 (Again::Timeout, Some(error), again.map(rebuild))
             }
             Err(Failed::Sending(mut error)) => {
+                // Its body by the other way: what came back is of the stream that is given up.
                 let unsent = error.take_message().map(http1_form);
+                let unsent = unsent.and_then(|unsent| connection.unlend(unsent));
                 let kind = exchange.fault().unwrap_or_else(|| connection.why(error.error()));
                 let unanswered = kind == Kind::UpstreamClosed;
                 // Of those that are shared another kept one may be next, but once only.

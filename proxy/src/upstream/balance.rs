@@ -158,6 +158,7 @@ impl Upstream {
             counts_load: upstream.choice.counts_load(),
             pools: pool::Settings {
                 http2: (upstream.speaks == config::Speaks::Http2).then_some(upstream.http2),
+                proxy_protocol: upstream.proxy_protocol,
                 max_idle: upstream.max_idle_connections,
                 idle_timeout: upstream.idle_timeout,
                 max_open: upstream.max_connections,

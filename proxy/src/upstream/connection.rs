@@ -102,6 +102,43 @@ impl Connection {
         }
     }
 
+    /// A request that comes back unsent, with its body no more lent to this connection. `None`: a
+    /// part of that is gone.
+    pub fn unlend(&mut self, request: Request<BodyStream>) -> Option<Request<BodyStream>> {
+        match self {
+            Self::Http1(_) => Some(request),
+            Self::Http2(stream) => {
+                let (head, _lent) = request.into_parts();
+                Some(Request::from_parts(head, stream.reclaim()?))
+            }
+        }
+    }
+
+    /// No answer has come in time: one that is shared may be dead.
+    pub fn unanswered(&self) {
+        if let Self::Http2(stream) = self {
+            stream.unanswered();
+        }
+    }
+
+    /// Whether an answer on it that ends so early, with so much missing or unknown of it, has been
+    /// broken off, `sent`: behind a whole request.
+    ///
+    /// hyper takes a reset with NO_ERROR for the end of a body. A server may send one behind a
+    /// whole answer, to be spared the rest of the request (RFC 9113 section 8.1); in any other
+    /// place the answer is not whole.
+    pub fn is_broken_off(&self, body: &Incoming, sent: bool) -> bool {
+        use http_body::Body;
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(_) if body.is_end_stream() => false,
+            Self::Http2(_) => match body.size_hint().exact() {
+                Some(missing) => missing > 0,
+                None => sent,
+            },
+        }
+    }
+
     /// The body of a request that the server says it has not looked at, whole again. `None`: it
     /// says no such thing, or too much of the body is gone.
     pub fn take_refused(&mut self, error: &hyper::Error) -> Option<BodyStream> {

@@ -266,13 +266,17 @@ impl ServerPool {
         while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
             let freed = self.freed.notified();
             // Its task ends it, and that frees the place.
-            drop(self.idle.borrow_mut().pop_front());
+            if self.idle.borrow_mut().pop_front().is_none() && self.shared.stop_idle() {
+                continue;
+            }
             if tokio::time::timeout_at(deadline, freed).await.is_err() {
                 return Err(Error::new(Kind::PoolExhausted).retry_safe());
             }
         }
         let make_room = || {
-            drop(self.idle.borrow_mut().pop_front());
+            if self.idle.borrow_mut().pop_front().is_none() {
+                self.shared.stop_idle();
+            }
             None
         };
         let Admitted::May(open) = self.admit(deadline, make_room).await? else {
@@ -395,5 +399,12 @@ impl ServerPool {
                 false
             }
         }
+    }
+}
+
+impl Drop for ServerPool {
+    /// Idle connections end with their pool; those that are shared have tasks that hold them.
+    fn drop(&mut self) {
+        self.shared.stop();
     }
 }

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header,
     uri::{Authority, Scheme},
 };
 
@@ -70,12 +70,23 @@ const OF_HTTP1: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Takes out what is about a connection of HTTP/1: h2 sends no such fields, of trailers either.
+pub fn without_connection(headers: &mut HeaderMap) {
+    for name in OF_HTTP1 {
+        headers.remove(name);
+    }
+}
+
+/// Whether a request's `Host` can be an `:authority`; an empty one stands for the server.
+pub fn has_authority<B>(request: &Request<B>) -> bool {
+    let host = request.headers().get(header::HOST);
+    host.is_none_or(|host| host.is_empty() || Authority::try_from(host.as_bytes()).is_ok())
+}
+
 /// Makes a request of HTTP/1.1 one of HTTP/2: its `Host` becomes `:authority` (RFC 9113 section
 /// 8.3.1), `otherwise` where that is empty, and what is about the connection goes.
 pub fn to_http2<B>(request: &mut Request<B>, otherwise: SocketAddr) {
-    for name in OF_HTTP1 {
-        request.headers_mut().remove(name);
-    }
+    without_connection(request.headers_mut());
     let host = request.headers_mut().remove(header::HOST);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let host = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());

@@ -3,9 +3,11 @@
 
 use underpass_tests::Proxy;
 
+mod broken_off;
 mod ends;
 mod flow;
 mod messages;
+mod places;
 mod sharing;
 
 /// In front of one server; `lines` are of the upstream.

@@ -145,6 +145,29 @@ async fn a_check_says_that_it_is_our_own() {
     }
 }
 
+/// Kept connections, which cannot announce anybody, take no place from those that do.
+#[req_test("REQ-EDGE-008")]
+#[tokio::test]
+async fn kept_connections_make_room_when_a_reload_begins_it() {
+    let origin = Origin::bind().await;
+    let mut proxy = Proxy::config(config("http", "", "max_connections = 1", origin.addr())).start();
+    let text = std::fs::read_to_string(proxy.config_path()).expect("configuration");
+    let mut client = proxy.open(GET).await;
+    let mut kept = origin.accept().await;
+    kept.read_request().await;
+    kept.send(OK).await;
+    client.expect_status(200).await;
+    proxy.reload(&text.replace("max_connections", &format!("{V1}\nmax_connections"))).await;
+    kept.expect_end().await;
+    client.send(GET).await;
+    let mut server = origin.accept().await;
+    server.expect("PROXY TCP4 ").await;
+    server.read_until("\r\n").await;
+    server.read_request().await;
+    server.send(OK).await;
+    client.expect_status(200).await;
+}
+
 /// A reload begins to announce, for the next request of an open connection, too.
 #[req_test("REQ-EDGE-008")]
 #[tokio::test]

@@ -7,16 +7,20 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
+    io,
     net::SocketAddr,
     pin::Pin,
     rc::{Rc, Weak},
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 use super::stream::{Place, Stream};
 use crate::{
@@ -49,6 +53,10 @@ pub struct Carrier {
     allowed: Cell<usize>,
     /// When the last stream was opened or over.
     used: Cell<Instant>,
+    /// When the server last said anything.
+    heard: Cell<Instant>,
+    /// Whose request's body hyper has just asked for more of ([`Executor`]).
+    pub(super) asked: RefCell<Option<Rc<Place>>>,
     /// Whether hyper has handed out the task that reads and writes.
     driven: Cell<bool>,
     /// Of the task that opens streams.
@@ -57,7 +65,8 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    /// Starts HTTP/2 on a fresh socket of `pool`. Does not wait for the server.
+    /// Starts HTTP/2 on a fresh socket of `pool`. Does not wait for the server to say how many
+    /// streams it allows: until it does, as many as on its last connection.
     ///
     /// # Errors
     /// As hyper's handshake.
@@ -68,6 +77,7 @@ impl Carrier {
         bounds: Bounds,
         pool: Weak<ServerPool>,
         life: Life,
+        allowed: usize,
     ) -> hyper::Result<Rc<Self>> {
         let carrier = Rc::new(Self {
             address,
@@ -75,24 +85,27 @@ impl Carrier {
             life: RefCell::new(Some(life)),
             sender: RefCell::new(None),
             streams: Cell::new(0),
-            allowed: Cell::new(http2.max_streams as usize),
+            allowed: Cell::new(allowed),
             used: Cell::new(Instant::now()),
+            heard: Cell::new(Instant::now()),
+            asked: RefCell::new(None),
             driven: Cell::new(false),
             opener: RefCell::new(None),
             pool,
         });
+        let io = Heard { stream, carrier: Rc::clone(&carrier) };
         let mut builder = http2::Builder::new(Executor(Rc::clone(&carrier)));
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(http2.stream_window_bytes)
             .initial_connection_window_size(http2.connection_window_bytes())
-            .initial_max_send_streams(http2.max_streams as usize)
+            .initial_max_send_streams(allowed)
             .max_header_list_size(u32::try_from(bounds.max_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_concurrent_reset_streams(REMEMBERED_RESETS)
             .keep_alive_interval(http2.keepalive_interval)
             .keep_alive_timeout(http2.keepalive_timeout);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
         *carrier.sender.borrow_mut() = Some(sender);
         tokio::task::spawn_local(open_streams(connection, Rc::clone(&carrier)));
         Ok(carrier)
@@ -141,9 +154,23 @@ impl Carrier {
         self.life.borrow().as_ref().is_none_or(|life| life.is_spent(age, requests))
     }
 
-    /// No more streams: it ends when the last one is over.
+    /// No more streams: it ends when the last one is over. From now on it counts for no limit of
+    /// connections, because a stream can last for hours, and nobody else would be served.
     pub(in crate::upstream) fn stop(&self) {
         drop(self.sender.take());
+        if self.life.take().is_some()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.closed();
+        }
+    }
+
+    /// A request got no answer in time. If the server has said nothing at all since that was
+    /// sent, it may be gone: others are not to wait for it as well.
+    pub(super) fn doubt(&self, sent: Instant) {
+        if self.heard.get() < sent {
+            self.stop();
+        }
     }
 
     /// A stream is over.
@@ -157,18 +184,19 @@ impl Carrier {
 }
 
 /// hyper's end that opens streams.
-type Opening = http2::Connection<TokioIo<Transport>, BodyStream, Executor>;
+type Opening = http2::Connection<TokioIo<Heard>, BodyStream, Executor>;
 
 /// Opens the streams that are asked for, until no more may be.
 async fn open_streams(mut connection: Opening, carrier: Rc<Carrier>) {
     let ended = poll_fn(|cx| {
         *carrier.opener.borrow_mut() = Some(cx.waker().clone());
         let poll = Pin::new(&mut connection).poll(cx);
-        let before = carrier.allowed.replace(connection.current_max_send_streams());
-        if carrier.allowed.get() > before
+        let now = connection.current_max_send_streams();
+        let before = carrier.allowed.replace(now);
+        if now != before
             && let Some(pool) = carrier.pool.upgrade()
         {
-            pool.streams_allowed();
+            pool.streams_allowed(now);
         }
         poll
     })
@@ -185,13 +213,31 @@ async fn open_streams(mut connection: Opening, carrier: Rc<Carrier>) {
 /// Runs hyper's tasks on the worker. The first is the one that reads and writes: with it the
 /// connection ends, and after each of its turns the server may have said something about
 /// streams.
+///
+/// The others are of one stream each: what sends the rest of a request's body, and what waits
+/// for the answer. hyper asks for the first of the body just before it hands out the task for
+/// the rest (or that for the answer, where there is no rest); so it is known whose it is. One
+/// that waits for the server to take more asks for nothing, and would not see that nobody wants
+/// the answer any more: it is dropped then, and with it the stream is reset.
 #[derive(Debug, Clone)]
 struct Executor(Rc<Carrier>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
         if self.0.driven.replace(true) {
-            tokio::task::spawn_local(future);
+            let Some(place) = self.0.asked.take() else {
+                tokio::task::spawn_local(future);
+                return;
+            };
+            let carrier = Rc::clone(&self.0);
+            // Boxed: a future moved into an async block is in it twice.
+            let mut future = Box::pin(future);
+            tokio::task::spawn_local(poll_fn(move |cx| {
+                let poll = future.as_mut().poll(cx);
+                // What asks now is known already.
+                carrier.asked.take();
+                if poll.is_pending() { place.poll_cut(cx) } else { poll }
+            }));
             return;
         }
         let end = End(Rc::clone(&self.0));
@@ -217,10 +263,58 @@ struct End(Rc<Carrier>);
 impl Drop for End {
     fn drop(&mut self) {
         self.0.stop();
-        self.0.life.take();
         if let Some(pool) = self.0.pool.upgrade() {
             pool.forget(&self.0);
-            pool.closed();
         }
+    }
+}
+
+/// The socket, and when something came from it.
+struct Heard {
+    stream: Transport,
+    carrier: Rc<Carrier>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.carrier.heard.set(Instant::now());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use hyper::{Request, client::conn::http2::SendRequest};
+use tokio::time::Instant;
 
 use super::carrier::Carrier;
 use crate::{
@@ -30,6 +31,11 @@ pub struct Place {
 impl Place {
     pub(super) fn new(carrier: Rc<Carrier>) -> Rc<Self> {
         Rc::new(Self { carrier, cut: Cell::new(false), sender: RefCell::new(None) })
+    }
+
+    /// The body of the request is asked for: what hyper hands out next is of this stream.
+    pub fn asked(self: &Rc<Self>) {
+        *self.carrier.asked.borrow_mut() = Some(Rc::clone(self));
     }
 
     /// Resolves when the stream is given up, for the request's side.
@@ -67,6 +73,7 @@ pub struct Stream {
     address: SocketAddr,
     sender: Option<SendRequest<BodyStream>>,
     body: Option<Rc<Lent>>,
+    sent: Option<Instant>,
     reused: bool,
     load: Option<Load>,
     permit: Option<Permit>,
@@ -76,7 +83,7 @@ impl Stream {
     pub(super) fn new(place: Rc<Place>, sender: SendRequest<BodyStream>, reused: bool) -> Self {
         let address = place.carrier.address;
         let (place, sender) = (Some(place), Some(sender));
-        Self { place, address, sender, body: None, reused, load: None, permit: None }
+        Self { place, address, sender, body: None, sent: None, reused, load: None, permit: None }
     }
 
     /// The server's address.
@@ -104,6 +111,7 @@ impl Stream {
         let mut sender = self.sender.take()?;
         let place = self.place.as_ref()?;
         http2_head::to_http2(&mut request, self.address);
+        self.sent = Some(Instant::now());
         let request = if http_body::Body::is_end_stream(request.body()) {
             request
         } else {
@@ -113,6 +121,13 @@ impl Stream {
             Request::from_parts(head, body)
         };
         Some(sender.try_send_request(request))
+    }
+
+    /// No answer in time.
+    pub fn unanswered(&self) {
+        if let (Some(place), Some(sent)) = (&self.place, self.sent) {
+            place.carrier.doubt(sent);
+        }
     }
 
     /// The head of the answer is there: nothing of the request is kept any more.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{ForwardPolicy, Http2},
+    proxy_protocol::write::Version,
     splice::kernel::Kernel,
     wire::head::Bounds,
 };
@@ -13,6 +14,8 @@ use crate::{
 pub struct Settings {
     /// Where HTTP/2 is spoken.
     pub http2: Option<Http2>,
+    /// Whether connections begin with a PROXY header, and which.
+    pub proxy_protocol: Option<Version>,
     /// Idle connections kept.
     pub max_idle: usize,
     /// How long one is kept idle.

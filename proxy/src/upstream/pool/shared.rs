@@ -33,6 +33,28 @@ pub(super) struct Shared {
     awaiting: Cell<usize>,
     /// How many have failed, and the last one why.
     failures: Cell<(u64, Option<Kind>)>,
+    /// How many streams the server allowed when it last said so.
+    allowed: Cell<Option<usize>>,
+}
+
+impl Shared {
+    /// What a connection has room for on which the server has said nothing yet.
+    fn allowed(&self, http2: &Http2) -> usize {
+        let most = http2.max_streams as usize;
+        // One that allows none for a while says otherwise in time.
+        self.allowed.get().map_or(most, |allowed| allowed.clamp(1, most))
+    }
+
+    /// No more streams on any of them.
+    pub(super) fn stop(&self) {
+        self.carriers.take().iter().for_each(|carrier| carrier.stop());
+    }
+
+    /// Ends one that has nothing to do. Whether there was one.
+    pub(super) fn stop_idle(&self) -> bool {
+        let idle = self.carriers.borrow().iter().find(|carrier| carrier.is_idle()).cloned();
+        idle.inspect(|carrier| carrier.stop()).is_some()
+    }
 }
 
 /// A connection that is being made, and that others may wait for.
@@ -83,6 +105,7 @@ impl ServerPool {
     }
 
     fn open_stream(&self, reused: bool) -> Option<Stream> {
+        // Apart: a connection that stops tells the pool.
         let carriers = self.shared.carriers.borrow();
         carriers.iter().find_map(|carrier| {
             if carrier.is_spent(self.settings.max_age, self.settings.max_requests) {
@@ -106,7 +129,7 @@ impl ServerPool {
             }
             let opening = self.shared.opening.get();
             let claimed = opening + self.shared.awaiting.get();
-            if claimed < opening * http2.max_streams as usize {
+            if claimed < opening * self.shared.allowed(&http2) {
                 let (failures, _) = self.shared.failures.get();
                 let awaiting = Awaiting::begin(&self.shared.awaiting);
                 if timeout_at(deadline, freed).await.is_err() {
@@ -116,7 +139,7 @@ impl ServerPool {
                 match self.shared.failures.get() {
                     (now, Some(kind)) if now != failures => {
                         // Another one may have been made meanwhile.
-                        return self.try_stream().ok_or(Error::new(kind).retry_safe());
+                        return self.try_stream().ok_or(Error::new(kind).retry_safe().known());
                     }
                     _ => continue,
                 }
@@ -149,7 +172,9 @@ impl ServerPool {
             let (stream, address) = self.dial(deadline, making.policy, None).await?;
             crate::splice::socket::reset_on_close(stream.tcp(), false);
             let pool = Rc::downgrade(self);
-            let started = Carrier::start(stream, address, http2, making.bounds, pool, life).await;
+            let allowed = self.shared.allowed(&http2);
+            let (bounds, start) = (making.bounds, Carrier::start);
+            let started = start(stream, address, http2, bounds, pool, life, allowed).await;
             started.map_err(|error| Error::because(Kind::Connect, error).retry_safe())
         };
         let carrier = started.await.inspect_err(|error| opening.failed(error))?;
@@ -162,14 +187,17 @@ impl ServerPool {
 
     /// A stream is over, and has made room for another.
     pub(in crate::upstream) fn stream_over(&self, carrier: &Carrier) {
-        if carrier.is_idle() && (self.is_wanted_elsewhere() || self.settings.max_idle == 0) {
+        // Wanted elsewhere, it takes nothing new: one that is always busy would keep others for
+        // ever from having one.
+        if self.is_wanted_elsewhere() || carrier.is_idle() && self.settings.max_idle == 0 {
             carrier.stop();
         }
         self.freed.notify_one();
     }
 
-    /// A server allows more streams than it did.
-    pub(in crate::upstream) fn streams_allowed(&self) {
+    /// The server has said how many streams it allows.
+    pub(in crate::upstream) fn streams_allowed(&self, now: usize) {
+        self.shared.allowed.set(Some(now));
         self.freed.notify_waiters();
     }
 
@@ -186,11 +214,10 @@ impl ServerPool {
         for carrier in carriers.iter().rev() {
             let is_over = carrier.is_idle() && {
                 idle += 1;
-                wanted
-                    || idle > self.settings.max_idle
+                idle > self.settings.max_idle
                     || now.saturating_duration_since(carrier.used()) >= self.settings.idle_timeout
             };
-            if is_over || carrier.is_spent(self.settings.max_age, None) {
+            if is_over || wanted || carrier.is_spent(self.settings.max_age, None) {
                 carrier.stop();
             }
         }
