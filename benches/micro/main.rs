@@ -105,7 +105,7 @@ fn headers(c: &mut Criterion) {
     let client = "192.0.2.1:5000".parse().unwrap_or_else(|_| unreachable!());
     for (name, head) in [("small", SMALL), ("browser", BROWSER)] {
         let host = fields(head).get(http::header::HOST).cloned();
-        let mut forwarding = Forwarding::new(ForwardedPolicy::Replace, client);
+        let mut forwarding = Forwarding::new(ForwardedPolicy::Replace, client, "http");
         group.bench_function(name, |b| {
             b.iter_batched(
                 || fields(head),

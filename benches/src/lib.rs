@@ -31,4 +31,5 @@ mod schedule;
 pub mod server;
 mod soak;
 pub mod stats;
+mod tls;
 pub mod tunnel;

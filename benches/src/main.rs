@@ -38,11 +38,12 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// peers, tunnel: rounds [default: 5 and 3, quick 1]
+    /// peers, tunnel, tls: rounds [default: 5, 3 and 5, quick 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// peers, tunnel: seconds of one measurement [default: 1.5 and 0.5, less with --quick]
+    /// peers, tunnel, tls: seconds of one measurement [default: 1.5, 0.5 and 1.5, less with
+    /// --quick]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
@@ -80,6 +81,8 @@ enum Name {
     All,
     /// HTTP beside nginx, HAProxy and Pingora: throughput, cost, latency, memory
     Peers,
+    /// TLS beside nginx and HAProxy: handshakes, requests, bulk
+    Tls,
     /// Tunnels by every engine beside HAProxy and nginx, between network namespaces too
     Tunnel,
     /// The proxy under steady load for long: what grows, and what is left afterwards
@@ -121,6 +124,7 @@ fn main() -> anyhow::Result<()> {
             run::allocs::run(&settings)
         }
         Name::Peers => run::peers::run(&settings, &options, args.workers.max(1)),
+        Name::Tls => run::tls::run(&settings, &options),
         Name::Tunnel => run::tunnel::run(&settings, &options),
         Name::Soak => run::soak::run(&settings, &soak),
         Name::Origin => serve_origin(),

@@ -9,6 +9,7 @@ pub mod routes;
 pub mod rss;
 pub mod soak;
 pub mod steer;
+pub mod tls;
 pub mod ttfb;
 pub mod tunnel;
 

@@ -95,12 +95,27 @@ impl Server {
         origin: SocketAddr,
         workers: usize,
     ) -> anyhow::Result<Self> {
+        Self::start_with(kind, settings, origin, workers, &|text| text)
+    }
+
+    /// The same with a configuration that `change` makes of the usual one. Pingora has none.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        kind: Kind,
+        settings: &Settings,
+        origin: SocketAddr,
+        workers: usize,
+        change: &dyn Fn(String) -> String,
+    ) -> anyhow::Result<Self> {
         // Free a moment ago; most cannot be given port 0.
         let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let name = kind.name();
         match kind {
             Kind::Underpass { bypass } => {
-                let scratch = Scratch::new(listen, &conf::underpass(listen, origin, workers))?;
+                let scratch =
+                    Scratch::new(listen, &change(conf::underpass(listen, origin, workers)))?;
                 let mut command = Command::new(underpass(settings)?);
                 command.args(["run", "--config"]).arg(&scratch.file).stdin(Stdio::null());
                 if bypass {
@@ -110,14 +125,14 @@ impl Server {
                 Ok(Self::new(name, address, child, None))
             }
             Kind::Nginx => {
-                let text = |folder: &Path| conf::nginx(folder, listen, origin, workers);
+                let text = |folder: &Path| change(conf::nginx(folder, listen, origin, workers));
                 let (child, scratch, pids) = launch::nginx(text, &None, listen, workers)?;
                 let mut server = Self::new(name, listen, child, Some(scratch));
                 (server.pid, server.pids) = (pids[0], pids);
                 Ok(server)
             }
             Kind::HaProxy => {
-                let text = conf::haproxy(listen, origin, workers);
+                let text = change(conf::haproxy(listen, origin, workers));
                 let child = launch::haproxy(&text, &None, listen)?;
                 Ok(Self::new(name, listen, child, None))
             }
