@@ -19,6 +19,8 @@ use super::{
 };
 use crate::config::record::{Compression, Record as Config, RecordMode};
 
+mod files;
+
 /// A folder that is removed with the value.
 struct Folder(PathBuf);
 

@@ -19,7 +19,7 @@ mod record;
 pub use line::{Answer, Begin, End, Entry, Fields, Line, Missing, Text};
 pub use record::{Body, Chunk, Follow, Gap, Lookup, Record, assemble};
 
-use super::write::list;
+use super::write::{is_after, list};
 
 /// The longest line that is read, and the largest frame once it is unpacked. Lines of a batch of
 /// 16 MiB are shorter, also where every byte is escaped.
@@ -41,7 +41,8 @@ impl Damage {
     }
 }
 
-/// Where reading goes on: behind this many bytes of the segment with this name.
+/// Where reading goes on: behind this many bytes of the segment with this name, or with the next
+/// one where that has been removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
     segment: String,
@@ -69,9 +70,9 @@ pub fn lines_from(
     let mut damage = Damage::default();
     let segments = list(directory)?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // One that has been removed meanwhile is gone on with by the next.
-    let begin = segments.iter().position(|(path, _)| name(path) >= place.segment);
-    let begin = begin.unwrap_or(segments.len());
+    // The place's own, or the next one where that has been removed.
+    let is_before = |path: &Path| is_after(&place.segment, &name(path));
+    let begin = segments.iter().take_while(|(path, _)| is_before(path)).count();
     for (path, _) in &segments[begin..] {
         if name(path) != place.segment {
             *place = Place { segment: name(path), bytes: 0 };

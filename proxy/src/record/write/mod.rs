@@ -21,10 +21,11 @@ use super::{
 
 mod entry;
 mod lines;
+mod name;
 mod segment;
 
 use lines::Lines;
-pub(in crate::record) use segment::{Segments, list};
+pub(in crate::record) use segment::{Segments, is_after, list};
 
 /// Pause before something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);

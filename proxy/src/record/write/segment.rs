@@ -1,8 +1,8 @@
 //! Segments: files that are only appended to, each begun by one process and closed for good.
 //!
-//! `20260203T040506.789Z-4711-1.jsonl`: the time it was begun, the process, and which of its
-//! segments it is; the names sort by time. With Zstandard (`.jsonl.zst`) every batch is a frame of
-//! its own with a checksum, so a reader knows where the last whole one ends.
+//! `20260203T040506.789Z-4711-0.jsonl`: the time it was begun, the process, and a number; the names
+//! sort by age (`name.rs`). With Zstandard (`.jsonl.zst`) every batch is a frame of its own with a
+//! checksum, so a reader knows where the last whole one ends.
 //!
 //! A write that fails half way is taken back by ftruncate(2), or the segment is given up and the
 //! next one begun: a torn line is the last of its segment, if there is one at all. A segment is
@@ -16,9 +16,10 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
+use super::name::Name;
 use crate::{
     access_log::timestamp::Rfc3339,
     config::{
@@ -37,7 +38,8 @@ pub(in crate::record) struct Segments {
     limits: crate::config::record::Segments,
     counters: Counters,
     current: Option<Segment>,
-    begun: u32,
+    /// The last one that was begun.
+    last: Option<Name>,
     packer: Option<Compressor<'static>>,
     packed: Vec<u8>,
 }
@@ -73,7 +75,7 @@ impl Segments {
             limits,
             counters: counters.clone(),
             current: None,
-            begun: 0,
+            last: None,
             packer,
             packed: Vec::new(),
         };
@@ -153,17 +155,17 @@ impl Segments {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        self.remove_old();
+        let there = list(&self.directory).unwrap_or_default();
+        let named = |(path, _): &(PathBuf, u64)| Name::parse(path.file_name()?.to_str()?);
+        let newest = there.last().and_then(named).max(self.last.take());
+        self.remove_old(there);
         let time = Rfc3339(SystemTime::now()).to_string().replace(['-', ':'], "");
-        let suffix = match self.packer {
-            None => "jsonl",
-            Some(_) => "jsonl.zst",
-        };
-        let name = format!("{time}-{}-{}.{suffix}", std::process::id(), self.begun);
-        let path = self.directory.join(name);
+        let (process, packed) = (std::process::id(), self.packer.is_some());
+        let name = Name::above(newest.as_ref(), time, process, packed);
+        let path = self.directory.join(name.to_string());
+        self.last = Some(name);
         let mut options = OpenOptions::new();
         let file = options.create_new(true).append(true).mode(0o600).open(&path)?;
-        self.begun += 1;
         // Nobody else has it; where locks cannot be had, old segments are told by age alone.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         let inode = file.metadata()?.ino();
@@ -171,14 +173,15 @@ impl Segments {
         Ok(())
     }
 
-    /// Removes the oldest segments, so that with a new one all stay below the cap.
-    fn remove_old(&self) {
-        let Ok(mut segments) = list(&self.directory) else { return };
+    /// Removes the oldest of `segments`, so that with a new one all stay below the cap.
+    fn remove_old(&self, mut segments: Vec<(PathBuf, u64)>) {
         let mut total: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
         segments.reverse();
         while total + self.limits.bytes > self.limits.total_bytes {
             let Some((path, bytes)) = segments.pop() else { return };
-            let unlocked = File::open(&path)
+            // What has been put in its place since is not followed, and not waited for.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let unlocked = rustix::fs::open(&path, flags, Mode::empty())
                 .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
             if unlocked && fs::remove_file(&path).is_ok() {
                 self.counters.removed.inc();
@@ -196,7 +199,8 @@ impl Segment {
     }
 }
 
-/// All segments of a folder with their sizes, the oldest first.
+/// All segments of a folder with their sizes, the oldest first: regular files that are named as
+/// one, and nothing else that may be there.
 ///
 /// # Errors
 /// As readdir(3).
@@ -204,21 +208,19 @@ pub(in crate::record) fn list(directory: &Path) -> io::Result<Vec<(PathBuf, u64)
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.ends_with(".jsonl") || name.ends_with(".jsonl.zst") {
-            // One that has just been removed is none.
-            if let Ok(metadata) = entry.metadata() {
-                found.push((entry.path(), metadata.len()));
-            }
+        let Some(name) = entry.file_name().to_str().and_then(Name::parse) else { continue };
+        // One that has just been removed is none. Links are not followed.
+        if let Ok(metadata) = entry.metadata()
+            && metadata.is_file()
+        {
+            found.push((name, entry.path(), metadata.len()));
         }
     }
-    // By time and process, then by number: `-10.` comes after `-9.`.
-    found.sort_by_cached_key(|(path, _)| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stem = name.split('.').take(2).collect::<Vec<_>>().join(".");
-        let (before, number) = stem.rsplit_once('-').unwrap_or((&stem, "0"));
-        (before.to_owned(), number.parse::<u64>().unwrap_or(0), name)
-    });
-    Ok(found)
+    found.sort();
+    Ok(found.into_iter().map(|(_, path, bytes)| (path, bytes)).collect())
+}
+
+/// Whether the segment `name` comes after the one called `before`, as far as both are names.
+pub(in crate::record) fn is_after(name: &str, before: &str) -> bool {
+    Name::parse(name) > Name::parse(before)
 }
