@@ -20,7 +20,9 @@ fn assert_no(needle: &str, records: &Records) {
 #[tokio::test]
 async fn credentials_in_heads_are_blanked_by_default() {
     let answer = "HTTP/1.1 302 Found\r\nSet-Cookie: sid=s3cret; HttpOnly\r\n\
-                  Location: https://a/cb?code=s3cret&state=1\r\nContent-Length: 2\r\n\r\nok";
+                  Location: https://a/cb?code=s3cret&state=1#access_token=s3cret\r\n\
+                  Refresh: 1; url=//u:s3cret@h/?token=s3cret\r\n\
+                  Link: </?page=2&key=s3cret>; rel=next\r\nContent-Length: 2\r\n\r\nok";
     let origin = Origin::bind().await.serve(move |_| Reply::from(answer));
     let records = Records::default();
     let proxy = Proxy::reverse(origin.addr()).args(records.args()).start();
@@ -33,6 +35,9 @@ async fn credentials_in_heads_are_blanked_by_default() {
             .header("cookie", "sid=s3cret")
             .header("x-api-key", "s3cret")
             .header("api-key", "s3cret")
+            .header("x-auth-key", "s3cret")
+            .header("sec-websocket-protocol", "realtime, openai-insecure-api-key.s3cret")
+            .header("x-forwarded-uri", "/?token=s3cret")
             .header("referer", "http://h/?token=s3cret")
             .header("x-kept", "visible");
         let answer = client.send(request.body(OutBody::Empty).unwrap()).await.unwrap();

@@ -141,6 +141,15 @@ pub const HEADERS: &[&str] = &[
     "x-functions-key",
     "x-vault-token",
     "private-token",
+    "x-auth-key",
+    "x-forwarded-access-token",
+    "cf-access-client-secret",
+    "cf-access-jwt-assertion",
+    "x-goog-iap-jwt-assertion",
+    "x-amzn-oidc-accesstoken",
+    "x-amzn-oidc-data",
+    // Browsers cannot set fields where they open a WebSocket, so keys and tokens are in here.
+    "sec-websocket-protocol",
 ];
 
 /// Parameters of the query that are blanked unless told otherwise.
