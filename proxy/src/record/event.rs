@@ -55,12 +55,14 @@ pub(super) enum Why {
     Undecided,
     /// It is compressed, and cannot be searched for what is to be blanked.
     Encoded,
+    /// Bytes before it are missing, so that nobody knows what of it is to be blanked.
+    Unsearched,
 }
 
 impl Why {
     /// All of them, by their number.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Budget, Self::Disk, Self::Limit, Self::Undecided, Self::Encoded];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Budget, Self::Disk, Self::Limit, Self::Undecided, Self::Encoded, Self::Unsearched];
 
     /// Its name in the format and in the metrics.
     pub(super) fn name(self) -> &'static str {
@@ -70,6 +72,7 @@ impl Why {
             Self::Limit => "limit",
             Self::Undecided => "undecided",
             Self::Encoded => "encoded",
+            Self::Unsearched => "unsearched",
         }
     }
 }

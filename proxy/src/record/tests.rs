@@ -20,6 +20,7 @@ use super::{
 use crate::config::record::{Compression, Record as Config, RecordMode};
 
 mod files;
+mod secrets;
 
 /// A folder that is removed with the value.
 struct Folder(PathBuf);

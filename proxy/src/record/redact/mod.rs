@@ -8,10 +8,12 @@ use http::HeaderName;
 use crate::config::record::Redact;
 
 mod body;
+mod framing;
 mod json;
 mod url;
 
 pub(super) use body::{Body, Piece};
+pub(super) use framing::Framing;
 
 /// What stands in the place of a value.
 pub(super) const BLANK: &[u8] = b"***";

@@ -19,7 +19,7 @@ use crate::{
         event::{Buffer, Event, Gap, Side, What, Why},
         lane::{Queue, Shared},
         note::Reader,
-        redact::{Body, Piece},
+        redact::{Body, Framing, Piece},
     },
 };
 
@@ -45,8 +45,20 @@ struct Direction {
     body: Body,
     /// Its head has come, and says that it is in no coding.
     is_plain: bool,
-    /// What was left out because it is in one.
-    encoded: Gap,
+    /// Where JSON ends for sure, as far as its head says.
+    framing: Framing,
+    /// Bytes are missing, and what comes may be anywhere in a value that is to be blanked.
+    is_lost: bool,
+    /// What was left out because it cannot be searched.
+    left_out: Gap,
+}
+
+impl Direction {
+    fn leaves_out(&mut self, why: Why, bytes: usize) {
+        self.left_out.why = why;
+        self.left_out.bytes += bytes as u64;
+        self.left_out.chunks += 1;
+    }
 }
 
 impl Lines {
@@ -158,6 +170,9 @@ impl Lines {
             if name == b"content-encoding" && !value.eq_ignore_ascii_case(b"identity") {
                 direction.is_plain = false;
             }
+            if name == b"content-type" {
+                direction.framing = Framing::of(value);
+            }
         });
     }
 
@@ -174,15 +189,31 @@ impl Lines {
             let piece = Piece { micros, bytes: chunk.len(), goes_on: false };
             return self.run.pieces.push(piece);
         }
+        let missing = |why, bytes: usize| self.shared.counters.missing(why, bytes as u64);
         let direction = &mut open.sides[side as usize];
         if !direction.is_plain {
-            direction.encoded.bytes += chunk.len() as u64;
-            direction.encoded.chunks += 1;
-            self.shared.counters.missing(Why::Encoded, chunk.len() as u64);
-            return;
+            missing(Why::Encoded, chunk.len());
+            return direction.leaves_out(Why::Encoded, chunk.len());
         }
-        direction.body.push(micros, chunk);
-        self.take(open, side, false);
+        let mut chunk = chunk;
+        if direction.is_lost {
+            let found = direction.framing.next(chunk);
+            let skipped = found.unwrap_or(chunk.len());
+            if skipped > 0 {
+                missing(Why::Unsearched, skipped);
+                direction.leaves_out(Why::Unsearched, skipped);
+            }
+            if found.is_none() {
+                return;
+            }
+            direction.is_lost = false;
+            chunk = &chunk[skipped..];
+            self.left_out(open, side, micros);
+        }
+        if !chunk.is_empty() {
+            open.sides[side as usize].body.push(&self.shared.config.redact, micros, chunk);
+            self.take(open, side, false);
+        }
     }
 
     /// Takes over what may be stored of a body.
@@ -193,27 +224,32 @@ impl Lines {
         body.take(&self.shared.config.redact, all, bytes, pieces);
     }
 
-    /// What comes next of a body does not go on with what came.
+    /// What is held back of a body is all there is before what comes next.
     fn breaks(&mut self, open: &mut Open, side: Side) {
         if self.searches() {
             self.take(open, side, true);
             open.sides[side as usize].body.breaks();
         }
-        self.run.flush(&mut self.body);
-        self.encoded(open, side, 0);
+        self.left_out(open, side, 0);
     }
 
-    /// Tells what was left out of an encoded body.
-    fn encoded(&mut self, open: &mut Open, side: Side, micros: u64) {
-        let gap = std::mem::take(&mut open.sides[side as usize].encoded);
+    /// Tells what was left out of a body because it cannot be searched.
+    fn left_out(&mut self, open: &mut Open, side: Side, micros: u64) {
+        self.run.flush(&mut self.body);
+        let gap = std::mem::take(&mut open.sides[side as usize].left_out);
         if gap.bytes > 0 {
-            entry::gap(&mut self.body, side, micros, Gap { why: Why::Encoded, ..gap });
+            entry::gap(&mut self.body, side, micros, gap);
         }
     }
 
     fn gap(&mut self, open: &mut Open, side: Side, micros: u64, gap: Gap) {
         self.breaks(open, side);
         if gap.bytes > 0 {
+            let direction = &mut open.sides[side as usize];
+            if !self.shared.config.redact.json_fields.is_empty() {
+                direction.is_lost = true;
+                direction.framing.breaks();
+            }
             entry::gap(&mut self.body, side, micros, gap);
         }
     }
@@ -244,9 +280,8 @@ impl Lines {
     }
 
     fn close_line(&mut self, open: &mut Open, out: &mut Vec<u8>) {
-        self.run.flush(&mut self.body);
         for side in Side::ALL {
-            self.encoded(open, side, 0);
+            self.left_out(open, side, 0);
         }
         if !self.body.is_empty() {
             out.extend_from_slice(b"\"body\":[");
