@@ -276,13 +276,14 @@ fn poll_request(
     exchange.client_gave();
     Poll::Ready(match frame {
         Some(Ok(frame)) => {
+            // Also what is too much: it has come, and is counted.
+            exchange.record_frame(Side::Request, &frame);
             if let Some(data) = frame.data_ref()
                 && !exchange.received(data.len())
             {
                 return Poll::Ready(Some(Err(exchange.fail_request(Kind::RequestBodyTooLarge))));
             }
             exchange.copy(frame.data_ref());
-            exchange.record_frame(Side::Request, &frame);
             if frame.is_trailers() || body.is_end_stream() {
                 exchange.request_ended();
             }

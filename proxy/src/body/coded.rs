@@ -15,6 +15,7 @@ use http_body::Frame;
 use crate::{
     error::{Error, Kind},
     middleware::compress::{Coding, Encoder},
+    record::Side,
 };
 
 use super::{ResponseTap, Source, poll_response};
@@ -58,7 +59,10 @@ impl Coded {
             let frame = match &mut self.source {
                 Source::Incoming(body) => poll_response(body, tap, cx),
                 Source::Fixed(text) if !text.is_empty() => {
-                    Poll::Ready(Some(Ok(Frame::data(std::mem::take(text)))))
+                    let frame = Frame::data(std::mem::take(text));
+                    // As it was before the coding, like a server's.
+                    tap.exchange.record_frame(Side::Response, &frame);
+                    Poll::Ready(Some(Ok(frame)))
                 }
                 _ => {
                     tap.ended = true;

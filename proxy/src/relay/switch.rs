@@ -77,6 +77,7 @@ pub(super) async fn switch(
     let lease = connection.lease();
     let (stream, early) = connection.link().tunnel().await.ok_or(closed)?;
     let (mut parts, _) = answer.into_parts();
+    exchange.record_answer(parts.status, &parts.headers, true);
     let protocol = parts.headers.get(header::UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut parts.headers);
     if let Some(protocol) = protocol {

@@ -1,6 +1,7 @@
 //! The recorder: what it stores is what went through, whatever happens to disk and process, and
 //! the traffic goes on meanwhile.
 
+mod cut;
 mod disk;
 mod exchanges;
 mod killed;

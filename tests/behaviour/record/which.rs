@@ -92,7 +92,8 @@ async fn tunnels_have_their_heads_and_counts() {
     let record = records.only().await;
     let end = record.end.as_ref().unwrap();
     assert_eq!((end.how.as_str(), end.request_bytes, end.response_bytes), ("tunnel", 2, 5));
-    assert_eq!(record.answer.as_ref().map(|answer| answer.status), Some(101));
+    let answer = record.answer.as_ref().expect("an answer");
+    assert_eq!((answer.status, answer.by.as_str()), (101, "server"));
     assert_eq!(record.body(Side::Response).length, 0);
 }
 
