@@ -73,6 +73,8 @@ enum Name {
     Rss,
     /// Heap allocations per request; fails above the pinned bound
     Allocs,
+    /// What the recorder costs: off, zero_latency, standard, mitmproxy
+    Record,
     /// Finding a route among 10 to 10,000; fails if that allocates
     Routes,
     /// New connections beside long ones that are all at one worker
@@ -114,6 +116,7 @@ fn main() -> anyhow::Result<()> {
         Name::Ttfb => run::ttfb::run(&settings),
         Name::Rss => run::rss::run(&settings),
         Name::Allocs => run::allocs::run(&settings),
+        Name::Record => run::record::run(&settings),
         Name::Routes => run::routes::run(&settings),
         Name::Steer => run::steer::run(&settings),
         Name::All => {

@@ -25,11 +25,11 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// What came meanwhile.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// How long each token was under way.
-    pub(super) delays: Vec<Duration>,
-    pub(super) used: Used,
-    pub(super) elapsed: Duration,
+    pub(crate) delays: Vec<Duration>,
+    pub(crate) used: Used,
+    pub(crate) elapsed: Duration,
 }
 
 /// Opens the streams, spread over the period of their tokens, and listens for so long.
@@ -37,7 +37,7 @@ pub(super) struct Heard {
 ///
 /// # Errors
 /// If a stream does not begin, or a token is missing or damaged.
-pub(super) fn listen(
+pub(crate) fn listen(
     address: SocketAddr,
     streams: u32,
     (warm_up, time): (Duration, Duration),

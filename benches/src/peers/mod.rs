@@ -4,6 +4,6 @@
 //! many streams, `report` turns all of it into one table.
 
 pub(crate) mod cells;
-mod fanout;
+pub(crate) mod fanout;
 pub(crate) mod measure;
 pub(crate) mod report;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 pub mod allocs;
 pub mod peers;
+pub mod pinned;
+pub mod record;
 pub mod routes;
 pub mod rss;
 pub mod soak;

@@ -179,6 +179,11 @@ impl Server {
             .ok()
     }
 
+    /// What has been started elsewhere.
+    pub fn of_child(name: &'static str, address: SocketAddr, child: Child) -> Self {
+        Self::new(name, address, child, None)
+    }
+
     fn new(
         name: &'static str,
         address: SocketAddr,
