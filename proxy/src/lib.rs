@@ -48,6 +48,7 @@ pub mod lot;
 pub mod metrics;
 pub mod middleware;
 pub mod placement;
+pub mod post;
 pub mod proxy_protocol;
 pub mod reclaim;
 pub mod record;

@@ -23,7 +23,7 @@ use crate::{
     listener::inherited::Inherited,
     metrics::Metrics,
     placement::{self, Place},
-    record::Recorder,
+    record::{Recorder, Shipper},
     spans::Exporter,
     splice::kernel::give_back,
     tunnel::{registry::Registry, watch},
@@ -40,7 +40,7 @@ pub(super) struct Control {
     pub(super) fleet: Fleet,
     pub(super) log: AccessLog,
     exporter: Option<Exporter>,
-    recorder: Option<Recorder>,
+    recorder: Option<(Recorder, Option<Shipper>)>,
     pub(super) admin: Option<Admin>,
     pub(super) drain: drain::Drain,
     /// What the files say, and what was changed over it.
@@ -100,7 +100,12 @@ impl Control {
             Some(record) => {
                 let started = Recorder::start(record, workers, metrics.record().clone());
                 let directory = record.directory.display();
-                Some(started.with_context(|| format!("record: cannot write to {directory}"))?)
+                let recorder =
+                    started.with_context(|| format!("record: cannot write to {directory}"))?;
+                let shipper = record.ship.clone().map(|to| {
+                    Shipper::start(to, record.directory.clone(), metrics.record().clone())
+                });
+                Some((recorder, shipper))
             }
             None => None,
         };
@@ -141,7 +146,7 @@ impl Control {
             let worker = thread::spawn(
                 (index, place),
                 Arc::clone(&process),
-                (log.worker(), recorder.as_ref().map(|recorder| recorder.lane(index))),
+                (log.worker(), recorder.as_ref().map(|(recorder, _)| recorder.lane(index))),
                 watch.clone(),
                 (shares, ids.clone()),
             )
@@ -226,9 +231,12 @@ impl Control {
             exporter.finish(Duration::from_secs(2)).await;
         }
         log.shutdown();
-        if let Some(recorder) = recorder {
+        if let Some((recorder, shipper)) = recorder {
             // It waits for the disk, if not for long.
             let _ = tokio::task::spawn_blocking(|| recorder.shutdown()).await;
+            if let Some(shipper) = shipper {
+                shipper.finish(Duration::from_secs(2)).await;
+            }
         }
     }
 }

@@ -1,13 +1,12 @@
 //! `[tracing]`: the collector that is told of exchanges, and how many of them.
 
 use crate::spans::Collector;
-use http::{HeaderName, HeaderValue};
 
 use super::{
+    collector,
     effective::{header, key, quoted, text},
     errors::Wrong,
     section::Section,
-    value,
 };
 
 /// Where the specification of OTLP/HTTP has collectors take traces.
@@ -17,46 +16,23 @@ const PATH: &str = "/v1/traces";
 pub(super) fn read(file: &Section<'_>) -> Option<Collector> {
     let keys = &["endpoint", "service_name", "sample_ratio", "trust_parent", "headers"];
     let section = file.table("tracing", "[tracing]", keys)?;
-    let endpoint = section.required("endpoint", "\"http://127.0.0.1:4318\"", endpoint);
+    let endpoint = section
+        .required("endpoint", "\"http://127.0.0.1:4318\"", |text| collector::endpoint(text, PATH));
     let name = |text: &str| match text.trim() {
         "" => Err(Wrong::new("an empty name", "write for example \"edge\"")),
         name => Ok(name.to_owned()),
     };
     let service = section.parsed("service_name", "\"edge\"", name);
-    let headers = section.pairs("headers", "authorization = \"Bearer …\"", |name, value| {
-        // Neither is repeated: it may be a secret.
-        let wrong = |what| Wrong::new(what, "write a field's name and its value in one line");
-        let name: HeaderName = name.parse().map_err(|_| wrong("not the name of a field"))?;
-        let mut value: HeaderValue = value.parse().map_err(|_| wrong("not a field's value"))?;
-        value.set_sensitive(true);
-        Ok((name, value))
-    });
+    let headers = collector::headers(&section);
     let endpoint = endpoint?.value;
     Some(Collector {
         server: endpoint.0,
         path: endpoint.1,
-        headers: headers.unwrap_or_default(),
+        headers,
         service: service.map_or("underpass".to_owned(), |name| name.value),
         ratio: section.ratio("sample_ratio").unwrap_or(1.0),
         trust_parent: section.switch("trust_parent").unwrap_or(true),
     })
-}
-
-/// `http://host:port`, perhaps with a path of the receiver.
-fn endpoint(text: &str) -> Result<(super::Server, String), Wrong> {
-    let (authority, path) = match text.strip_prefix("http://").and_then(|rest| rest.find('/')) {
-        Some(at) => text.split_at("http://".len() + at),
-        None => (text, ""),
-    };
-    if !text.starts_with("http://") && !text.starts_with("https://") {
-        let what = format!("`{text}` is not the URL of a collector");
-        return Err(Wrong::new(what, format!("write \"http://{text}\"")));
-    }
-    let path = if matches!(path, "" | "/") { PATH } else { path };
-    let fits = path.parse::<http::uri::PathAndQuery>().is_ok();
-    let bad = || Wrong::new(format!("`{path}` is not a path"), format!("write \"{PATH}\""));
-    let server = value::server(authority)?;
-    fits.then(|| (server, path.to_owned())).ok_or_else(bad)
 }
 
 /// Writes it as a section of the effective configuration.

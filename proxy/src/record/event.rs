@@ -4,8 +4,8 @@
 //! Heads, ends and small chunks are copied into one buffer that is used again and again, so an
 //! event allocates nothing. A chunk of more than [`COPY_AT_MOST`] is kept by its handle. Small
 //! ones are copied because a handle pins the whole buffer that hyper read into (up to 128 KiB for
-//! a token of fifty bytes), and makes hyper allocate another for what comes next; `docs/
-//! recording-format.md` has the figures and the command that measured them.
+//! a token of fifty bytes), and makes hyper allocate another for what comes next: the first table of
+//! `cargo xtask bench record` counts both.
 
 use bytes::Bytes;
 

@@ -26,6 +26,9 @@ use super::{
 };
 use crate::config::Record;
 
+/// What a lane may hold at least, however many there are.
+const LEAST_BYTES: usize = 64 << 10;
+
 /// What lanes and writer share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -81,7 +84,7 @@ impl Lane {
             waiting: Mutex::default(),
         });
         lock(&shared.lanes).push(Arc::clone(&queue));
-        let limit = shared.config.memory_bytes / workers.max(1);
+        let limit = (shared.config.memory_bytes / workers.max(1)).max(LEAST_BYTES);
         let shared = Arc::clone(shared);
         Self { queue, shared, limit, next: Cell::new(0), pushed: Cell::new(0) }
     }
@@ -173,7 +176,11 @@ impl Lane {
         if done() {
             return Poll::Ready(());
         }
-        lock(&self.queue.waiting).push(cx.waker().clone());
+        let mut waiting = lock(&self.queue.waiting);
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        drop(waiting);
         // The writer may have been there in between.
         if done() {
             return Poll::Ready(());

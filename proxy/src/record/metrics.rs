@@ -34,6 +34,12 @@ pub struct Counters {
     pub(super) failing: Gauge<i64, AtomicI64>,
     /// Segments that were removed because of the cap.
     pub(super) removed: Counter,
+    /// Lines that the server took that they are sent to.
+    pub(super) ship_sent: Counter,
+    /// Lines that it refused for good.
+    pub(super) ship_refused: Counter,
+    /// Segments that were removed before all of them was sent.
+    pub(super) ship_lost: Counter,
     /// Set at each batch: bytes that waited for it.
     pub(super) queued: Gauge<u64, AtomicU64>,
 }
@@ -51,6 +57,9 @@ impl Default for Counters {
             failures: Counter::default(),
             failing: Gauge::default(),
             removed: Counter::default(),
+            ship_sent: Counter::default(),
+            ship_refused: Counter::default(),
+            ship_lost: Counter::default(),
             queued: Gauge::default(),
         }
     }
@@ -79,6 +88,21 @@ impl Counters {
                 "record_segments_removed",
                 "Segments that were removed to stay below the cap",
                 &self.removed,
+            ),
+            (
+                "record_lines_shipped",
+                "Lines that the server of [record.ship] took",
+                &self.ship_sent,
+            ),
+            (
+                "record_lines_refused",
+                "Lines that the server of [record.ship] refused for good",
+                &self.ship_refused,
+            ),
+            (
+                "record_segments_unshipped",
+                "Segments that were removed before all of them was sent",
+                &self.ship_lost,
             ),
         ] {
             registry.register(name, help, counter.clone());

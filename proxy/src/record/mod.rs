@@ -26,6 +26,7 @@ mod metrics;
 mod note;
 pub mod read;
 mod redact;
+mod ship;
 pub mod show;
 mod tap;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod write;
 pub use event::Side;
 pub use lane::Lane;
 pub use metrics::Counters;
+pub use ship::{Destination, Shipper};
 pub use tap::{Begin, End, Recording};
 
 use crate::config::Record;

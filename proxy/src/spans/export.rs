@@ -3,21 +3,20 @@
 //! A batch that is not taken is sent again, later each time; meanwhile the queue fills and what
 //! finds no place there is counted. Memory is the queue and one batch.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderName, HeaderValue};
 use tokio::{
-    net::TcpStream,
     sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use crate::config::Server;
+use crate::{
+    config::Server,
+    post::{Failure, Poster},
+};
 
 use super::{Counters, Span, Tracer, otlp};
 
@@ -31,8 +30,6 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Attempts of a batch: half a minute. What is older is given up for what is new.
 const ATTEMPTS: u32 = 6;
-/// Of an answer that is looked at.
-const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Where spans go.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,12 +61,14 @@ impl Exporter {
         let Collector { ratio, trust_parent, .. } = collector;
         let (tracer, spans) = Tracer::new(ratio, trust_parent, counters.clone());
         let (stop, stopping) = watch::channel(false);
+        let Collector { server, path, headers, .. } = &collector;
+        let poster = Poster::new(server, path, headers, "application/json");
         let run = Sending {
             collector,
             counters: counters.clone(),
             spans,
             stopping,
-            connection: None,
+            poster,
             complained: false,
         };
         (tracer, Self { task: tokio::spawn(run.run()), stop })
@@ -90,7 +89,7 @@ struct Sending {
     counters: Counters,
     spans: mpsc::Receiver<Span>,
     stopping: watch::Receiver<bool>,
-    connection: Option<http1::SendRequest<Full<Bytes>>>,
+    poster: Poster,
     complained: bool,
 }
 
@@ -142,7 +141,7 @@ impl Sending {
         let body = Bytes::from(otlp::batch(&self.collector.service, batch));
         let mut pause = PAUSE;
         for attempt in 1..=ATTEMPTS {
-            let sent = timeout(ATTEMPT, self.post(body.clone())).await;
+            let sent = timeout(ATTEMPT, self.poster.post(body.clone())).await;
             let failure = match sent.unwrap_or_else(|_| Err(Failure::again("no answer in time"))) {
                 Ok(()) => {
                     if std::mem::take(&mut self.complained) {
@@ -153,7 +152,7 @@ impl Sending {
                 }
                 Err(failure) => failure,
             };
-            self.connection = None;
+            self.poster.begin_anew();
             if !std::mem::replace(&mut self.complained, true) {
                 let server = &self.collector.server;
                 tracing::warn!("spans cannot be sent to {server}: {}", failure.why);
@@ -169,65 +168,5 @@ impl Sending {
             pause *= 2;
         }
         self.counters.dropped.inc_by(batch.len() as u64);
-    }
-
-    async fn post(&mut self, body: Bytes) -> Result<(), Failure> {
-        let mut connection = match self.connection.take().filter(|kept| !kept.is_closed()) {
-            Some(kept) => kept,
-            None => self.connect().await.map_err(|error| Failure::again(error.to_string()))?,
-        };
-        let uri: Uri = self.collector.path.parse().unwrap_or_default();
-        let mut request = Request::post(uri).body(Full::new(body)).unwrap_or_default();
-        let fields = request.headers_mut();
-        fields.extend(self.fields());
-        connection.ready().await.map_err(|error| Failure::again(error.to_string()))?;
-        let answer = connection.send_request(request).await;
-        let answer = answer.map_err(|error| Failure::again(error.to_string()))?;
-        let status = answer.status();
-        let rest = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
-        if rest.is_ok() {
-            self.connection = Some(connection);
-        }
-        match status {
-            _ if status.is_success() => Ok(()),
-            // The specification of OTLP/HTTP, section "Retryable Response Codes".
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Err(Failure::again(format!("it answers {status}"))),
-            _ => Err(Failure { why: format!("it answers {status}"), again: false }),
-        }
-    }
-
-    fn fields(&self) -> HeaderMap {
-        let json = HeaderValue::from_static("application/json");
-        let mut fields: HeaderMap = self.collector.headers.iter().cloned().collect();
-        fields.insert(header::CONTENT_TYPE, json);
-        if let Ok(host) = HeaderValue::from_str(&self.collector.server.to_string()) {
-            fields.insert(header::HOST, host);
-        }
-        fields
-    }
-
-    async fn connect(&self) -> io::Result<http1::SendRequest<Full<Bytes>>> {
-        let Server { host, port } = &self.collector.server;
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        tokio::spawn(connection);
-        Ok(sender)
-    }
-}
-
-/// Why a batch was not taken, and whether it may be if it is sent again.
-struct Failure {
-    why: String,
-    again: bool,
-}
-
-impl Failure {
-    fn again(why: impl Into<String>) -> Self {
-        Self { why: why.into(), again: true }
     }
 }

@@ -9,6 +9,7 @@ mod load;
 mod models;
 mod report;
 mod secrets;
+mod ship;
 mod standard;
 mod streams;
 mod which;

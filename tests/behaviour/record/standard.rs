@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use mantra_macros::req_test;
-use underpass::record::Side;
-use underpass_tests::{Origin, Proxy, Records, Reply, Served, Stopped, Wire, clock::STALL, skip};
+use underpass::record::{Side, read::Record};
+use underpass_tests::{
+    HttpClient, Origin, Proxy, Records, Reply, Served, Stopped, Version, Wire, clock::STALL,
+    collect, skip,
+};
 
 fn config(records: &Records, origin: std::net::SocketAddr, more: &str) -> String {
     format!(
@@ -40,6 +43,34 @@ async fn the_end_of_an_answer_waits_for_the_disk_and_only_that() {
     client.expect("ok").await;
     let record = records.only().await;
     assert_eq!(record.body(Side::Response).bytes, b"ok");
+}
+
+/// Everything arrives, in both versions, whatever ends the body.
+#[req_test("REQ-REC-004")]
+#[tokio::test]
+async fn answers_arrive_whole_over_both_versions() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
+                   3\r\nabc\r\n3\r\ndef\r\n0\r\nx-sum: 6\r\n\r\n";
+    let sized = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef";
+    let empty = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    for (answer, content) in [(chunked, "abcdef"), (sized, "abcdef"), (empty, "")] {
+        let served = Served::always(answer).await;
+        let records = Records::default();
+        let proxy = Proxy::config(config(&records, served.addr(), "")).start();
+        for version in [Version::H1, Version::H2] {
+            let mut client = HttpClient::connect(proxy.listener("web"), version).await;
+            for _ in 0..3 {
+                let (got, _) = collect(client.get("/").await.into_body()).await.expect("whole");
+                assert_eq!(String::from_utf8_lossy(&got), content, "{version:?}");
+            }
+        }
+        let found = records.ended(6).await;
+        let whole = |record: &Record| {
+            record.is_whole() && record.body(Side::Response).bytes == content.as_bytes()
+        };
+        assert!(found.iter().all(whole), "{found:?}");
+        assert!(found.iter().all(|record| record.end.as_ref().unwrap().how == "complete"));
+    }
 }
 
 /// A body that finds no room waits, and its sender with it.

@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let mut out = String::new();
         let read = lines_from(&args.folder.dir, &mut place, |line| {
             let Some(record) = follow.take(line) else { return ControlFlow::Continue(()) };
-            if tells && args.filter.takes(&record) {
+            if tells && left > 0 && args.filter.takes(&record) {
                 out += &ls::shown(&record, args.json);
                 left -= 1;
             }

@@ -9,6 +9,7 @@ use std::{path::PathBuf, time::Duration};
 use http::HeaderName;
 
 use super::errors::Wrong;
+use crate::record::Destination;
 
 mod read;
 #[cfg(test)]
@@ -39,6 +40,8 @@ pub struct Record {
     pub segments: Segments,
     /// What is blanked.
     pub redact: Redact,
+    /// Where records go besides, if anywhere.
+    pub ship: Option<Destination>,
 }
 
 /// Whether traffic waits for the disk.
@@ -239,6 +242,7 @@ impl Record {
                 sync: Sync::Segment,
             },
             redact: Redact::default(),
+            ship: None,
         }
     }
 }

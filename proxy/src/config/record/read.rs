@@ -1,11 +1,14 @@
 //! `[record]` and `[record.redact]` to a [`Record`]: their keys and what each may be.
 
+use std::time::Duration;
+
 use http::HeaderName;
 
 use super::{
-    super::{errors::Wrong, paths, section::Section, value},
+    super::{collector, errors::Wrong, paths, section::Section, value},
     Compression, HEADERS, Pattern, QUERY, Record, RecordMode, Redact, Sync,
 };
+use crate::record::Destination;
 
 /// The keys of the section.
 const KEYS: &[&str] = &[
@@ -27,7 +30,10 @@ const KEYS: &[&str] = &[
     "compression",
     "sync",
     "redact",
+    "ship",
 ];
+
+const SHIP_KEYS: &[&str] = &["endpoint", "headers", "batch_bytes", "interval"];
 
 const REDACT_KEYS: &[&str] = &["defaults", "headers", "query", "json_fields", "patterns"];
 
@@ -90,6 +96,9 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Record> {
     if let Some(section) = section.table("redact", "[record.redact]", REDACT_KEYS) {
         record.redact = redact(&section);
     }
+    if let Some(section) = section.table("ship", "[record.ship]", SHIP_KEYS) {
+        record.ship = ship(&section);
+    }
     Some(record)
 }
 
@@ -102,6 +111,22 @@ fn sized(section: &Section<'_>, key: &str, least: u64, most: u64) -> Option<u64>
     let cure = format!("write a size from \"{least}\" to \"{most}\"");
     section.add(&size.place, Wrong::new(format!("`{key}` is out of range"), cure));
     None
+}
+
+fn ship(section: &Section<'_>) -> Option<Destination> {
+    let endpoint = |text: &str| collector::endpoint(text, "/");
+    let endpoint = section.required("endpoint", "\"http://127.0.0.1:4000/records\"", endpoint);
+    let headers = collector::headers(section);
+    let bytes = sized(section, "batch_bytes", 1 << 10, 64 << 20);
+    let interval = section.parsed("interval", "\"1s\"", value::duration);
+    let (server, path) = endpoint?.value;
+    Some(Destination {
+        server,
+        path,
+        headers,
+        batch_bytes: bytes.map_or(1 << 20, |bytes| bytes as usize),
+        interval: interval.map_or(Duration::from_secs(1), |time| time.value),
+    })
 }
 
 fn redact(section: &Section<'_>) -> Redact {

@@ -22,7 +22,9 @@ fn everything_is_read_and_written_back() {
         segment_age = \"1m\"\nmax_total_bytes = \"64KiB\"\ncompression = \"zstd\"\nsync = \"never\"\n\
         [record.redact]\nheaders = [\"X-Mine\"]\nquery = [\"Session\"]\n\
         json_fields = [\"password\"]\npatterns = ['sk-[a-z\"]+']\n";
-    let config = read(text).unwrap();
+    let ship = "[record.ship]\nendpoint = \"http://s:1/r\"\nbatch_bytes = \"4KiB\"\n\
+                interval = \"5s\"\n";
+    let config = read(&format!("{text}{ship}")).unwrap();
     let record = config.record.clone().unwrap();
     assert_eq!((record.mode, record.memory_bytes), (RecordMode::Standard, 1 << 20));
     assert_eq!(record.sampling.slower_than, Some(Duration::from_secs(2)));
@@ -32,6 +34,9 @@ fn everything_is_read_and_written_back() {
     assert!(record.redact.headers.iter().any(|name| name == "x-mine"));
     assert!(record.redact.headers.iter().any(|name| name == "authorization"));
     assert!(record.redact.query.contains(&"session".to_owned()));
+    let ship = record.ship.as_ref().unwrap();
+    assert_eq!((ship.server.to_string().as_str(), ship.path.as_str()), ("s:1", "/r"));
+    assert_eq!((ship.batch_bytes, ship.interval), (4096, Duration::from_secs(5)));
     assert_eq!(config.listeners.first().map(|listener| listener.record), Some(false));
     assert_eq!(config.routes.first().map(|route| route.record), Some(Some(true)));
     let back = parse(&config.effective(), "effective.toml").unwrap();

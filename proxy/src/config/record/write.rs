@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        effective::{header, key, list, text},
+        effective::{header, key, list, quoted, text},
         value::{show_duration, show_size, word},
     },
     HEADERS, QUERY, Record,
@@ -45,4 +45,16 @@ pub(in crate::config) fn write(out: &mut String, record: Option<&Record>) {
     list(out, "json_fields", &redact.json_fields);
     let patterns: Vec<&str> = redact.patterns.iter().map(|pattern| pattern.text()).collect();
     list(out, "patterns", &patterns);
+    if let Some(ship) = &record.ship {
+        header(out, "[record.ship]");
+        text(out, "endpoint", format!("http://{}{}", ship.server, ship.path));
+        text(out, "batch_bytes", show_size(ship.batch_bytes as u64));
+        text(out, "interval", show_duration(ship.interval));
+        if !ship.headers.is_empty() {
+            header(out, "[record.ship.headers]");
+            for (name, _) in &ship.headers {
+                key(out, &quoted(name), quoted("***"));
+            }
+        }
+    }
 }

@@ -49,7 +49,8 @@ pub struct Place {
     bytes: u64,
 }
 
-/// Gives every whole line of the folder to `take`, until that has enough.
+/// Gives every whole line of the folder to `take`, until that has enough; in a compressed segment
+/// the rest of the frame as well.
 ///
 /// # Errors
 /// If the folder or a segment cannot be read.
@@ -77,24 +78,34 @@ pub fn lines_from(
         if name(path) != place.segment {
             *place = Place { segment: name(path), bytes: 0 };
         }
-        let file = match File::open(path) {
-            Ok(file) => file,
+        let more = match segment(path, &mut place.bytes, &mut damage, &mut take) {
             // Removed meanwhile to make room.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        let packed = path.extension().is_some_and(|extension| extension == "zst");
-        let mut reader = BufReader::with_capacity(256 << 10, file);
-        io::Seek::seek(&mut reader, io::SeekFrom::Start(place.bytes))?;
-        let more = match packed {
-            false => plain(&mut reader, &mut place.bytes, &mut damage, &mut take)?,
-            true => frames(&mut reader, &mut place.bytes, &mut damage, &mut take)?,
+            more => more?,
         };
         if more.is_break() {
             break;
         }
     }
     Ok(damage)
+}
+
+/// The lines of one segment from a place on, which is moved behind what was read.
+///
+/// # Errors
+/// If it cannot be read.
+pub(in crate::record) fn segment(
+    path: &Path,
+    place: &mut u64,
+    damage: &mut Damage,
+    take: &mut impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
+    let mut reader = BufReader::with_capacity(256 << 10, File::open(path)?);
+    io::Seek::seek(&mut reader, io::SeekFrom::Start(*place))?;
+    match path.extension().is_some_and(|extension| extension == "zst") {
+        false => plain(&mut reader, place, damage, take),
+        true => frames(&mut reader, place, damage, take),
+    }
 }
 
 fn plain(
@@ -132,7 +143,7 @@ fn frames(
 ) -> io::Result<ControlFlow<()>> {
     let mut bytes = Vec::new();
     let mut unpacker = zstd::bulk::Decompressor::new()?;
-    let mut is_whole = false;
+    let (mut is_whole, mut enough) = (false, false);
     loop {
         let mut done = 0;
         while let Ok(size) = zstd_safe::find_frame_compressed_size(&bytes[done..]) {
@@ -154,9 +165,11 @@ fn frames(
                     damage.unreadable += 1;
                     continue;
                 };
-                if take(line).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+                // A place is between frames: what is behind in this one is given all the same.
+                enough |= take(line).is_break();
+            }
+            if enough {
+                return Ok(ControlFlow::Break(()));
             }
         }
         bytes.drain(..done);

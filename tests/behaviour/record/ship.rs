@@ -1,0 +1,93 @@
+//! Records for a server elsewhere: every line arrives, over failures of that server and restarts of
+//! this one, and the traffic knows nothing of it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use mantra_macros::req_test;
+use underpass_tests::{Origin, Proxy, ProxyBuilder, Records, Reply, Served, eventually};
+
+fn proxy(records: &Records, origin: &Served, collector: &Served, more: &str) -> ProxyBuilder {
+    Proxy::config(format!(
+        "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n{}\
+         [record.ship]\nendpoint = \"http://{}/in\"\ninterval = \"20ms\"\nbatch_bytes = \"4KiB\"\n\
+         headers = {{ x-token = \"t0k\" }}\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nupstream = \"o\"\n\
+         [[upstream]]\nname = \"o\"\nservers = [\"{}\"]\n",
+        records.section(more),
+        collector.addr(),
+        origin.addr()
+    ))
+}
+
+async fn ask(proxy: &Proxy, targets: std::ops::Range<usize>) {
+    let mut client = underpass_tests::Wire::connect(proxy.listener("web")).await;
+    for number in targets {
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: t\r\n\r\n")).await;
+        client.expect_status(200).await;
+    }
+}
+
+/// Targets of whole records that the collector has taken.
+fn taken(collector: &Served) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for seen in collector.seen() {
+        for line in seen.message.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let line: serde_json::Value = serde_json::from_slice(line).expect("whole lines");
+            if line["end"].is_object() && line["begin"].is_object() {
+                all.insert(line["begin"]["target"].as_str().expect("a target").to_owned());
+            }
+        }
+    }
+    all
+}
+
+#[req_test("REQ-REC-006")]
+#[tokio::test]
+async fn every_line_arrives_over_failures_and_restarts() {
+    for compression in ["none", "zstd"] {
+        let origin = Served::ok().await;
+        let records = Records::default();
+        let well = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&well);
+        let collector = Origin::bind().await.serve(move |_| match asked.load(SeqCst) {
+            true => Reply::ok(""),
+            false => Reply::from("HTTP/1.1 503 Not now\r\nContent-Length: 0\r\n\r\n"),
+        });
+        let more = format!("compression = \"{compression}\"");
+        let mut first = proxy(&records, &origin, &collector, &more).start();
+        ask(&first, 0..30).await;
+        eventually("a post that is refused", async || !collector.seen().is_empty()).await;
+        assert_eq!(first.stderr().matches("records cannot be sent").count(), 1);
+        first.term();
+        assert!(first.exited().await.success());
+        let before = collector.seen().len();
+        well.store(true, SeqCst);
+        let second = proxy(&records, &origin, &collector, &more).start();
+        ask(&second, 30..60).await;
+        let wanted: BTreeSet<String> = (0..60).map(|number| format!("/{number}")).collect();
+        eventually("all lines at the collector", async || taken(&collector) == wanted).await;
+        let head = &collector.seen()[before].message.head;
+        assert_eq!((head.method(), head.target()), ("POST", "/in"));
+        assert_eq!(head.get("content-type"), Some("application/x-ndjson"));
+        assert_eq!(head.get("x-token"), Some("t0k"));
+        eventually("60 lines to be counted", async || {
+            second.metrics().await.sum("underpass_record_lines_shipped_total", &[]) >= 60.0
+        })
+        .await;
+        // What was taken is not sent again.
+        let posts = collector.seen().len();
+        drop(second);
+        let third = proxy(&records, &origin, &collector, &more).start();
+        ask(&third, 60..61).await;
+        eventually("the new line", async || taken(&collector).contains("/60")).await;
+        let again =
+            collector.seen()[posts..].iter().map(|seen| seen.message.body.len()).sum::<usize>();
+        assert!(again < 2000, "{again} bytes for one record");
+    }
+}
