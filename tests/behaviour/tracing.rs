@@ -75,8 +75,10 @@ async fn a_trace_is_gone_on_with_and_told_to_the_collector() {
         (Some("application/json"), Some("t"))
     );
     proxy.log_line(&[&format!("trace_id={TRACE}")]).await;
-    let metrics = proxy.metrics().await;
-    assert_eq!(metrics.sum("underpass_spans_exported_total", &[]), 2.0);
+    eventually("both spans to be counted", async || {
+        proxy.metrics().await.sum("underpass_spans_exported_total", &[]) == 2.0
+    })
+    .await;
 }
 
 /// What is not sampled is passed on as such, and told to nobody; a trace that nobody brought

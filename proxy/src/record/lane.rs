@@ -24,7 +24,7 @@ use super::{
     metrics::Counters,
     redact::Heads,
 };
-use crate::config::Record;
+use crate::config::{Record, record::RecordMode};
 
 /// What a lane may hold at least, however many there are.
 const LEAST_BYTES: usize = 64 << 10;
@@ -98,6 +98,19 @@ impl Lane {
     pub(super) fn charge(&self, bytes: usize) -> bool {
         // Only this thread adds.
         if self.queue.held.load(Relaxed) + bytes > self.limit {
+            return false;
+        }
+        self.queue.held.fetch_add(bytes, Relaxed);
+        true
+    }
+
+    /// Charges for a head. Where exchanges wait, heads have as much again: they come before
+    /// anything that could wait.
+    pub(super) fn charge_head(&self, bytes: usize) -> bool {
+        let waits =
+            self.shared.config.mode == RecordMode::Standard && !self.shared.failing.load(Relaxed);
+        let limit = if waits { 2 * self.limit } else { self.limit };
+        if self.queue.held.load(Relaxed) + bytes > limit {
             return false;
         }
         self.queue.held.fetch_add(bytes, Relaxed);

@@ -119,7 +119,7 @@ impl Recording {
             kept: RefCell::default(),
             patience: RefCell::default(),
         });
-        if !lane.charge(END_BYTES) {
+        if !lane.charge_head(END_BYTES) {
             recording.ended.set(true);
             recording.does_not_begin();
             return None;
@@ -171,7 +171,7 @@ impl Recording {
         what: impl FnOnce(super::event::Span) -> What,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        if !self.lane.charge(EVENT_BYTES + bytes) {
+        if !self.lane.charge_head(EVENT_BYTES + bytes) {
             return false;
         }
         let mut wrote = 0;

@@ -2,7 +2,7 @@
 //! this one, and the traffic knows nothing of it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -33,18 +33,22 @@ async fn ask(proxy: &Proxy, targets: std::ops::Range<usize>) {
     }
 }
 
-/// Targets of whole records that the collector has taken.
+/// Targets of the records that the collector has seen the beginning and the end of.
 fn taken(collector: &Served) -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
+    let (mut begun, mut ended) = (BTreeMap::new(), BTreeSet::new());
     for seen in collector.seen() {
         for line in seen.message.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let line: serde_json::Value = serde_json::from_slice(line).expect("whole lines");
-            if line["end"].is_object() && line["begin"].is_object() {
-                all.insert(line["begin"]["target"].as_str().expect("a target").to_owned());
+            let id = line["id"].as_str().expect("an id").to_owned();
+            if let Some(target) = line["begin"]["target"].as_str() {
+                begun.insert(id.clone(), target.to_owned());
+            }
+            if line["end"].is_object() {
+                ended.insert(id);
             }
         }
     }
-    all
+    begun.into_iter().filter(|(id, _)| ended.contains(id)).map(|(_, target)| target).collect()
 }
 
 #[req_test("REQ-REC-006")]
