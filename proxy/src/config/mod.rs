@@ -16,6 +16,7 @@ use std::{
 };
 
 use http::HeaderName;
+
 mod collector;
 pub(crate) mod draft;
 mod effective;

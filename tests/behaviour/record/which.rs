@@ -2,7 +2,10 @@
 
 use mantra_macros::req_test;
 use underpass::record::{Side, read::Record};
-use underpass_tests::{Origin, Proxy, Records, Refusing, Served, eventually};
+use underpass_tests::{
+    Origin, Proxy, Records, Refusing, Served, eventually,
+    tls::{Authority, Folder, TlsClient},
+};
 
 fn targets(records: &[Record]) -> Vec<String> {
     let mut all: Vec<String> =
@@ -149,4 +152,30 @@ async fn a_reload_switches_routes_on_and_off() {
     client.expect_status(200).await;
     records.ended(1).await;
     eventually("one record", async || targets(&records.all()) == ["/after"]).await;
+}
+
+/// Inside TLS as outside: what is recorded is what was said, and how it came.
+#[req_test("REQ-REC-001")]
+#[tokio::test]
+async fn requests_inside_tls_are_recorded_as_https() {
+    let origin = Served::ok().await;
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["a.test"]));
+    let records = Records::default();
+    let proxy = Proxy::config(format!(
+        "workers = 1\n{}[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [listener.tls]\ncertificates = [{}]\n[[route]]\nupstream = \"o\"\n\
+         [[upstream]]\nname = \"o\"\nservers = [\"{}\"]\n",
+        records.section(""),
+        folder.entry("site"),
+        origin.addr()
+    ))
+    .start();
+    let client = TlsClient::trusting(&authority);
+    let mut client = client.connect(proxy.addr(), "a.test").await;
+    client.send("GET /x?token=s3cret HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    client.expect("HTTP/1.1 200 OK\r\n").await;
+    let record = records.only().await;
+    assert_eq!(record.begin.as_ref().unwrap().url(), "https://a.test/x?token=***");
+    assert_eq!(record.body(Side::Response).bytes, b"ok");
 }
