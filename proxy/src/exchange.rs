@@ -56,7 +56,6 @@ pub struct Exchange {
     grpc: bool,
     line: Option<Line>,
     trace: OnceCell<spans::Context>,
-    /// Boxed: most exchanges have none.
     record: OnceCell<Box<Recording>>,
     expect: Cell<Expect>,
     body_waker: RefCell<Option<Waker>>,
