@@ -38,6 +38,7 @@ impl Bed {
 
     fn subjects(&self) -> Vec<Option<String>> {
         let seen = self.origin.seen();
+        assert!(seen.iter().all(|seen| !seen.message.head.has("x_subject")), "{seen:?}");
         seen.iter().map(|seen| seen.message.head.get("x-subject").map(str::to_owned)).collect()
     }
 }
@@ -54,8 +55,7 @@ async fn is_refused(connected: std::io::Result<Secured>) -> bool {
     }
 }
 
-const FORGED: &str =
-    "GET / HTTP/1.1\r\nHost: a.test\r\nX-Subject: CN=root\r\nx-subject: CN=b\r\n\r\n";
+const FORGED: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Subject: CN=root\r\nx-subject: CN=b\r\nX_Subject: CN=c\r\n\r\n";
 
 #[req_test("REQ-EDGE-006")]
 #[tokio::test]
