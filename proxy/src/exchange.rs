@@ -31,7 +31,6 @@ use crate::{
 
 mod record;
 mod report;
-
 use report::Line;
 
 /// Whether the request's body may go out.
