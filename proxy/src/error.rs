@@ -67,6 +67,8 @@ pub enum Kind {
     Resolve,
     /// TCP connect refused or unreachable.
     Connect,
+    /// No session of TLS with the server: its certificate, or what it speaks.
+    UpstreamTls,
     /// No connection in time.
     ConnectTimeout,
     /// All connections of the server are busy.
@@ -101,9 +103,9 @@ impl Kind {
             | NotImplemented(_) | MethodNotAllowed | VersionNotSupported | ExpectationFailed
             | ProxyAuthRequired | Unauthorized | RateLimited | TooManyAtOnce | Forbidden(_)
             | Misdirected | NoRoute | ClientGone => Side::Downstream,
-            NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | Overloaded(_)
-            | UpstreamClosed | BadResponse(_) | ResponseTimeout | DeadlineExceeded
-            | ResponseBodyBroken | ResponseBodyTimeout => Side::Upstream,
+            NoServer | Resolve | Connect | UpstreamTls | ConnectTimeout | PoolExhausted
+            | Overloaded(_) | UpstreamClosed | BadResponse(_) | ResponseTimeout
+            | DeadlineExceeded | ResponseBodyBroken | ResponseBodyTimeout => Side::Upstream,
             Draining | Internal => Side::Internal,
         }
     }
@@ -136,6 +138,7 @@ impl Kind {
             NoServer => "no_server",
             Resolve => "resolve",
             Connect => "connect",
+            UpstreamTls => "upstream_tls",
             ConnectTimeout => "connect_timeout",
             PoolExhausted => "pool_exhausted",
             Overloaded(_) => "overloaded",

@@ -85,8 +85,10 @@ pub fn code(kind: Kind) -> Code {
         }
         NoRoute | NotImplemented(_) | MethodNotAllowed => Code::Unimplemented,
         Unauthorized | ProxyAuthRequired => Code::Unauthenticated,
-        NoServer | Resolve | Connect | ConnectTimeout | PoolExhausted | Overloaded(_)
-        | UpstreamClosed | BadResponse(_) | ResponseBodyBroken | Draining => Code::Unavailable,
+        NoServer | Resolve | Connect | UpstreamTls | ConnectTimeout | PoolExhausted
+        | Overloaded(_) | UpstreamClosed | BadResponse(_) | ResponseBodyBroken | Draining => {
+            Code::Unavailable
+        }
         Misdirected => Code::Unknown,
         BadRequest(_) | BadClientHello(_) | BadProxyHeader(_) | Handshake | HeadTimeout
         | VersionNotSupported | ExpectationFailed | Internal => Code::Internal,

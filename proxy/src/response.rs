@@ -35,7 +35,7 @@ pub fn status(kind: Kind) -> StatusCode {
         NoRoute => StatusCode::NOT_FOUND,
         // Nobody is there to read it.
         ClientGone => StatusCode::BAD_REQUEST,
-        Resolve | Connect | UpstreamClosed | BadResponse(_) | ResponseBodyBroken => {
+        Resolve | Connect | UpstreamTls | UpstreamClosed | BadResponse(_) | ResponseBodyBroken => {
             StatusCode::BAD_GATEWAY
         }
         ConnectTimeout | ResponseTimeout | DeadlineExceeded | ResponseBodyTimeout => {

@@ -66,5 +66,6 @@ mod upgrade;
 mod upstream_errors;
 mod upstream_limits;
 mod upstream_retry;
+mod upstream_tls;
 mod websocket;
 mod workers;

@@ -22,6 +22,7 @@
 //! * HTTP/2 by hand: [`h2_frames`]; a server of it, stream by stream: [`h2_origin`]
 //! * certificates, and clients with TLS: [`tls`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`grpc`] (tonic), [`websocket`] (tokio-tungstenite)
+//! * servers that speak TLS, with good and bad certificates: [`tls_origin`]
 //! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]; to see a page: [`chromium`]
 //! * the same test over versions and engines: [`matrix`]
 
@@ -55,6 +56,7 @@ pub mod repeat;
 pub mod skip;
 pub mod stopped;
 pub mod tls;
+pub mod tls_origin;
 pub mod traffic;
 pub mod tunnel;
 pub mod websocket;

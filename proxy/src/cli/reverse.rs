@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use crate::config::{
-    Config, Errors, Place, Protocol, Speaks, Wrong, tls,
+    Config, Errors, Place, Protocol, ServerTls, Speaks, Wrong, tls,
     value::{self, Gets, Target},
 };
 
@@ -19,7 +19,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = value::address)]
     listen: SocketAddr,
 
-    /// Server that answers: http://127.0.0.1:3000, host:port, h2c://host:port for one that
+    /// Server that answers: http://127.0.0.1:3000, https://host, host:port, h2c://host:port for one that
     /// speaks HTTP/2, or tcp://host:port for connections that are passed on as they are;
     /// several share the load
     #[arg(long, value_name = "SERVER", required = true, value_parser = value::target)]
@@ -50,7 +50,7 @@ pub(super) fn config(args: Args) -> Result<Config, Errors> {
             &Place::Flag("--to".to_owned()),
             Wrong::new(
                 "servers that are to get different things",
-                "write all of them with the same of http://, h2c:// and tcp://",
+                "write all of them with the same of http://, https://, h2c:// and tcp://",
             ),
         );
     }
@@ -62,6 +62,17 @@ pub(super) fn config(args: Args) -> Result<Config, Errors> {
     }
     draft.listeners.push(listener);
     common::route_all_to(&mut draft, args.to.into_iter().map(|target| target.server).collect());
+    if gets == Gets::Https {
+        match ServerTls::quick() {
+            Ok(tls) => draft.upstreams.iter_mut().for_each(|draft| {
+                draft.upstream.tls = Some(tls.clone());
+            }),
+            Err(what) => {
+                let wrong = Wrong::new(format!("TLS to servers: {what}"), "write a configuration");
+                errors.add(&Place::Flag("--to".to_owned()), wrong);
+            }
+        }
+    }
     if gets == Gets::Http2 {
         draft.upstreams.iter_mut().for_each(|draft| draft.upstream.speaks = Speaks::Http2);
     }

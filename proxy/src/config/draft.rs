@@ -300,6 +300,12 @@ impl Draft {
             if !routed && !self.is_mirrored_to(&upstream.name) {
                 warnings.push(format!("{place}: no route leads to upstream `{}`", upstream.name));
             }
+            if upstream.tls.as_ref().is_some_and(|tls| !tls.verifies()) {
+                warnings.push(format!(
+                    "{place}: `verify = false`: upstream `{}` is whoever answers at its address",
+                    upstream.name
+                ));
+            }
             for (at, server) in upstream.servers.iter().enumerate() {
                 if upstream.servers.iter().take(at).any(|earlier| earlier.address == server.address)
                 {

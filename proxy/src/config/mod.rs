@@ -67,7 +67,7 @@ pub use token::Token;
 pub use trusted_proxies::TrustedProxies;
 pub use upstreams::{
     Balance, Breaker, Choice, Dns, Ejection, HashBy, Health, HostPolicy, Http2, MOST_WEIGHT, Probe,
-    Retry, SameSite, Server, Speaks, Sticky, Upstream, UpstreamServer,
+    Retry, SameSite, Server, ServerTls, Speaks, Sticky, Upstream, UpstreamServer,
 };
 
 /// Reads and checks a file.

@@ -303,9 +303,9 @@ fn every_wrong_file_names_the_line_and_the_cure() {
             "add a port: \"origin:80\"",
         ),
         (
-            replaced(servers, "servers = [\"https://a:443\"]"),
-            "8:12",
-            "TLS to upstreams is not available in this version",
+            replaced(servers, "servers = [\"https://a:443\", \"b:80\"]"),
+            "8:11",
+            "write `https://` before each of them",
         ),
         (replaced(servers, "servers = [\"http://a:80/api\"]"), "8:12", "write \"http://a:80\""),
         (

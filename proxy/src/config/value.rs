@@ -255,7 +255,13 @@ pub(crate) fn user(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// A server of an upstream: `host:port`, `http://host:port`, `http://host`.
+/// Whether a server is to be spoken to over TLS.
+pub(crate) fn is_https(text: &str) -> bool {
+    text.starts_with("https://")
+}
+
+/// A server of an upstream: `host:port`, `http://host:port`, `http://host`; with `https` over
+/// TLS ([`is_https`]).
 pub(crate) fn server(text: &str) -> Result<Server, Wrong> {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -267,13 +273,7 @@ pub(crate) fn server(text: &str) -> Result<Server, Wrong> {
         return Err(Wrong::new("a server with a user name", "write \"host:port\" only"));
     }
     match scheme {
-        None | Some("http") => {}
-        Some("https") => {
-            return Err(Wrong::new(
-                format!("`{text}`: TLS to upstreams is not available in this version"),
-                format!("write \"http://{authority}\" if the server also speaks plain HTTP"),
-            ));
-        }
+        None | Some("http" | "https") => {}
         Some(other) => {
             return Err(Wrong::new(
                 format!("`{text}` has the scheme `{other}`"),
@@ -284,7 +284,7 @@ pub(crate) fn server(text: &str) -> Result<Server, Wrong> {
     if !matches!(path, "" | "/") {
         return Err(Wrong::new(
             format!("`{text}` has a path, and paths are passed on as they come"),
-            format!("write \"{}{authority}\"", if scheme.is_some() { "http://" } else { "" }),
+            format!("write \"{}{authority}\"", text.split_at(text.len() - rest.len()).0),
         ));
     }
     let bad = |cure: String| Err(Wrong::new(format!("`{text}` is not a server"), cure));
@@ -298,6 +298,7 @@ pub(crate) fn server(text: &str) -> Result<Server, Wrong> {
     let port = match port.map(str::parse::<u16>) {
         Some(Ok(port)) if port > 0 => port,
         Some(_) => return bad(format!("write a port from 1 to 65535: \"{host}:80\"")),
+        None if scheme == Some("https") => 443,
         None if scheme.is_some() => 80,
         None => return bad(format!("add a port: \"{authority}:80\"")),
     };
@@ -327,6 +328,8 @@ pub(crate) struct Target {
 pub(crate) enum Gets {
     /// Requests, over HTTP/1.1.
     Http1,
+    /// Requests, over HTTP/1.1 and TLS: `https://`.
+    Https,
     /// Requests, over HTTP/2: `h2c://`.
     Http2,
     /// Connections as they are: `tcp://`.
@@ -340,7 +343,8 @@ pub(crate) fn target(text: &str) -> Result<Target, Wrong> {
         .iter()
         .find_map(|(scheme, gets)| Some((*scheme, text.strip_prefix(scheme)?, *gets)));
     let Some((scheme, bare, gets)) = known else {
-        return Ok(Target { server: server(text)?, gets: Gets::Http1 });
+        let gets = if is_https(text) { Gets::Https } else { Gets::Http1 };
+        return Ok(Target { server: server(text)?, gets });
     };
     if let Some(at) = bare.find(['/', '?', '#']) {
         let authority = bare.get(..at).unwrap_or_default();

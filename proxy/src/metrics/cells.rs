@@ -133,7 +133,7 @@ impl Default for Errors {
 const ENGINES: usize = Engine::ALL.len();
 
 /// Every kind of error, at its [`index`].
-pub(super) const KINDS: [Kind; 35] = [
+pub(super) const KINDS: [Kind; 36] = [
     Kind::BadRequest(""),
     Kind::HeadTooLarge,
     Kind::UriTooLong,
@@ -169,6 +169,7 @@ pub(super) const KINDS: [Kind; 35] = [
     Kind::DeadlineExceeded,
     Kind::Misdirected,
     Kind::Handshake,
+    Kind::UpstreamTls,
 ];
 
 /// Place of a kind in [`KINDS`]; a new kind does not compile until it has one.
@@ -209,6 +210,7 @@ pub(super) fn index(kind: Kind) -> usize {
         Kind::DeadlineExceeded => 32,
         Kind::Misdirected => 33,
         Kind::Handshake => 34,
+        Kind::UpstreamTls => 35,
     }
 }
 

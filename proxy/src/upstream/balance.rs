@@ -49,6 +49,7 @@ pub struct Upstream {
     counts_load: bool,
     panic_percent: u32,
     pools: pool::Settings,
+    tls: Option<config::ServerTls>,
     retry: Option<config::Retry>,
     breaker: config::Breaker,
     savings: Savings,
@@ -168,6 +169,7 @@ impl Upstream {
                 max_age: upstream.max_connection_age,
                 max_requests: upstream.max_requests_per_connection,
             },
+            tls: upstream.tls.clone(),
             retry: upstream.retry.clone(),
             breaker: upstream.breaker,
             savings: Savings::default(),
@@ -181,7 +183,9 @@ impl Upstream {
             labels: RefCell::default(),
         };
         let rules = |of: &Self| of.passive.as_ref().map(|passive| passive.rules().clone());
-        let same = |before: &&Self| before.pools == this.pools && rules(before) == rules(&this);
+        let same = |before: &&Self| {
+            before.pools == this.pools && before.tls == this.tls && rules(before) == rules(&this)
+        };
         if let Some(before) = before.filter(same) {
             this.servers.replace(before.servers.borrow().clone());
         }
@@ -284,7 +288,9 @@ impl Upstream {
             let (state, passive) = (Arc::clone(&member.state), self.passive.clone());
             let group = Arc::clone(&self.group);
             let named = &member.spec.address;
-            Rc::new(ServerPool::new(named, state, settings, metrics, parking, passive, group))
+            let secure = self.tls.as_ref().map(|tls| pool::Secure::new(tls, named));
+            let pool = ServerPool::new(named, state, settings, metrics, parking, passive, group);
+            Rc::new(pool.secured(secure))
         };
         let pools: Vec<_> = roster.iter().map(pool).collect();
         // Pools of servers that are gone end with their idle connections.

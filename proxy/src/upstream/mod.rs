@@ -23,4 +23,5 @@ pub mod names;
 pub mod parked;
 pub mod pool;
 pub mod state;
+pub mod tls;
 pub mod view;

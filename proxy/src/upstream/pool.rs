@@ -29,6 +29,7 @@ use super::{
     http1::{Http1, Life, Link},
     parked::{Parking, Spot},
     state::ServerState,
+    tls::Inside,
 };
 use crate::{
     body::BodyStream,
@@ -47,7 +48,7 @@ mod shared;
 
 pub use places::Lease;
 use places::{Place, Waiting};
-pub use settings::{Making, Settings};
+pub use settings::{Making, Secure, Settings};
 use shared::Shared;
 
 /// For how long a connection idles before it is parked, which makes it cost a little to take
@@ -100,6 +101,7 @@ pub struct ServerPool {
     state: Arc<ServerState>,
     host: HeaderValue,
     settings: Settings,
+    secure: Option<Secure>,
     metrics: UpstreamMetrics,
     parking: Rc<Parking>,
     passive: Option<Rc<Passive>>,
@@ -140,6 +142,7 @@ impl ServerPool {
             state,
             host: host.unwrap_or(HeaderValue::from_static("")),
             settings,
+            secure: None,
             metrics,
             parking,
             passive,
@@ -151,6 +154,12 @@ impl ServerPool {
             open: Cell::new(0),
             freed: Notify::new(),
         }
+    }
+
+    /// The same over TLS, where that is asked for.
+    pub fn secured(mut self, secure: Option<Secure>) -> Self {
+        self.secure = secure;
+        self
     }
 
     /// The server it leads to.
@@ -237,7 +246,7 @@ impl ServerPool {
         };
         // Counted before it is made, so that many at once do not pass the limit together.
         let place = Place::take(self);
-        let (stream, address) = self.dial(deadline, making.policy, making.announcement).await?;
+        let (stream, address) = self.dial_http(deadline, &making).await?;
         // Between messages of HTTP a connection ends cleanly.
         crate::splice::socket::reset_on_close(stream.tcp(), false);
         let pool = Rc::downgrade(self);
@@ -283,7 +292,7 @@ impl ServerPool {
             return Err(Error::new(Kind::PoolExhausted).retry_safe());
         };
         let lease = Lease::take(Rc::clone(self), Some(Life::new(open)));
-        let (stream, address) = self.dial(deadline, None, announcement).await?;
+        let (stream, address) = self.dial(deadline, None, announcement, Inside::Anything).await?;
         Ok((stream, address, lease))
     }
 

@@ -85,13 +85,13 @@ pub fn has_authority<B>(request: &Request<B>) -> bool {
 
 /// Makes a request of HTTP/1.1 one of HTTP/2: its `Host` becomes `:authority` (RFC 9113 section
 /// 8.3.1), `otherwise` where that is empty, and what is about the connection goes.
-pub fn to_http2<B>(request: &mut Request<B>, otherwise: SocketAddr) {
+pub fn to_http2<B>(request: &mut Request<B>, otherwise: SocketAddr, secure: bool) {
     without_connection(request.headers_mut());
     let host = request.headers_mut().remove(header::HOST);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let host = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
     parts.authority = host.or_else(|| otherwise.to_string().parse().ok());
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     // Path and authority, both of which were valid before.
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     *request.version_mut() = Version::HTTP_2;
@@ -198,7 +198,7 @@ mod tests {
             .header("te", "trailers")
             .body(())
             .unwrap();
-        to_http2(&mut request, other);
+        to_http2(&mut request, other, false);
         assert_eq!(request.uri(), "http://a.test:8080/x?y");
         assert_eq!(request.version(), Version::HTTP_2);
         let names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
@@ -212,7 +212,7 @@ mod tests {
 
         let mut request = Request::builder().method("OPTIONS").uri("*").header("host", "");
         let mut request = std::mem::take(&mut request).body(()).unwrap();
-        to_http2(&mut request, other);
+        to_http2(&mut request, other, false);
         assert_eq!(request.uri().authority().unwrap(), "127.0.0.1:80");
         assert_eq!(request.uri().path(), "*");
     }

@@ -14,7 +14,7 @@ use super::super::{
     section::Section,
     value::{self, Words},
 };
-use super::Speaks;
+use super::{ServerTls, Speaks};
 
 /// Checks that the proxy makes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Health {
     pub probe: Probe,
     /// In what, where that is HTTP.
     pub speaks: Speaks,
+    /// Over TLS, where the upstream is.
+    pub tls: Option<ServerTls>,
     /// From one check to the next, a tenth more or less.
     pub interval: Duration,
     /// For the whole of one check.
@@ -120,6 +122,7 @@ impl Health {
         };
         Some(Self {
             speaks,
+            tls: None,
             probe: match of_type {
                 Type::Tcp => tcp(section),
                 Type::Http => http(section),

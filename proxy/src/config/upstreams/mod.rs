@@ -15,6 +15,7 @@ pub(super) mod read;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub(super) mod write;
 
 pub use choice::{Balance, Choice, HashBy, SameSite, Sticky};
@@ -22,6 +23,7 @@ pub use dns::Dns;
 pub use health::{Ejection, Health, Probe};
 pub use http2::{Http2, Speaks};
 pub use retry::{Breaker, Retry};
+pub use tls::ServerTls;
 
 /// Idle connections kept per worker and server, unless told otherwise.
 const IDLE_CONNECTIONS: usize = 64;
@@ -39,6 +41,8 @@ pub struct Upstream {
     pub speaks: Speaks,
     /// Where that is HTTP/2.
     pub http2: Http2,
+    /// Over TLS, where that is asked for.
+    pub tls: Option<ServerTls>,
     /// How one is chosen.
     pub choice: Choice,
     /// How names become addresses; `None`: the system is asked for each connection.
@@ -140,6 +144,7 @@ impl Upstream {
             servers: servers.into_iter().map(UpstreamServer::new).collect(),
             speaks: Speaks::Http1,
             http2: Http2::default(),
+            tls: None,
             choice: Choice::default(),
             dns: Some(Dns::default()),
             health: None,

@@ -3,6 +3,8 @@
 //! A server is an address in the list `servers`, an inline table there, or a section
 //! `[[upstream.server]]`: all three mean the same.
 
+use std::cell::Cell;
+
 use toml::de::DeValue;
 
 use crate::proxy_protocol::write::Version;
@@ -15,7 +17,7 @@ use super::{
         value::{self, Words},
     },
     Breaker, Choice, Dns, Ejection, Health, HostPolicy, Http2, IDLE_CONNECTIONS, MOST_WEIGHT,
-    Retry, Speaks, Upstream, UpstreamServer,
+    Retry, Server, ServerTls, Speaks, Upstream, UpstreamServer,
 };
 
 /// More than a worker has ports for towards one server.
@@ -35,6 +37,7 @@ pub(crate) const KEYS: &[&str] = &[
     "server",
     "protocol",
     "http2",
+    "tls",
     "balance",
     "hash_by",
     "max_load_percent",
@@ -102,14 +105,22 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
                     before the request";
         section.source.add(&idle.place, Wrong::new(what, "remove one of them"));
     }
+    let (servers, https) = servers(section);
+    let tls = ServerTls::read(section, https);
+    if let Some(idle) = min_idle.as_ref().filter(|idle| idle.value > 0 && tls.is_some()) {
+        let what = "`min_idle_connections` with TLS: what is made ahead is a socket";
+        section.source.add(&idle.place, Wrong::new(what, "remove one of them"));
+    }
     let mut health = Health::read(section, speaks);
     if let Some(health) = &mut health {
         health.proxy_protocol = proxy_protocol;
+        health.tls.clone_from(&tls);
     }
     let defaults = Upstream::with_defaults("", Vec::new());
     DraftUpstream {
         upstream: Upstream {
             speaks,
+            tls,
             http2: Http2::read(section, speaks),
             choice: Choice::read(section, &name.value),
             dns: Dns::read(section),
@@ -119,7 +130,7 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
             breaker: Breaker::read(section),
             panic_percent: section.number("panic_percent", 0, 100).map_or(0, |n| n.value as u32),
             name: name.value,
-            servers: servers(section),
+            servers,
             host: section
                 .parsed("host", "\"preserve\" or \"server\"", |text| value::choice(text, HOST))
                 .map_or(defaults.host, |host| host.value),
@@ -145,21 +156,27 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
 }
 
 /// All servers, in the order of the file. Those that cannot be read are left out.
-fn servers(section: &Section<'_>) -> Vec<UpstreamServer> {
+/// True: they are to be spoken to over TLS.
+fn servers(section: &Section<'_>) -> (Vec<UpstreamServer>, bool) {
     let mut servers = Vec::new();
+    let https = Cell::new(0);
+    let address = |text: &str| {
+        https.set(https.get() + usize::from(value::is_https(text)));
+        value::server(text)
+    };
     match section.get("servers") {
         Some((DeValue::Array(items), _)) => {
             for item in items.iter() {
                 let place = section.source.place(item.span().start);
                 let read = match item.get_ref() {
-                    DeValue::String(text) => value::server(text).map(UpstreamServer::new),
+                    DeValue::String(text) => address(text).map(UpstreamServer::new),
                     DeValue::Integer(number) => {
                         value::server(number.as_str()).map(UpstreamServer::new)
                     }
                     DeValue::Table(table) => {
                         let source = section.source;
                         let table = Section::open(source, SERVER_TITLE, place, table, SERVER_KEYS);
-                        servers.extend(server(&table));
+                        servers.extend(server(&table, address));
                         continue;
                     }
                     _ => Err(Wrong::new(
@@ -180,7 +197,7 @@ fn servers(section: &Section<'_>) -> Vec<UpstreamServer> {
         None => {}
     }
     let long = section.tables("server", SERVER_TITLE, SERVER_KEYS);
-    servers.extend(long.iter().filter_map(server));
+    servers.extend(long.iter().filter_map(|table| server(table, address)));
     let none = |key| section.is_missing_or_empty(key);
     if none("servers") && none("server") && !section.is_misspelt("servers") {
         // An empty list is wrong where it stands, a missing one where it should.
@@ -192,11 +209,20 @@ fn servers(section: &Section<'_>) -> Vec<UpstreamServer> {
         let cure = "remove `backup = true` from those that are to be asked first";
         section.source.add(&section.place, Wrong::new("every server is a backup", cure));
     }
-    servers
+    if https.get() > 0 && https.get() != servers.len() {
+        let place = section.get("servers").map_or_else(|| section.place.clone(), |(_, at)| at);
+        let what = "some servers are `https://` and some are not";
+        let cure = "write `https://` before each of them, or give the others an upstream of theirs";
+        section.source.add(&place, Wrong::new(what, cure));
+    }
+    (servers, https.get() > 0)
 }
 
-fn server(section: &Section<'_>) -> Option<UpstreamServer> {
-    let address = section.required("address", EXAMPLE, value::server);
+fn server(
+    section: &Section<'_>,
+    address: impl Fn(&str) -> Result<Server, Wrong>,
+) -> Option<UpstreamServer> {
+    let address = section.required("address", EXAMPLE, address);
     let weight = section.number("weight", 1, MOST_WEIGHT as usize);
     let backup = section.switch("backup").unwrap_or(false);
     let drain = section.switch("drain").unwrap_or(false);

@@ -285,3 +285,28 @@ fn http2_is_asked_for_and_its_windows_have_room_for_every_stream() {
         assert!(errors.contains(wanted), "{errors}\n{text}");
     }
 }
+
+#[test]
+fn tls_to_servers_is_asked_for_by_a_section_or_by_their_addresses() {
+    let by_section = upstream("servers = [\"a:1\"]\n[upstream.tls]\nverify = false\n");
+    assert!(by_section.tls.is_some_and(|tls| !tls.verifies()));
+    let lines = "servers = [\"https://a\", { address = \"https://b:8443\" }]\n\
+                 [upstream.tls]\nserver_name = \"API.test\"\nsni = false\n\
+                 min_version = \"1.3\"\nverify = false\n";
+    let by_address = upstream(lines);
+    assert_eq!(by_address.servers[0].address.port, 443);
+    assert_eq!(by_address.tls.unwrap().server_name.as_deref(), Some("api.test"));
+    for (lines, wanted) in [
+        ("[upstream.tls]\nca = \"/nowhere/ca.pem\"\n", "cannot be read"),
+        ("[upstream.tls]\ncert = \"/nowhere/a.pem\"\n", "`cert` without `key`"),
+        ("[upstream.tls]\nca = \"Cargo.toml\"\n", "no certificate in it"),
+        ("[upstream.tls]\nca = \"Cargo.toml\"\nverify = false\n", "something to verify by"),
+        ("[upstream.tls]\nserver_name = \"a b\"\n", "no name of a server"),
+        ("[upstream.tls]\nmin_version = \"1.1\"\n", "valid: `1.2`, `1.3`"),
+        ("min_idle_connections = 1\n[upstream.tls]\nverify = false\n", "made ahead"),
+    ] {
+        let text = format!("{HEAD}servers = [\"a:1\"]\n{lines}");
+        let errors = parse(&text, "test.toml").unwrap_err().to_string();
+        assert!(errors.contains(wanted), "{errors}\n{text}");
+    }
+}

@@ -38,6 +38,9 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     if upstream.speaks == Speaks::Http2 {
         upstream.http2.write(out);
     }
+    if let Some(tls) = &upstream.tls {
+        tls.write(out);
+    }
     if let Some(dns) = &upstream.dns {
         dns.write(out);
     }

@@ -13,6 +13,8 @@ use super::{Checked, grpc};
 use crate::{
     config::{Health, Probe, Server, Speaks},
     proxy_protocol::write,
+    transport::Transport,
+    upstream::{pool::Secure, tls::Inside},
     wire::http2 as http2_head,
 };
 
@@ -69,12 +71,14 @@ async fn ask(health: &Health, server: &Server, named: &Server) -> Result<(), Str
     if let Some(version) = health.proxy_protocol {
         stream.write_all(&write::own(version)).await.map_err(failed)?;
     }
+    let stream = secured(health, stream, named).await?;
     let (path, host, expect, contains) = match &health.probe {
         Probe::Tcp => return Ok(()),
         Probe::Grpc { service } => {
             let authority = named.to_string().parse::<Authority>();
             let authority = authority.map_err(|error| error.to_string())?;
-            return grpc::ask(stream, authority, service).await;
+            let scheme = if stream.is_tls() { "https" } else { "http" };
+            return grpc::ask(stream, scheme, authority, service).await;
         }
         Probe::Http { path, host, expect, contains } => (path, host, expect, contains),
     };
@@ -89,7 +93,7 @@ async fn ask(health: &Health, server: &Server, named: &Server) -> Result<(), Str
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let address = stream.peer_addr().map_err(|error| format!("connect: {error}"))?;
+    let address = stream.tcp().peer_addr().map_err(|error| format!("connect: {error}"))?;
     let io = TokioIo::new(stream);
     // The connection ends with the check, whatever is under way on it.
     let (answer, _driven) = match health.speaks {
@@ -99,7 +103,7 @@ async fn ask(health: &Health, server: &Server, named: &Server) -> Result<(), Str
             (sender.send_request(request).await, driven)
         }
         Speaks::Http2 => {
-            http2_head::to_http2(&mut request, address);
+            http2_head::to_http2(&mut request, address, health.tls.is_some());
             let handshake = http2::handshake(TokioExecutor::new(), io);
             let (mut sender, connection) = handshake.await.map_err(broken)?;
             let driven = Driven(tokio::spawn(async { drop(connection.await) }));
@@ -124,6 +128,19 @@ impl Drop for Driven {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Over TLS, where the upstream is: also where nothing is asked, for a server that cannot be
+/// believed is none.
+async fn secured(health: &Health, stream: TcpStream, named: &Server) -> Result<Transport, String> {
+    let Some(tls) = &health.tls else { return Ok(stream.into()) };
+    let inside = match (&health.probe, health.speaks) {
+        (Probe::Tcp, _) => Inside::Anything,
+        (Probe::Grpc { .. }, _) | (_, Speaks::Http2) => Inside::Http2,
+        (_, Speaks::Http1) => Inside::Http1,
+    };
+    let begun = Secure::new(tls, named).begin(stream, inside).await;
+    begun.map_err(|what| format!("TLS: {what}"))
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
@@ -159,6 +176,7 @@ mod tests {
         let health = Health {
             probe: Probe::Tcp,
             speaks: Speaks::Http1,
+            tls: None,
             interval: std::time::Duration::from_secs(1),
             timeout: std::time::Duration::from_secs(1),
             rise: 2,

@@ -53,6 +53,7 @@ impl Passive {
     pub fn failed(&self, server: &ServerState, kind: Kind) {
         let counts = match kind {
             Kind::Connect | Kind::ConnectTimeout | Kind::Resolve => true,
+            Kind::UpstreamTls => true,
             Kind::UpstreamClosed | Kind::BadResponse(_) => true,
             Kind::ResponseTimeout => self.rules.on_timeout,
             _ => false,

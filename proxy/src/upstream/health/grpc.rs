@@ -23,13 +23,14 @@ const SERVING: u64 = 1;
 /// What was found wrong, in words for people.
 pub(super) async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    scheme: &str,
     authority: Authority,
     service: &str,
 ) -> Result<(), String> {
     let broken = |error: hyper::Error| format!("not gRPC: {error}");
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(broken)?;
-    let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
+    let request = Request::post(format!("{scheme}://{authority}/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, concat!("underpass/", env!("CARGO_PKG_VERSION"), " (health)"))

@@ -43,6 +43,8 @@ const REMEMBERED_RESETS: usize = 1024;
 pub struct Carrier {
     /// The server's address.
     pub(super) address: SocketAddr,
+    /// Over TLS.
+    pub(super) secure: bool,
     http2: Http2,
     /// `None` once it has ended.
     life: RefCell<Option<Life>>,
@@ -81,6 +83,7 @@ impl Carrier {
     ) -> hyper::Result<Rc<Self>> {
         let carrier = Rc::new(Self {
             address,
+            secure: stream.is_tls(),
             http2,
             life: RefCell::new(Some(life)),
             sender: RefCell::new(None),

@@ -110,7 +110,7 @@ impl Stream {
         // Not kept: while there are senders hyper waits for more requests.
         let mut sender = self.sender.take()?;
         let place = self.place.as_ref()?;
-        http2_head::to_http2(&mut request, self.address);
+        http2_head::to_http2(&mut request, self.address, place.carrier.secure);
         self.sent = Some(Instant::now());
         let request = if http_body::Body::is_end_stream(request.body()) {
             request

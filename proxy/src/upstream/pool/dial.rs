@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use tokio::{io::AsyncWriteExt, time::Instant};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
-use super::ServerPool;
+use super::{Making, Secure, ServerPool};
 use crate::{
     config::ForwardPolicy,
     error::{Error, Kind},
     transport::Transport,
-    upstream::connect,
+    upstream::{connect, tls::Inside},
 };
 
 impl ServerPool {
@@ -23,6 +23,7 @@ impl ServerPool {
         deadline: Instant,
         policy: Option<&ForwardPolicy>,
         announcement: Option<&[u8]>,
+        inside: Inside,
     ) -> Result<(Transport, SocketAddr), Error> {
         let connect = async {
             let (mut stream, address) = connect::connect(self.server(), policy).await?;
@@ -30,7 +31,11 @@ impl ServerPool {
                 let sent = stream.write_all(header).await;
                 sent.map_err(|error| Error::because(Kind::Connect, error).retry_safe())?;
             }
-            Ok((stream, address))
+            let transport = match &self.secure {
+                None => stream.into(),
+                Some(secure) => self.begin(secure, stream, address, inside).await?,
+            };
+            Ok((transport, address))
         };
         let connected = tokio::time::timeout_at(deadline, connect)
             .await
@@ -39,6 +44,30 @@ impl ServerPool {
             Ok(_) => self.metrics.connected(),
             Err(_) => self.metrics.connect_failed(),
         }
-        connected.map(|(stream, address)| (stream.into(), address))
+        connected
+    }
+
+    /// The same for a request over HTTP/1.
+    pub(super) async fn dial_http(
+        &self,
+        deadline: Instant,
+        making: &Making<'_>,
+    ) -> Result<(Transport, SocketAddr), Error> {
+        self.dial(deadline, making.policy, making.announcement, Inside::Http1).await
+    }
+
+    async fn begin(
+        &self,
+        secure: &Secure,
+        stream: TcpStream,
+        address: SocketAddr,
+        inside: Inside,
+    ) -> Result<Transport, Error> {
+        secure.begin(stream, inside).await.map_err(|what| {
+            // Whoever runs it has to know, and clients are told nothing of it.
+            tracing::warn!(server = %address, "no TLS with a server: {what}");
+            // Another server may have a better certificate.
+            Error::because(Kind::UpstreamTls, anyhow::Error::msg(what)).retry_safe()
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
 
 use super::{Idle, Kept, ServerPool, places::Place};
-use crate::upstream::http1::Life;
+use crate::upstream::{http1::Life, tls::Inside};
 
 /// For how long a connection is waited for that nobody needs yet.
 const PREWARM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ impl ServerPool {
             let (pool, place) = (Rc::clone(self), Place::take(self));
             tokio::task::spawn_local(async move {
                 let deadline = Instant::now() + PREWARM_TIMEOUT;
-                let dialled = pool.dial(deadline, None, None).await;
+                let dialled = pool.dial(deadline, None, None, Inside::Http1).await;
                 pool.warming.set(pool.warming.get() - 1);
                 // A failure is not a request's; checks and requests say who is well.
                 let Ok((stream, address)) = dialled else { return };

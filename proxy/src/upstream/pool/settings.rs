@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+
 use crate::{
-    config::{ForwardPolicy, Http2},
+    config::{ForwardPolicy, Http2, Server, ServerTls},
     proxy_protocol::write::Version,
     splice::kernel::Kernel,
+    transport::Transport,
+    upstream::tls::{Connector, Inside, fault},
     wire::head::Bounds,
 };
 
@@ -32,6 +37,33 @@ pub struct Settings {
     pub max_age: Option<Duration>,
     /// How many requests one carries before that.
     pub max_requests: Option<u32>,
+}
+
+/// TLS to the server of one pool.
+#[derive(Debug, Clone)]
+pub struct Secure {
+    connector: Arc<Connector>,
+    /// What its certificate has to be for. `None`: nothing that a certificate can be for.
+    name: Option<ServerName<'static>>,
+}
+
+impl Secure {
+    /// For a server that is `named` so.
+    pub fn new(tls: &ServerTls, named: &Server) -> Self {
+        let name = tls.server_name.clone().unwrap_or_else(|| named.host.clone());
+        let name = ServerName::try_from(name).ok();
+        Self { connector: Arc::clone(&tls.connector), name }
+    }
+
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// What it has failed of, in words for people.
+    pub async fn begin(&self, stream: TcpStream, inside: Inside) -> Result<Transport, String> {
+        let name = self.name.clone().ok_or("no certificate can be for the server's name")?;
+        let begun = self.connector.connect(stream, name, inside).await;
+        begun.map_err(|error| fault::of(&error))
+    }
 }
 
 /// How a new connection is made, and for how long one is waited for.

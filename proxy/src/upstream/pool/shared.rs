@@ -19,6 +19,7 @@ use crate::{
         connection::Connection,
         http1::Life,
         http2::{Carrier, Stream},
+        tls::Inside,
     },
 };
 
@@ -169,7 +170,7 @@ impl ServerPool {
         let opening = Opening::begin(self);
         let place = Place::take(self);
         let started = async {
-            let (stream, address) = self.dial(deadline, making.policy, None).await?;
+            let (stream, address) = self.dial(deadline, making.policy, None, Inside::Http2).await?;
             crate::splice::socket::reset_on_close(stream.tcp(), false);
             let pool = Rc::downgrade(self);
             let allowed = self.shared.allowed(&http2);
