@@ -120,6 +120,8 @@ pub(super) struct Buffer {
     pub(super) events: Vec<Event>,
     pub(super) bytes: Vec<u8>,
     pub(super) held: Vec<Bytes>,
+    /// What the last batches needed, of each.
+    recent: [usize; 3],
 }
 
 impl Buffer {
@@ -174,14 +176,13 @@ impl Buffer {
         }));
     }
 
-    /// Forgets everything and keeps the memory, unless that was for a burst.
-    pub(super) fn clear(&mut self, usual: usize) {
-        self.events.clear();
-        self.bytes.clear();
-        self.held.clear();
-        self.bytes.shrink_to(usual);
-        self.events.shrink_to(usual / EVENT_BYTES);
-        self.held.shrink_to(64);
+    /// Forgets everything and keeps the memory, at most `most` bytes of it, as long as batches
+    /// need it: a buffer that grows anew with each is copied by the worker each time.
+    pub(super) fn clear(&mut self, most: usize) {
+        let [bytes, events, held] = &mut self.recent;
+        forget(&mut self.bytes, bytes, most);
+        forget(&mut self.events, events, most);
+        forget(&mut self.held, held, most);
     }
 
     pub(super) fn text(&self, span: Span) -> &[u8] {
@@ -199,6 +200,16 @@ impl Buffer {
             What::Gap(..) => EVENT_BYTES,
             What::End(_) => END_BYTES,
         }
+    }
+}
+
+/// Empties a list. `recent` follows what it holds, upwards at once and downwards slowly.
+fn forget<T>(list: &mut Vec<T>, recent: &mut usize, most: usize) {
+    *recent = list.len().max(*recent - *recent / 8);
+    list.clear();
+    let keep = (*recent).min(most / size_of::<T>());
+    if list.capacity() > 4 * keep.max(64) {
+        list.shrink_to(2 * keep.max(32));
     }
 }
 
@@ -224,5 +235,25 @@ mod tests {
         assert_eq!(first.cost(held), EVENT_BYTES + 5);
         first.clear(1024);
         assert!(first.is_empty() && first.held.is_empty());
+    }
+
+    #[test]
+    fn memory_stays_while_batches_need_it_and_goes_when_they_do_not() {
+        let mut buffer = Buffer::default();
+        let mut fill = |bytes: usize, most: usize| {
+            buffer.push((1, 0), What::Begin, |out| out.resize(bytes, b'x'));
+            let before = buffer.bytes.capacity();
+            buffer.clear(most);
+            (before, buffer.bytes.capacity())
+        };
+        fill(1 << 20, 1 << 20);
+        // One that is small between large ones changes nothing.
+        for bytes in [1 << 20, 1 << 10, 1 << 20] {
+            let (before, after) = fill(bytes, 1 << 20);
+            assert_eq!(before, after, "it is not copied");
+        }
+        (0..100).for_each(|_| _ = fill(1 << 10, 1 << 20));
+        assert!(fill(1 << 10, 1 << 20).1 <= 8 << 10, "the burst is over");
+        assert!(fill(1 << 20, 1 << 16).1 <= 1 << 18, "no more than it may keep");
     }
 }

@@ -97,6 +97,10 @@ impl Record {
     }
 
     fn add<T: Content>(&mut self, line: Line<T>) {
+        if line.part < self.lines {
+            // It was written, could not be taken back after a failure, and was written again.
+            return;
+        }
         self.lost_lines += line.part.saturating_sub(self.lines);
         self.lines = line.part + 1;
         self.begin = self.begin.take().or(line.begin);
@@ -202,8 +206,7 @@ impl Follow {
 #[derive(Default)]
 struct Assembly {
     records: Vec<Record>,
-    /// Those that have not ended.
-    open: HashMap<String, usize>,
+    by_id: HashMap<String, usize>,
     unrecorded: u64,
 }
 
@@ -216,17 +219,14 @@ impl Assembly {
         }
         self.unrecorded += line.unrecorded.as_ref().map_or(0, |unrecorded| unrecorded.exchanges);
         let Some(id) = &line.id else { return true };
-        let index = match self.open.get(id) {
+        let index = match self.by_id.get(id) {
             Some(index) => *index,
             None => {
                 self.records.push(Record { id: id.clone(), ..Record::default() });
-                self.open.insert(id.clone(), self.records.len() - 1);
+                self.by_id.insert(id.clone(), self.records.len() - 1);
                 self.records.len() - 1
             }
         };
-        if line.end.is_some() {
-            self.open.remove(id);
-        }
         self.records[index].add(line);
         true
     }
