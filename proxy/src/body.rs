@@ -160,6 +160,15 @@ impl BodyStream {
         Ok(())
     }
 
+    /// Whether the head of the answer is all of it, so that nobody asks for more.
+    pub fn is_none(&self) -> bool {
+        match &self.source {
+            Source::Empty | Source::Announced(_) => true,
+            Source::Fixed(text) => text.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether the last frame waits for the recorder.
     fn keeps(&self) -> bool {
         matches!(&self.tap, Tap::Response(tap) if tap.exchange.record_keeps())
@@ -180,24 +189,29 @@ impl Body for BodyStream {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         match &mut this.source {
-            Source::Empty | Source::Announced(_) => {
-                if let Tap::Response(tap) = &mut this.tap {
+            Source::Empty | Source::Announced(_) => match &mut this.tap {
+                Tap::Response(tap) => {
                     tap.ended = true;
+                    let kept = ready!(tap.exchange.poll_record_kept(cx)).flatten();
+                    counted(Poll::Ready(kept.map(Ok)), tap)
                 }
-                Poll::Ready(None)
-            }
-            Source::Fixed(text) => {
-                let text = std::mem::take(text);
-                this.source = Source::Empty;
-                if let Tap::Response(tap) = &mut this.tap {
-                    tap.exchange.sent(text.len());
-                    if let Some(recording) = tap.exchange.recording() {
-                        recording.chunk(Side::Response, &text);
+                Tap::Request(_) | Tap::None => Poll::Ready(None),
+            },
+            Source::Fixed(text) => match &mut this.tap {
+                Tap::Response(tap) => {
+                    ready!(tap.exchange.poll_record_room(Side::Response, cx));
+                    let text = std::mem::take(text);
+                    this.source = Source::Empty;
+                    tap.ended = true;
+                    let frame = (!text.is_empty()).then(|| Frame::data(text));
+                    if let Some(frame) = &frame {
+                        tap.exchange.record_frame(Side::Response, frame);
                     }
-                    tap.ended = true;
+                    counted(poll_last(&tap.exchange, frame, cx), tap)
                 }
-                Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
-            }
+                // Only answers are fixed.
+                Tap::Request(_) | Tap::None => Poll::Ready(None),
+            },
             Source::Copied { copied, .. } => {
                 let chunk = ready!(copied.poll_next(cx));
                 Poll::Ready(chunk.map(|chunk| {
@@ -223,7 +237,7 @@ impl Body for BodyStream {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Empty => true,
+            Source::Empty => !self.keeps(),
             Source::Announced(_) => false,
             Source::Fixed(text) => text.is_empty(),
             Source::Incoming(body) => body.is_end_stream() && !self.keeps(),
@@ -270,7 +284,7 @@ fn poll_request(
 ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
     // RFC 9110 section 10.1.1: the body is asked for when the server asks for it.
     ready!(exchange.poll_may_send_body(cx));
-    ready!(exchange.poll_record_room(cx));
+    ready!(exchange.poll_record_room(Side::Request, cx));
     exchange.waits_for_client();
     let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
     exchange.client_gave();
@@ -313,12 +327,10 @@ fn poll_response(
     tap: &mut ResponseTap,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-    if let Some(recording) = tap.exchange.recording() {
-        if let Some(last) = ready!(recording.poll_kept(cx)) {
-            return Poll::Ready(last.map(Ok));
-        }
-        ready!(recording.poll_room(cx));
+    if let Some(last) = ready!(tap.exchange.poll_record_kept(cx)) {
+        return Poll::Ready(last.map(Ok));
     }
+    ready!(tap.exchange.poll_record_room(Side::Response, cx));
     let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
         // Over HTTP/2 nobody else looks at the deadline of this stream.
         return tap.exchange.poll_stalled(cx).map(|error| Some(tap.fails(error)));
@@ -370,7 +382,7 @@ fn poll_last(
         None => frame,
         Some(recording) => match recording.keep(frame) {
             Some(frame) => frame,
-            None => ready!(recording.poll_kept(cx)).flatten(),
+            None => ready!(exchange.poll_record_kept(cx)).flatten(),
         },
     };
     Poll::Ready(last.map(Ok))

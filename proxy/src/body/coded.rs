@@ -18,7 +18,7 @@ use crate::{
     record::Side,
 };
 
-use super::{ResponseTap, Source, poll_response};
+use super::{ResponseTap, Source, poll_last, poll_response};
 
 /// A body and what encodes it.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Coded {
                 }
                 _ => {
                     tap.ended = true;
-                    Poll::Ready(None)
+                    poll_last(&tap.exchange, None, cx)
                 }
             };
             let made = match frame {

@@ -1,6 +1,10 @@
 //! What the recorder is told of an exchange. All of it does nothing where it is not recorded.
 
-use std::task::{Context, Poll};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Version};
@@ -8,21 +12,29 @@ use http_body::Frame;
 
 use crate::{
     access_log,
-    record::{Begin, End, Recording, Side},
+    record::{Begin, Chosen, End, Lane, Recording, Side},
+    watchdog::Wait,
 };
 
 use super::Exchange;
 
 impl Exchange {
     /// Begins a record, if this exchange is to have one: its route is known, and its head as the
-    /// client sent it.
-    pub fn begin_record<B>(&self, head: &Request<B>) {
+    /// client sent it. Waits where traffic is to wait for the recorder.
+    pub async fn begin_record<B>(&self, head: &Request<B>) {
         let Some(lane) = &self.client.worker().recorder else { return };
-        let listener = self.client.listener();
         let wanted = self.route().and_then(|route| route.record);
-        if !wanted.unwrap_or(listener.config.record) {
+        if !wanted.unwrap_or(self.client.listener().config.record) {
             return;
         }
+        let chosen = Chosen::by(lane);
+        if chosen == Chosen::Yes {
+            lane.room().await;
+        }
+        self.begin_record_on(lane, chosen, head);
+    }
+
+    fn begin_record_on<B>(&self, lane: &Rc<Lane>, chosen: Chosen, head: &Request<B>) {
         let (uri, whole);
         let target = match (head.uri().authority(), self.version) {
             // Absolute-form, or authority-form.
@@ -50,7 +62,7 @@ impl Exchange {
             host: authority(head),
             fields: head.headers(),
         };
-        if let Some(recording) = Recording::begin(lane, self.started, &begin) {
+        if let Some(recording) = Recording::begin(lane, chosen, self.started, &begin) {
             // A second record would be one of the same exchange.
             let _ = self.record.set(recording);
         }
@@ -78,9 +90,51 @@ impl Exchange {
         }
     }
 
-    /// Resolves when the recorder can take a chunk: at once, unless traffic is to wait for it.
-    pub fn poll_record_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.recording().map_or(Poll::Ready(()), |recording| recording.poll_room(cx))
+    /// Resolves when the recorder can take what comes in this direction: at once, unless traffic
+    /// is to wait for it.
+    pub fn poll_record_room(&self, side: Side, cx: &mut Context<'_>) -> Poll<()> {
+        self.held_back(side, |recording| recording.poll_room(side, cx))
+            .map(Option::unwrap_or_default)
+    }
+
+    /// The last frame of the answer, where it was kept, once everything is written.
+    pub fn poll_record_kept(&self, cx: &mut Context<'_>) -> Poll<Option<Option<Frame<Bytes>>>> {
+        let kept = self.held_back(Side::Response, |recording| recording.poll_kept(cx));
+        kept.map(Option::flatten)
+    }
+
+    /// The same for what comes before the bodies.
+    pub async fn record_room(&self) {
+        poll_fn(|cx| self.poll_record_room(Side::Response, cx)).await;
+    }
+
+    /// Resolves when all that has come is written: an answer without a body is done with its
+    /// head.
+    pub async fn record_written(&self) {
+        poll_fn(|cx| self.held_back(Side::Response, |recording| recording.poll_written(cx))).await;
+    }
+
+    /// No peer is blamed for what we hold back: its deadline does not run meanwhile.
+    fn held_back<T>(
+        &self,
+        side: Side,
+        poll: impl FnOnce(&Recording) -> Poll<T>,
+    ) -> Poll<Option<T>> {
+        let Some(recording) = self.recording() else { return Poll::Ready(None) };
+        let was_held = recording.is_held(side);
+        let polled = poll(recording);
+        if polled.is_pending() {
+            // An answer that goes out already has a deadline of its own.
+            if side == Side::Response || !self.answered.get() {
+                self.watched.done(Wait::Response);
+            }
+            if side == Side::Request {
+                self.watched.done(Wait::Request);
+            }
+        } else if was_held && side == Side::Response && self.answered.get() {
+            self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
+        }
+        polled.map(Some)
     }
 
     /// Whether the last frame of the answer waits for the recorder.

@@ -6,8 +6,12 @@
 //! been appended is charged to the budget until it is written: the memory of the recorder is
 //! bounded whatever the disk does.
 //!
-//! Invariant: a worker never waits here. An exchange of the mode `standard` may, by
-//! [`Lane::poll_below`] and [`Lane::poll_written`].
+//! What only the end of an exchange frees, and the writer cannot, is charged apart and has a share
+//! of the budget at most ([`Lane::reserve`]): room for ends, and exchanges that are not known to be
+//! recorded. So whoever waits for the writer waits for something that it can do, and many
+//! undecided exchanges do not starve those that are recorded.
+//!
+//! Invariant: a worker never waits here. An exchange of the mode `standard` may (`wait.rs`).
 
 use std::{
     cell::Cell,
@@ -24,7 +28,7 @@ use super::{
     metrics::Counters,
     redact::Heads,
 };
-use crate::config::{Record, record::RecordMode};
+use crate::config::Record;
 
 /// What a lane may hold at least, however many there are.
 const LEAST_BYTES: usize = 64 << 10;
@@ -47,6 +51,22 @@ pub(super) struct Shared {
     pub(super) thread: OnceLock<Thread>,
 }
 
+impl Shared {
+    pub(super) fn new(config: &Record, counters: Counters, run: String) -> Self {
+        Self {
+            config: config.clone(),
+            heads: Heads::new(&config.redact),
+            counters,
+            run,
+            lanes: Mutex::default(),
+            urgent: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        }
+    }
+}
+
 /// The part of a lane that the writer sees.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -57,7 +77,7 @@ pub(super) struct Queue {
     pub(super) held: AtomicUsize,
     /// Events that have been written, of all that were ever pushed.
     pub(super) written: AtomicU64,
-    /// Exchanges that could not even begin a record.
+    /// Exchanges that could not even begin a record, and have not been told of.
     pub(super) unrecorded: AtomicU64,
     /// Who waits for one of these to change.
     waiting: Mutex<Vec<Waker>>,
@@ -69,6 +89,12 @@ pub struct Lane {
     pub(super) queue: Arc<Queue>,
     pub(super) shared: Arc<Shared>,
     limit: usize,
+    /// Bytes that are charged and that the writer cannot free.
+    pub(super) reserved: Cell<usize>,
+    /// Of these, for exchanges that are not known to be recorded.
+    undecided: Cell<usize>,
+    /// Somebody has waited in vain while this was all that had been written.
+    stalled: Cell<Option<u64>>,
     next: Cell<u64>,
     pushed: Cell<u64>,
 }
@@ -86,7 +112,16 @@ impl Lane {
         lock(&shared.lanes).push(Arc::clone(&queue));
         let limit = (shared.config.memory_bytes / workers.max(1)).max(LEAST_BYTES);
         let shared = Arc::clone(shared);
-        Self { queue, shared, limit, next: Cell::new(0), pushed: Cell::new(0) }
+        Self {
+            queue,
+            shared,
+            limit,
+            reserved: Cell::new(0),
+            undecided: Cell::new(0),
+            stalled: Cell::new(None),
+            next: Cell::new(0),
+            pushed: Cell::new(0),
+        }
     }
 
     /// A number for a record, of this worker.
@@ -94,46 +129,103 @@ impl Lane {
         self.next.replace(self.next.get() + 1)
     }
 
-    /// Charges so many bytes, if they are to be had.
-    pub(super) fn charge(&self, bytes: usize) -> bool {
-        // Only this thread adds.
-        if self.queue.held.load(Relaxed) + bytes > self.limit {
-            return false;
-        }
-        self.queue.held.fetch_add(bytes, Relaxed);
-        true
+    /// What has been charged. Only this thread adds to it.
+    fn charged(&self) -> usize {
+        self.queue.held.load(Acquire) + self.reserved.get()
     }
 
-    /// Charges for a head. Where exchanges wait, heads have as much again: they come before
-    /// anything that could wait.
-    pub(super) fn charge_head(&self, bytes: usize) -> bool {
-        let waits =
-            self.shared.config.mode == RecordMode::Standard && !self.shared.failing.load(Relaxed);
-        let limit = if waits { 2 * self.limit } else { self.limit };
-        if self.queue.held.load(Relaxed) + bytes > limit {
-            return false;
+    /// Charges so many bytes, if they are to be had.
+    pub(super) fn charge(&self, bytes: usize) -> bool {
+        let fits = self.charged() + bytes <= self.limit;
+        if fits {
+            self.queue.held.fetch_add(bytes, Relaxed);
         }
-        self.queue.held.fetch_add(bytes, Relaxed);
-        true
+        fits
     }
 
     /// Charges what its owner has waited for.
     pub(super) fn overcharge(&self, bytes: usize) -> bool {
-        if self.queue.held.load(Relaxed) >= self.limit {
-            return false;
+        let fits = self.charged() < self.limit;
+        if fits {
+            self.queue.held.fetch_add(bytes, Relaxed);
         }
-        self.queue.held.fetch_add(bytes, Relaxed);
-        true
+        fits
     }
 
-    /// Gives back what was charged for something that is not pushed.
-    pub(super) fn refund(&self, bytes: usize) {
-        self.queue.held.fetch_sub(bytes, Relaxed);
+    /// Charges what the end of its exchange frees, or [`Self::pushes`]: of half the budget.
+    /// `undecided`: of an exchange that is not known to be recorded; all of these have the
+    /// greater part of it, and leave the others the rest.
+    pub(super) fn reserve(&self, bytes: usize, undecided: bool) -> bool {
+        let most = self.limit / 2;
+        let fits = self.charged() + bytes <= self.limit
+            && self.reserved.get() + bytes <= most
+            && (!undecided || self.undecided.get() + bytes <= most / 4 * 3);
+        if fits {
+            self.reserved.set(self.reserved.get() + bytes);
+            self.undecided.set(self.undecided.get() + if undecided { bytes } else { 0 });
+        }
+        fits
+    }
+
+    /// Gives back what was reserved.
+    pub(super) fn free(&self, bytes: usize, undecided: bool) {
+        self.reserved.set(self.reserved.get() - bytes);
+        self.undecided.set(self.undecided.get() - if undecided { bytes } else { 0 });
+    }
+
+    /// What was reserved is pushed: the writer frees it from here on.
+    pub(super) fn pushes(&self, bytes: usize, undecided: bool) {
+        self.free(bytes, undecided);
+        self.queue.held.fetch_add(bytes, Relaxed);
+    }
+
+    /// Of what is reserved, so much is no longer for an exchange that may be forgotten.
+    pub(super) fn decides(&self, bytes: usize) {
+        self.undecided.set(self.undecided.get() - bytes);
+    }
+
+    /// Puts a charge right once it is known what was needed.
+    pub(super) fn settle(&self, charged: usize, needed: usize, undecided: bool) {
+        if undecided {
+            for cell in [&self.reserved, &self.undecided] {
+                cell.set(cell.get() + needed - charged);
+            }
+            return;
+        }
+        match needed.checked_sub(charged) {
+            Some(more) => self.queue.held.fetch_add(more, Relaxed),
+            None => self.queue.held.fetch_sub(charged - needed, Relaxed),
+        };
+    }
+
+    /// An exchange that was to be recorded has found no room even to begin.
+    pub(super) fn misses_one(&self) {
+        self.shared.counters.unrecorded.inc();
+        self.queue.unrecorded.fetch_add(1, Relaxed);
     }
 
     /// Why nothing is to be had.
     pub(super) fn why(&self) -> Why {
-        if self.shared.failing.load(Relaxed) { Why::Disk } else { Why::Budget }
+        if self.takes_nothing() { Why::Disk } else { Why::Budget }
+    }
+
+    /// Whether writes fail, or nothing has been written since somebody waited in vain.
+    fn takes_nothing(&self) -> bool {
+        self.shared.failing.load(Acquire) || self.stalled.get() == Some(self.written())
+    }
+
+    /// Events that have been written.
+    pub(super) fn written(&self) -> u64 {
+        self.queue.written.load(Acquire)
+    }
+
+    /// Somebody has waited for as long as one may, since so many events had been written.
+    pub(super) fn waited_in_vain(&self, written: u64) {
+        if self.written() == written {
+            self.stalled.set(Some(written));
+            // The others wait for the same.
+            self.queue.wake_all();
+        }
     }
 
     /// Appends events by `write`, which returns how many; what they cost has been charged.
@@ -176,16 +268,16 @@ impl Lane {
 
     /// Resolves when there is room in the budget, or no hope of it.
     pub(super) fn poll_below(&self, cx: &Context<'_>) -> Poll<()> {
-        self.poll(cx, |lane| lane.queue.held.load(Acquire) < lane.limit)
+        self.poll(cx, |lane| lane.charged() < lane.limit)
     }
 
     /// Resolves when so many events have been written, or will not be.
     pub(super) fn poll_written(&self, events: u64, cx: &Context<'_>) -> Poll<()> {
-        self.poll(cx, |lane| lane.queue.written.load(Acquire) >= events)
+        self.poll(cx, |lane| lane.written() >= events)
     }
 
     fn poll(&self, cx: &Context<'_>, done: impl Fn(&Self) -> bool) -> Poll<()> {
-        let done = || done(self) || self.shared.failing.load(Acquire);
+        let done = || done(self) || self.takes_nothing();
         if done() {
             return Poll::Ready(());
         }
@@ -217,8 +309,10 @@ impl Queue {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.buffers.iter().all(|buffer| lock(buffer).is_empty())
+    /// Whether all that it had has been taken.
+    pub(super) fn is_told(&self) -> bool {
+        self.unrecorded.load(Relaxed) == 0
+            && self.buffers.iter().all(|buffer| lock(buffer).is_empty())
     }
 }
 

@@ -70,6 +70,12 @@ impl Counters {
         self.missing[why as usize].inc_by(bytes);
     }
 
+    /// Of all reasons.
+    #[cfg(test)]
+    pub(super) fn missing_bytes(&self) -> u64 {
+        self.missing.iter().map(Counter::get).sum()
+    }
+
     /// Gives all of them their names.
     pub fn register(&self, registry: &mut Registry) {
         for (name, help, counter) in [

@@ -14,7 +14,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool, atomic::Ordering::*},
+    sync::{Arc, atomic::Ordering::*},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -31,13 +31,14 @@ pub mod show;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod wait;
 mod write;
 
 pub use event::Side;
 pub use lane::Lane;
 pub use metrics::Counters;
 pub use ship::{Destination, Shipper};
-pub use tap::{Begin, End, Recording};
+pub use tap::{Begin, Chosen, End, Recording};
 
 use crate::config::Record;
 
@@ -59,17 +60,7 @@ impl Recorder {
     /// If nothing can be written to the folder, or there is no thread to be had.
     pub fn start(config: &Record, workers: usize, counters: Counters) -> io::Result<Self> {
         let segments = write::Segments::open(config, &counters)?;
-        let shared = Arc::new(lane::Shared {
-            config: config.clone(),
-            heads: redact::Heads::new(&config.redact),
-            counters,
-            run: run(),
-            lanes: Mutex::default(),
-            urgent: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
-            thread: OnceLock::new(),
-        });
+        let shared = Arc::new(lane::Shared::new(config, counters, run()));
         let writer = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("recorder".into())

@@ -10,23 +10,21 @@
 
 use std::{
     cell::{Cell, RefCell},
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
 use super::{
     event::{Buffer, COPY_AT_MOST, END_BYTES, EVENT_BYTES, Gap, Side, What, Why},
     lane::{Lane, chunk_cost},
     note::{put, put_fields, put_number, put_option},
+    wait::Patience,
 };
-use crate::config::record::RecordMode;
 
 /// The head of a request, as the client sent it.
 #[derive(Debug)]
@@ -74,14 +72,49 @@ pub struct End<'a> {
 const ANSWER: u8 = 1;
 const TRAILERS: [u8; 2] = [2, 4];
 
+/// What is known of an exchange before it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// It is recorded.
+    Yes,
+    /// It is if it fails, or takes long.
+    Perhaps,
+    /// It is not.
+    No,
+}
+
+impl Chosen {
+    /// Draws lots, where only some are recorded.
+    pub fn by(lane: &Lane) -> Self {
+        let sampling = lane.shared.config.sampling;
+        match sampling.ratio >= 1.0 || fastrand::f64() < sampling.ratio {
+            true => Self::Yes,
+            false if sampling.errors || sampling.slower_than.is_some() => Self::Perhaps,
+            false => Self::No,
+        }
+    }
+}
+
+/// Whether an exchange is recorded.
+#[derive(Debug)]
+enum Fate {
+    Recorded,
+    /// Not known: its events so far, and what they cost.
+    Undecided(Buffer, usize),
+    /// Not known, and there was no room for its beginning: if it turns out that it was to be
+    /// recorded, that is counted.
+    Unseen,
+    /// It has been counted.
+    Missed,
+}
+
 /// One exchange that is recorded, or may be.
 #[derive(Debug)]
 pub struct Recording {
-    lane: Rc<Lane>,
+    pub(super) lane: Rc<Lane>,
     number: u64,
     started: Instant,
-    /// What is not known to be recorded yet: events, and what they cost.
-    undecided: RefCell<Option<(Buffer, usize)>>,
+    fate: RefCell<Fate>,
     ended: Cell<bool>,
     answered: Cell<bool>,
     gaps: [Cell<Gap>; 2],
@@ -90,26 +123,37 @@ pub struct Recording {
     /// Heads that found no room.
     lost: Cell<u8>,
     /// Of this record's last event, when it is written.
-    last: Cell<u64>,
+    pub(super) last: Cell<u64>,
     /// The last frame of an answer, until everything is written.
-    kept: RefCell<Option<Option<Frame<Bytes>>>>,
-    patience: RefCell<Option<Pin<Box<Sleep>>>>,
+    pub(super) kept: RefCell<Option<Option<Frame<Bytes>>>>,
+    /// Of each direction: they belong to different tasks.
+    pub(super) patience: [Patience; 2],
+    /// It has waited in vain, and waits no more.
+    pub(super) gave_up: Cell<bool>,
 }
 
 impl Recording {
-    /// Begins a record, unless the exchange is none of those that are sampled or there is no
+    /// Begins a record, unless the exchange is none of those that are chosen or there is no
     /// memory for it.
-    pub fn begin(lane: &Rc<Lane>, started: Instant, begin: &Begin<'_>) -> Option<Box<Self>> {
-        let sampling = lane.shared.config.sampling;
-        let chosen = sampling.ratio >= 1.0 || fastrand::f64() < sampling.ratio;
-        if !chosen && !sampling.errors && sampling.slower_than.is_none() {
-            return None;
-        }
+    pub fn begin(
+        lane: &Rc<Lane>,
+        chosen: Chosen,
+        started: Instant,
+        begin: &Begin<'_>,
+    ) -> Option<Box<Self>> {
+        let chosen = match chosen {
+            Chosen::No => return None,
+            Chosen::Perhaps => false,
+            Chosen::Yes => true,
+        };
         let recording = Box::new(Self {
             lane: Rc::clone(lane),
             number: lane.next(),
             started,
-            undecided: RefCell::new((!chosen).then(Default::default)),
+            fate: RefCell::new(match chosen {
+                true => Fate::Recorded,
+                false => Fate::Undecided(Buffer::default(), 0),
+            }),
             ended: Cell::new(false),
             answered: Cell::new(false),
             gaps: Default::default(),
@@ -117,12 +161,11 @@ impl Recording {
             lost: Cell::new(0),
             last: Cell::new(0),
             kept: RefCell::default(),
-            patience: RefCell::default(),
+            patience: Default::default(),
+            gave_up: Cell::new(false),
         });
-        if !lane.charge_head(END_BYTES) {
-            recording.ended.set(true);
-            recording.does_not_begin();
-            return None;
+        if !lane.reserve(END_BYTES, !chosen) {
+            return recording.does_not_begin();
         }
         let wall = SystemTime::now().checked_sub(started.elapsed()).unwrap_or(UNIX_EPOCH);
         let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -141,10 +184,8 @@ impl Recording {
             put_fields(out, begin.fields, |out, name, value| heads.value(out, name, value));
         });
         if !begun {
-            recording.ended.set(true);
-            lane.refund(END_BYTES);
-            recording.does_not_begin();
-            return None;
+            lane.free(END_BYTES, !chosen);
+            return recording.does_not_begin();
         }
         if chosen {
             lane.shared.counters.exchanges.inc();
@@ -152,12 +193,20 @@ impl Recording {
         Some(recording)
     }
 
-    fn does_not_begin(&self) {
-        // An exchange that would most likely be forgotten is not missed.
-        if self.undecided.borrow().is_none() {
-            self.lane.shared.counters.unrecorded.inc();
-            self.lane.queue.unrecorded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// There is no room for its beginning.
+    fn does_not_begin(self: Box<Self>) -> Option<Box<Self>> {
+        if self.is_decided() {
+            self.ended.set(true);
+            self.lane.misses_one();
+            return None;
         }
+        *self.fate.borrow_mut() = Fate::Unseen;
+        Some(self)
+    }
+
+    /// Whether it is known to be recorded.
+    pub(super) fn is_decided(&self) -> bool {
+        matches!(*self.fate.borrow(), Fate::Recorded)
     }
 
     fn micros(&self) -> u64 {
@@ -171,7 +220,7 @@ impl Recording {
         what: impl FnOnce(super::event::Span) -> What,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        if !self.lane.charge_head(EVENT_BYTES + bytes) {
+        if !self.charge(EVENT_BYTES + bytes) {
             return false;
         }
         let mut wrote = 0;
@@ -180,25 +229,26 @@ impl Recording {
             1
         });
         // What was charged before is more than enough or a little too little.
-        self.settle(bytes, wrote);
+        if let Fate::Undecided(_, cost) = &mut *self.fate.borrow_mut() {
+            *cost += EVENT_BYTES + wrote;
+        }
+        self.lane.settle(bytes, wrote, !self.is_decided());
         true
     }
 
-    /// Puts a charge right once it is known what was needed.
-    fn settle(&self, charged: usize, needed: usize) {
-        let held = &self.lane.queue.held;
-        match needed.checked_sub(charged) {
-            Some(more) => held.fetch_add(more, std::sync::atomic::Ordering::Relaxed),
-            None => held.fetch_sub(charged - needed, std::sync::atomic::Ordering::Relaxed),
-        };
-        if let Some((_, cost)) = &mut *self.undecided.borrow_mut() {
-            *cost += EVENT_BYTES + needed;
+    /// Charges what is to be pushed.
+    fn charge(&self, bytes: usize) -> bool {
+        match *self.fate.borrow() {
+            Fate::Undecided(..) => self.lane.reserve(bytes, true),
+            Fate::Unseen | Fate::Missed => false,
+            Fate::Recorded if self.waits() => self.lane.overcharge(bytes),
+            Fate::Recorded => self.lane.charge(bytes),
         }
     }
 
     fn push(&self, write: impl FnOnce(&mut Buffer, (u64, u64)) -> usize) {
         let at = (self.number, self.micros());
-        if let Some((buffer, _)) = &mut *self.undecided.borrow_mut() {
+        if let Fate::Undecided(buffer, _) = &mut *self.fate.borrow_mut() {
             write(buffer, at);
             return;
         }
@@ -249,17 +299,14 @@ impl Recording {
         let gap = self.gaps[side as usize].get();
         let fills = if gap.bytes > 0 { EVENT_BYTES } else { 0 };
         let cost = chunk_cost(chunk.len()) + fills;
-        if let Some((_, undecided)) = &*self.undecided.borrow()
-            && undecided + cost > self.lane.shared.config.sampling.max_undecided_bytes
+        if let Fate::Undecided(_, held) = *self.fate.borrow()
+            && held + cost > self.lane.shared.config.sampling.max_undecided_bytes
         {
             return self.missing(side, chunk.len(), Why::Undecided);
         }
-        let charged = match self.lane.shared.config.mode {
-            RecordMode::ZeroLatency => self.lane.charge(cost),
-            RecordMode::Standard => self.lane.overcharge(cost),
-        };
-        if !charged {
-            return self.missing(side, chunk.len(), self.lane.why());
+        if !self.charge(cost) {
+            let why = if self.is_decided() { self.lane.why() } else { Why::Undecided };
+            return self.missing(side, chunk.len(), why);
         }
         self.push(|buffer, at| {
             if gap.bytes > 0 {
@@ -273,8 +320,8 @@ impl Recording {
             1 + usize::from(gap.bytes > 0)
         });
         self.gaps[side as usize].set(Gap::default());
-        if let Some((_, undecided)) = &mut *self.undecided.borrow_mut() {
-            *undecided += cost;
+        if let Fate::Undecided(_, held) = &mut *self.fate.borrow_mut() {
+            *held += cost;
         }
     }
 
@@ -285,7 +332,7 @@ impl Recording {
         let gap =
             Gap { bytes: gap.bytes + bytes as u64, chunks: gap.chunks.saturating_add(1), why };
         self.gaps[side as usize].set(gap);
-        if self.undecided.borrow().is_none() {
+        if self.is_decided() {
             self.lane.shared.counters.missing(why, bytes as u64);
         }
     }
@@ -312,9 +359,12 @@ impl Recording {
         if end.failed && sampling.errors {
             self.is_kept();
         }
-        if let Some((_, cost)) = self.undecided.borrow_mut().take() {
-            return self.lane.refund(cost + END_BYTES);
+        match *self.fate.borrow() {
+            Fate::Undecided(_, cost) => return self.lane.free(cost + END_BYTES, true),
+            Fate::Unseen | Fate::Missed => return,
+            Fate::Recorded => {}
         }
+        self.lane.pushes(END_BYTES, false);
         self.push(|buffer, at| {
             let what = |span| What::End(span);
             buffer.push(at, what, |out| {
@@ -345,73 +395,34 @@ impl Recording {
 
     /// It is known that this one is recorded.
     fn is_kept(&self) {
-        let Some((mut held, _)) = self.undecided.borrow_mut().take() else { return };
-        self.lane.shared.counters.exchanges.inc();
-        for gap in &self.gaps {
-            self.lane.shared.counters.missing(gap.get().why, gap.get().bytes);
+        let mut fate = self.fate.borrow_mut();
+        let (mut held, cost) = match &mut *fate {
+            Fate::Undecided(held, cost) => (std::mem::take(held), *cost),
+            Fate::Unseen => {
+                *fate = Fate::Missed;
+                return self.lane.misses_one();
+            }
+            Fate::Recorded | Fate::Missed => return,
+        };
+        *fate = Fate::Recorded;
+        let counters = &self.lane.shared.counters;
+        counters.exchanges.inc();
+        for event in &held.events {
+            if let What::Gap(_, gap) = event.what {
+                counters.missing(gap.why, gap.bytes);
+            }
         }
+        for gap in &self.gaps {
+            counters.missing(gap.get().why, gap.get().bytes);
+        }
+        self.lane.pushes(cost, true);
+        // The end's is still reserved, but no more of their share.
+        self.lane.decides(END_BYTES);
         self.last.set(self.lane.push(|buffer| {
             let count = held.events.len();
             buffer.append(&mut held);
             count
         }));
-    }
-
-    // -- the mode `standard` ----------------------------------------------------------
-
-    /// Resolves when a chunk may come; at once in the mode `zero_latency`.
-    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.lane.shared.config.mode == RecordMode::ZeroLatency {
-            return Poll::Ready(());
-        }
-        self.patiently(cx, |cx| self.lane.poll_below(cx))
-    }
-
-    /// Keeps the last frame of an answer, or its end, until everything is written. Gives it back
-    /// where there is nothing to wait for.
-    pub fn keep(&self, frame: Option<Frame<Bytes>>) -> Option<Option<Frame<Bytes>>> {
-        let waits = self.lane.shared.config.mode == RecordMode::Standard
-            && self.undecided.borrow().is_none();
-        if !waits {
-            return Some(frame);
-        }
-        *self.kept.borrow_mut() = Some(frame);
-        None
-    }
-
-    /// Whether a last frame is kept.
-    pub fn keeps(&self) -> bool {
-        self.kept.borrow().is_some()
-    }
-
-    /// The frame that is kept, once everything is written; at once `None` where none is.
-    pub fn poll_kept(&self, cx: &mut Context<'_>) -> Poll<Option<Option<Frame<Bytes>>>> {
-        if !self.keeps() {
-            return Poll::Ready(None);
-        }
-        let last = self.last.get();
-        self.patiently(cx, |cx| self.lane.poll_written(last, cx))
-            .map(|()| self.kept.borrow_mut().take())
-    }
-
-    /// Waits, but not for ever.
-    fn patiently(
-        &self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&Context<'_>) -> Poll<()>,
-    ) -> Poll<()> {
-        let mut patience = self.patience.borrow_mut();
-        if poll(cx).is_ready() {
-            *patience = None;
-            return Poll::Ready(());
-        }
-        let limit = self.lane.shared.config.max_wait;
-        let timer = patience.get_or_insert_with(|| Box::pin(sleep(limit)));
-        let over = timer.as_mut().poll(cx);
-        if over.is_ready() {
-            *patience = None;
-        }
-        over
     }
 }
 

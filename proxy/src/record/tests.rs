@@ -5,7 +5,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     rc::Rc,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -14,13 +17,15 @@ use mantra_macros::req_test;
 use tokio::time::Instant;
 
 use super::{
-    Begin, Counters, End, Lane, Recorder, Recording, Side,
+    Begin, Chosen, Counters, End, Lane, Recorder, Recording, Side,
     read::{Lookup, Record, assemble},
 };
 use crate::config::record::{Compression, Record as Config, RecordMode};
 
+mod budget;
 mod files;
 mod secrets;
+mod waits;
 
 /// A folder that is removed with the value.
 struct Folder(PathBuf);
@@ -54,7 +59,16 @@ impl Drop for Folder {
     }
 }
 
+/// What lanes share where nobody writes.
+fn shared(config: &Config) -> Arc<super::lane::Shared> {
+    Arc::new(super::lane::Shared::new(config, Counters::default(), String::new()))
+}
+
 fn begin(lane: &Rc<Lane>, target: &str) -> Option<Box<Recording>> {
+    begin_as(lane, Chosen::by(lane), target)
+}
+
+fn begin_as(lane: &Rc<Lane>, chosen: Chosen, target: &str) -> Option<Box<Recording>> {
     let mut fields = HeaderMap::new();
     fields.insert("authorization", HeaderValue::from_static("Bearer s3cret"));
     fields.insert("x-odd", HeaderValue::from_bytes(b"\xff").unwrap());
@@ -69,7 +83,7 @@ fn begin(lane: &Rc<Lane>, target: &str) -> Option<Box<Recording>> {
         host: "h",
         fields: &fields,
     };
-    Recording::begin(lane, Instant::now(), &head)
+    Recording::begin(lane, chosen, Instant::now(), &head)
 }
 
 fn end(recording: &Recording, failed: bool) {
@@ -242,6 +256,7 @@ fn what_is_not_sampled_is_kept_if_it_fails() {
     late.answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), false);
     end(&late, false);
     assert_eq!(lane.queue.held.load(Relaxed), lane_cost(&lane), "nothing is charged for nothing");
+    assert_eq!(lane.reserved.get(), 0);
     recorder.shutdown();
     let records = folder.records();
     let targets: Vec<_> =

@@ -65,7 +65,7 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
         Err(error) => failed(error, Rc::clone(&exchange)),
     };
     answer::leave(&exchange, &mut response);
-    exchange.record_answer(response.status(), response.headers(), false);
+    record(&exchange, &response).await;
     if !exchange.is_tunnel() {
         wire.resume_http(number);
     }
@@ -100,8 +100,21 @@ pub async fn http2(
     };
     let mut response = answer.unwrap_or_else(|error| failed(error, Rc::clone(&exchange)));
     answer::leave(&exchange, &mut response);
-    exchange.record_answer(response.status(), response.headers(), false);
+    record(&exchange, &response).await;
     response
+}
+
+/// Tells the recorder of an answer of our own, and waits for the disk where nobody asks for a
+/// body's end.
+async fn record(exchange: &Exchange, response: &Response<BodyStream>) {
+    if exchange.is_tunnel() {
+        return exchange.record_answer(response.status(), response.headers(), false);
+    }
+    exchange.record_room().await;
+    exchange.record_answer(response.status(), response.headers(), false);
+    if response.body().is_none() {
+        exchange.record_written().await;
+    }
 }
 
 fn failed(error: Error, exchange: Rc<Exchange>) -> Response<BodyStream> {
@@ -158,7 +171,7 @@ async fn relay(
             }
             let found = client.worker().route(listener, &Head::of(&request))?;
             let route = exchange.routed(found);
-            exchange.begin_record(&request);
+            exchange.begin_record(&request).await;
             if let Some(chain) = &route.chain
                 && let Err(answer) =
                     Box::pin(middleware::enter(chain, exchange, &mut request)).await
@@ -171,11 +184,11 @@ async fn relay(
             }
         }
         Class::InspectAt(server) => {
-            exchange.begin_record(&request);
+            exchange.begin_record(&request).await;
             client.worker().forward_upstream(client.listener(), &server)
         }
         Class::Connect(server) => {
-            exchange.begin_record(&request);
+            exchange.begin_record(&request).await;
             let upgrade =
                 (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
             return Box::pin(switch::connect(exchange, &server, upgrade)).await;
@@ -218,5 +231,6 @@ async fn relay(
         let switching = switch::switch(exchange, answer, connection, &upstream, &offer);
         return Box::pin(switching).await;
     }
+    exchange.record_room().await;
     Ok(answer::of_server(exchange, answer, connection, version))
 }

@@ -12,4 +12,5 @@ mod secrets;
 mod ship;
 mod standard;
 mod streams;
+mod waits;
 mod which;

@@ -27,8 +27,6 @@ use crate::{
 pub(super) struct Lines {
     shared: Arc<Shared>,
     open: HashMap<(usize, u64), Open>,
-    /// By worker: exchanges without a record that have been told.
-    told: HashMap<usize, u64>,
     run: Run,
     body: Vec<u8>,
 }
@@ -61,28 +59,25 @@ impl Direction {
     }
 }
 
+/// A line for exchanges that could not be recorded at all, if there were any.
+pub(super) fn unrecorded(lane: &Queue, out: &mut Vec<u8>) {
+    let exchanges = lane.unrecorded.swap(0, Relaxed);
+    if exchanges > 0 {
+        let time = Rfc3339(SystemTime::now());
+        let _ = writeln!(
+            out,
+            "{{\"v\":1,\"unrecorded\":{{\"time\":\"{time}\",\"exchanges\":{exchanges}}}}}"
+        );
+    }
+}
+
 impl Lines {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: Arc::clone(shared),
             open: HashMap::new(),
-            told: HashMap::new(),
             run: Run::default(),
             body: Vec::new(),
-        }
-    }
-
-    /// A line for exchanges that could not be recorded at all, if there were any.
-    pub(super) fn unrecorded(&mut self, lane: &Queue, out: &mut Vec<u8>) {
-        let now = lane.unrecorded.load(Relaxed);
-        let told = self.told.entry(lane.worker).or_default();
-        let new = now - std::mem::replace(told, now);
-        if new > 0 {
-            let time = Rfc3339(SystemTime::now());
-            let _ = writeln!(
-                out,
-                "{{\"v\":1,\"unrecorded\":{{\"time\":\"{time}\",\"exchanges\":{new}}}}}"
-            );
         }
     }
 

@@ -87,21 +87,27 @@ impl Writer {
         let lanes = {
             let mut lanes = lock(&self.shared.lanes);
             // A lane that only this list holds has lost its worker.
-            lanes.retain(|lane| Arc::strong_count(lane) > 1 || !lane.is_empty());
+            lanes.retain(|lane| Arc::strong_count(lane) > 1 || !lane.is_told());
             lanes.clone()
         };
         let held: usize = lanes.iter().map(|lane| lane.held.load(Relaxed)).sum();
         self.shared.counters.queued.set(held as u64);
         let mut found = false;
+        // Two buffers a lane: half of the budget at most is kept for the next batches.
+        let kept = self.shared.config.memory_bytes / lanes.len().max(1) / 8;
         for lane in &lanes {
             for buffer in &lane.buffers {
                 std::mem::swap(&mut *lock(buffer), &mut self.batch);
                 if !self.batch.is_empty() {
                     found = true;
                     self.write(lane);
-                    self.batch.clear(self.shared.config.batch.bytes);
+                    self.batch.clear(kept.max(self.shared.config.batch.bytes / 2));
                 }
             }
+            // Also where the lane has nothing else to tell.
+            self.out.clear();
+            lines::unrecorded(lane, &mut self.out);
+            self.store();
         }
         found
     }
@@ -119,7 +125,6 @@ impl Writer {
                 to += 1;
             }
             self.out.clear();
-            self.lines.unrecorded(lane, &mut self.out);
             self.lines.encode(lane.worker, &mut self.batch, from..to, &mut self.out);
             self.store();
             lane.release((to - from) as u64, cost);
