@@ -214,7 +214,7 @@ fn wrong_command_lines_say_what_would_be_right_and_give_status_2() {
         ("underpass record ls --dir d --status 6oo", "write a status"),
         ("underpass record ls --dir d --since 5", "\"5s\""),
         ("underpass reverse", "--to <SERVER>"),
-        ("underpass reverse --to https://a --to http://b", "write all of them with the same"),
+        ("underpass reverse --to ftp://a", "write \"http://a\""),
         ("underpass reverse --to a", "add a port: \"a:80\""),
         ("underpass reverse --to a:80 --listen :80", "\"0.0.0.0:80\" for all"),
         ("underpass reverse --to a:80 --splice kernal", "did you mean `kernel`?"),

@@ -10,9 +10,13 @@ pub(super) fn endpoint(text: &str, path: &str) -> Result<(Server, String), Wrong
         Some(at) => text.split_at("http://".len() + at),
         None => (text, ""),
     };
-    if !text.starts_with("http://") && !text.starts_with("https://") {
+    if !text.starts_with("http://") && !value::is_https(text) {
         let what = format!("`{text}` is not the URL of a collector");
         return Err(Wrong::new(what, format!("write \"http://{text}\"")));
+    }
+    if value::is_https(text) {
+        let what = format!("`{text}`: TLS to collectors is not available in this version");
+        return Err(Wrong::new(what, "write \"http://…\": a collector that takes plain HTTP"));
     }
     let given = if matches!(given, "" | "/") { path } else { given };
     let fits = given.parse::<http::uri::PathAndQuery>().is_ok();

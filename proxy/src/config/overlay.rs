@@ -174,6 +174,10 @@ fn lay_over(upstream: &mut Upstream, changed: &BTreeMap<String, Changed>) {
 
 /// An address as the configuration has it.
 fn spelt(server: &str) -> Result<String, Refused> {
+    if value::is_https(server) {
+        let what = format!("`{server}`: write host:port; TLS is the upstream's to speak or not");
+        return Err(Refused::Wrong(what));
+    }
     let read = value::server(server).map_err(|wrong| Refused::Wrong(wrong.to_string()))?;
     Ok(read.to_string())
 }

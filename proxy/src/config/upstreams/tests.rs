@@ -302,7 +302,7 @@ fn tls_to_servers_is_asked_for_by_a_section_or_by_their_addresses() {
         ("[upstream.tls]\nca = \"Cargo.toml\"\n", "no certificate in it"),
         ("[upstream.tls]\nca = \"Cargo.toml\"\nverify = false\n", "something to verify by"),
         ("[upstream.tls]\nserver_name = \"a b\"\n", "no name of a server"),
-        ("[upstream.tls]\nmin_version = \"1.1\"\n", "valid: `1.2`, `1.3`"),
+        ("[upstream.tls]\nmin_version = \"1.1\"\n", "Valid: `1.2`, `1.3`"),
         ("min_idle_connections = 1\n[upstream.tls]\nverify = false\n", "made ahead"),
     ] {
         let text = format!("{HEAD}servers = [\"a:1\"]\n{lines}");
