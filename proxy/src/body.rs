@@ -289,7 +289,10 @@ fn poll_request(
     let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
     exchange.client_gave();
     Poll::Ready(match frame {
-        Some(Ok(frame)) => {
+        Some(Ok(mut frame)) => {
+            if let Some(trailers) = frame.trailers_mut() {
+                exchange.client().guard(trailers);
+            }
             // Also what is too much: it has come, and is counted.
             exchange.record_frame(Side::Request, &frame);
             if let Some(data) = frame.data_ref()

@@ -111,6 +111,50 @@ pub fn interim(head: &[u8]) -> Vec<u8> {
     passed
 }
 
+/// Removes what `Connection` names, before anything is added to a request: nobody is to name a
+/// field that we write for the server, and have it go again. The options that say something to
+/// us stay.
+pub fn strip_named(headers: &mut HeaderMap) {
+    const OURS: [&[u8]; 4] = [b"close", b"keep-alive", b"te", b"upgrade"];
+    let is_ours = |option: &&[u8]| OURS.iter().any(|own| option.eq_ignore_ascii_case(own));
+    let options = || headers.get_all(header::CONNECTION).iter();
+    let options = || options().flat_map(|value| fields::list(value.as_bytes()));
+    if options().all(|option| is_ours(&option)) {
+        return;
+    }
+    let named: Vec<HeaderName> = options()
+        .filter(|option| !is_ours(option) && !fields::is_end_to_end(option))
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        .collect();
+    let kept: Vec<&[u8]> = options().filter(is_ours).collect();
+    let kept = HeaderValue::from_bytes(&kept.join(&b", "[..]));
+    headers.remove(header::CONNECTION);
+    if let Some(kept) = kept.ok().filter(|kept| !kept.is_empty()) {
+        headers.insert(header::CONNECTION, kept);
+    }
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Removes these fields, and what a server could take for one of them: CGI and its heirs read `_`
+/// and `-` as one (RFC 3875 section 4.1.18).
+pub fn remove_alike(headers: &mut HeaderMap, names: &[HeaderName]) {
+    fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
+        let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+        let [one, other] = [one, other].map(|name| name.as_str().bytes().map(plain));
+        one.eq(other)
+    }
+    if names.is_empty() {
+        return;
+    }
+    let own = |name: &&HeaderName| names.iter().any(|field| is_alike(field, name));
+    let found: Vec<HeaderName> = headers.keys().filter(own).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
 fn is_trailers(coding: &[u8]) -> bool {
     fields::trim(coding).eq_ignore_ascii_case(b"trailers")
 }

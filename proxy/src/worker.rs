@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use tokio::{sync::Notify, time::Instant};
 
 mod change;
@@ -297,6 +298,15 @@ impl Worker {
     pub fn upstream_named(&self, listener: &Listener, name: &str) -> Option<Rc<Upstream>> {
         let view = self.view_of(listener);
         view.upstreams.iter().find(|upstream| *upstream.name == *name).cloned()
+    }
+
+    /// Names of fields that only we may write, by the configuration in force: also on connections
+    /// that go by an earlier one, for servers go by this one already.
+    pub fn guarded(&self, see: impl FnOnce(&[HeaderName])) {
+        let view = self.view.borrow();
+        // The same for all listeners.
+        let listener = view.snapshot.config.listeners.first();
+        see(listener.map_or(&[], |listener| &listener.guarded_fields));
     }
 
     /// Whether servers are told of clients: a connection that begins now needs its addresses.

@@ -154,6 +154,13 @@ impl Client {
         self.peer
     }
 
+    /// Takes out of a head or of trailers what only we may write: by the configuration that this
+    /// connection goes by, and by the one in force.
+    pub fn guard(&self, fields: &mut http::HeaderMap) {
+        headers::remove_alike(fields, &self.listener.config.guarded_fields);
+        self.worker.guarded(|guarded| headers::remove_alike(fields, guarded));
+    }
+
     /// Whose request this is, as far as that can be believed.
     pub fn asking(&self, headers: &http::HeaderMap) -> SocketAddr {
         match &self.listener.config.trusted_proxies {

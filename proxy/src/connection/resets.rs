@@ -2,9 +2,12 @@
 //! few bytes, and the proxy and a server the whole of a request. Pure.
 //!
 //! A client that leaves a page takes back what it had asked for, at once and all of it, so a few
-//! hundred are nobody's attack; more than that, and more than it lets come to an end, are one.
+//! hundred are nobody's attack; more than that within seconds, and more than it lets come to an
+//! end, are one.
 
 use std::{cell::Cell, time::Duration};
+
+use tokio::time::Instant;
 
 /// A request that is taken back sooner than this was hardly meant to be answered.
 const EARLY: Duration = Duration::from_secs(1);
@@ -12,9 +15,14 @@ const EARLY: Duration = Duration::from_secs(1);
 /// So many early ones are any client's right.
 const FREE: u32 = 500;
 
+/// They are counted anew after this time: a page that takes back what it asks for as somebody
+/// types comes to as many in an hour.
+const WINDOW: Duration = Duration::from_secs(10);
+
 /// What a connection has had of them.
 #[derive(Debug, Default)]
 pub(super) struct Resets {
+    since: Cell<Option<Instant>>,
     ended: Cell<u32>,
     early: Cell<u32>,
 }
@@ -22,6 +30,17 @@ pub(super) struct Resets {
 impl Resets {
     /// A request is over after this time. True: from now on the connection is an attack.
     pub(super) fn ended(&self, taken_back: bool, after: Duration) -> bool {
+        self.ended_at(Instant::now(), taken_back, after)
+    }
+
+    fn ended_at(&self, now: Instant, taken_back: bool, after: Duration) -> bool {
+        if self.since.get().is_none_or(|since| now.duration_since(since) >= WINDOW) {
+            if self.is_attack() {
+                return true;
+            }
+            self.since.set(Some(now));
+            (self.ended.take(), self.early.take());
+        }
         self.ended.set(self.ended.get().saturating_add(1));
         if taken_back && after < EARLY {
             self.early.set(self.early.get().saturating_add(1));
@@ -53,5 +72,15 @@ mod tests {
             busy.ended(true, late);
         }
         assert!(!busy.is_attack());
+    }
+
+    #[tokio::test]
+    async fn as_many_over_a_longer_time_are_none() {
+        let (soon, begin) = (Duration::from_millis(1), Instant::now());
+        let resets = Resets::default();
+        for second in 0..3600 {
+            let now = begin + Duration::from_secs(second);
+            assert!((0..20).all(|_| !resets.ended_at(now, true, soon)), "{second}");
+        }
     }
 }

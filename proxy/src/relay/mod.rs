@@ -20,7 +20,7 @@ use crate::{
     connection::{self, Client},
     error::{Error, Kind},
     exchange::Exchange,
-    middleware,
+    headers, middleware,
     request::{self as head, Class},
     response,
     route::Head,
@@ -142,6 +142,7 @@ async fn relay(
         exchange.traced(tracer.join(request.headers_mut()));
     }
     let listener = client.listener();
+    headers::strip_named(request.headers_mut());
     tls::identify(exchange, request.headers_mut());
     if let Some(chain) = client.worker().chain_of(listener)
         && let Err(answer) = Box::pin(middleware::enter(&chain, exchange, &mut request)).await

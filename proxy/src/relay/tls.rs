@@ -2,7 +2,7 @@
 //!
 //! Implements: REQ-EDGE-006
 
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, Request};
 
 use crate::{
     error::{Error, Kind},
@@ -17,25 +17,12 @@ use crate::{
 pub(super) fn identify(exchange: &Exchange, headers: &mut HeaderMap) {
     let client = exchange.client();
     let config = &client.listener().config;
-    let guarded = &config.guarded_fields;
-    if !guarded.is_empty() {
-        let own = |name: &&HeaderName| guarded.iter().any(|field| is_alike(field, name));
-        let forged: Vec<HeaderName> = headers.keys().filter(own).cloned().collect();
-        for name in forged {
-            headers.remove(name);
-        }
-    }
+    client.guard(headers);
     let name = config.tls.as_ref().and_then(|tls| tls.settings.client_subject_header.as_ref());
     let subject = client.tls().and_then(|tls| tls.subject.as_ref());
     if let (Some(name), Some(subject)) = (name, subject) {
         headers.insert(name, subject.clone());
     }
-}
-
-fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let [one, other] = [one, other].map(|name| name.as_str().bytes().map(plain));
-    one.eq(other)
 }
 
 /// Refuses a request for a host that the connection is not for.

@@ -223,9 +223,17 @@ fn nothing(path: &Path, bytes: &[u8], what: &str, label: &str) -> Wrong {
     Wrong::new(what, format!("it has to have a line such as -----BEGIN {label}-----"))
 }
 
+/// What is wrong is named, never shown: it may be a key.
 fn broken(path: &Path, error: &pem::Error) -> Wrong {
+    let what = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section without its -----END line",
+        pem::Error::IllegalSectionStart { .. } => "a malformed -----BEGIN line",
+        pem::Error::Base64Decode(_) => "a section that is not base64",
+        pem::Error::SectionTooLarge => "a section that is too large",
+        _ => "it cannot be read",
+    };
     Wrong::new(
-        format!("{} is not valid PEM: {error}", path.display()),
+        format!("{} is not valid PEM: {what}", path.display()),
         "write it anew; a line may be missing or cut off",
     )
 }

@@ -15,6 +15,7 @@ use rustls::{
 };
 
 use super::certificate::Certificate;
+use super::session::without_dot;
 
 /// The certificates of a listener.
 #[derive(Debug)]
@@ -83,8 +84,9 @@ impl Chooser {
 
 impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls has put the name into lower case, without a dot at its end.
-        let chosen = self.choose(hello.server_name(), hello.signature_schemes());
+        // rustls has put the name into lower case.
+        let name = hello.server_name().map(without_dot);
+        let chosen = self.choose(name, hello.signature_schemes());
         Some(Arc::clone(&chosen.shown))
     }
 }

@@ -116,7 +116,12 @@ fn load(
     config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     // State that is the client's to keep is the same for all workers; a store would need a lock.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = tickets;
+    match settings.client_auth {
+        ClientAuth::Off => config.ticketer = tickets,
+        // rustls takes the client's certificate from the ticket, unverified, and puts it into the
+        // next one: a certificate that has run out, or been revoked, would be good for ever.
+        ClientAuth::Request | ClientAuth::Require => config.send_tls13_tickets = 0,
+    }
     Some((config, chooser, warnings))
 }
 

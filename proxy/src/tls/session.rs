@@ -35,7 +35,7 @@ impl Session {
             cipher: connection
                 .negotiated_cipher_suite()
                 .map_or("-", |suite| suites::name(suite.suite())),
-            server_name: connection.server_name().map(Into::into),
+            server_name: connection.server_name().map(|name| without_dot(name).into()),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             subject: shown.and_then(|chain| subject::of(chain.first()?)),
             strict: settings.client_ca.is_some(),
@@ -51,7 +51,7 @@ impl Session {
     /// clients are known by their certificates they get no further than the name they gave, or
     /// without one than what the default certificate is for.
     pub fn permits(&self, host: &str) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = without_dot(host);
         let covered =
             |name: Option<&str>, host: &str| self.live.chooser.for_name(name).covers(host);
         match self.server_name.as_deref() {
@@ -63,4 +63,9 @@ impl Session {
             name => covered(name, &host.to_ascii_lowercase()),
         }
     }
+}
+
+/// A name of DNS may end in a dot, and means the same.
+pub(super) fn without_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }

@@ -61,7 +61,9 @@ impl Worker {
             let Some(listener) = listener.upgrade() else { return false };
             let spoken = discriminant(&*listener.protocol());
             let same = |(_, other): &(usize, &crate::config::Listener)| {
-                other.name == *listener.name && discriminant(&other.protocol) == spoken
+                other.name == *listener.name
+                    && discriminant(&other.protocol) == spoken
+                    && trusts_alike(&listener.config, other)
             };
             match config.listeners.iter().enumerate().find(same) {
                 Some((index, other)) => {
@@ -137,4 +139,21 @@ impl Worker {
         }
         all
     }
+}
+
+/// Whether who was let in by one of these is let in by the other as who it is: a connection from
+/// before TLS, or before certificates were asked for, is not to come by routes that rely on
+/// them.
+fn trusts_alike(one: &crate::config::Listener, other: &crate::config::Listener) -> bool {
+    let rules = |listener: &crate::config::Listener| {
+        listener.tls.as_ref().map(|tls| {
+            let settings = &tls.settings;
+            (
+                settings.client_auth,
+                settings.client_ca.clone(),
+                settings.client_subject_header.clone(),
+            )
+        })
+    };
+    rules(one) == rules(other)
 }

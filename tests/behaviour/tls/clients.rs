@@ -123,23 +123,88 @@ async fn hosts_are_strict_where_clients_are_known() {
     assert_eq!(nameless.get("c.test").await.status(), 421);
 }
 
-/// A ticket is no way past a CA that has been taken away.
+/// A ticket has the client's certificate in it, and is believed: it would be a way past the end
+/// of that certificate, and past a CA that has been taken away.
 #[req_test("REQ-EDGE-006", "REQ-EDGE-008")]
 #[tokio::test]
-async fn a_session_of_another_ca_is_not_resumed() {
+async fn a_client_with_a_certificate_shows_it_each_time() {
     let bed = Bed::new().await;
-    let mut proxy = bed.proxy("require");
-    let alice = TlsClient::showing(&bed.authority, &bed.clients.client("alice"));
-    for resumed in [false, true] {
-        let mut connection = alice.connect(proxy.listener("web"), "a.test").await;
-        connection.send(FORGED).await;
-        assert_eq!(connection.read_response().await.status(), 200);
-        assert_eq!(connection.is_resumed(), resumed);
+    for auth in ["request", "require"] {
+        let mut proxy = bed.proxy(auth);
+        let alice = TlsClient::showing(&bed.authority, &bed.clients.client("alice"));
+        for _ in 0..2 {
+            let mut connection = alice.connect(proxy.listener("web"), "a.test").await;
+            connection.send(FORGED).await;
+            assert_eq!(connection.read_response().await.status(), 200);
+            assert!(!connection.is_resumed());
+        }
+        bed.folder.write("clients.pem", Authority::new("other").pem);
+        let config = std::fs::read_to_string(proxy.config_path()).unwrap();
+        proxy.reload(&config).await;
+        assert!(is_refused(alice.try_connect(proxy.listener("web"), "a.test").await).await);
+        bed.folder.write("clients.pem", &bed.clients.pem);
     }
-    // Known from the certificate of the first handshake.
+    assert_eq!(bed.subjects(), [(); 4].map(|()| Some("CN=alice,O=Example".to_owned())));
+}
+
+/// Naming the field in `Connection` takes out what the client sent, not what we write.
+#[req_test("REQ-EDGE-006", "REQ-EDGE-004")]
+#[tokio::test]
+async fn a_client_cannot_have_its_subject_left_out() {
+    let bed = Bed::new().await;
+    let proxy = bed.proxy("require");
+    let alice = TlsClient::showing(&bed.authority, &bed.clients.client("alice"));
+    let mut connection = alice.connect(proxy.listener("web"), "a.test").await;
+    let request = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Mine: 1\r\n\
+                   Connection: keep-alive, X-Subject, X-Mine\r\n\r\n";
+    for _ in 0..2 {
+        connection.send(request).await;
+        assert_eq!(connection.read_response().await.status(), 200);
+    }
     assert_eq!(bed.subjects(), [(); 2].map(|()| Some("CN=alice,O=Example".to_owned())));
-    bed.folder.write("clients.pem", Authority::new("other").pem);
-    let config = std::fs::read_to_string(proxy.config_path()).unwrap();
-    proxy.reload(&config).await;
-    assert!(is_refused(alice.try_connect(proxy.listener("web"), "a.test").await).await);
+    assert!(bed.origin.seen().iter().all(|seen| !seen.message.head.has("x-mine")));
+}
+
+/// Nor does a trailer get through: servers there are that add trailers to the head.
+#[req_test("REQ-EDGE-006")]
+#[tokio::test]
+async fn a_subject_is_no_trailer() {
+    let bed = Bed::new().await;
+    let proxy = bed.proxy("request");
+    let nobody = TlsClient::trusting(&bed.authority);
+    let mut connection = nobody.connect(proxy.listener("web"), "a.test").await;
+    let request = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   0\r\nX-Subject: CN=root\r\nX_Subject: CN=root\r\nX-Sum: 1\r\n\r\n";
+    connection.send(request).await;
+    assert_eq!(connection.read_response().await.status(), 200);
+    let trailers = bed.origin.only().trailers;
+    assert_eq!(trailers, [("x-sum".to_owned(), "1".to_owned())]);
+}
+
+/// What a reload forbids it forbids open connections, too: a field to be our own, and to come
+/// without a certificate where one is asked for.
+#[req_test("REQ-EDGE-006", "REQ-EDGE-008")]
+#[tokio::test]
+async fn open_connections_are_held_to_a_stricter_configuration() {
+    let bed = Bed::new().await;
+    let plain = "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n\
+                 [[route]]\nlistener = \"plain\"\nupstream = \"one\"\n";
+    let strict = text("", &bed.tls("require"), bed.origin.addr()) + plain;
+    let open = text("", &certificates(&bed.folder, &["site"]), bed.origin.addr()) + plain;
+    let mut proxy = Proxy::config(open).start();
+    let mut plain = Wire::open(proxy.listener("plain"), "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    plain.expect_status(200).await;
+    let nobody = TlsClient::trusting(&bed.authority);
+    let mut secured = nobody.connect(proxy.listener("web"), "a.test").await;
+    assert_eq!(secured.get("a.test").await.status(), 200);
+
+    proxy.reload(&strict).await;
+    plain.send(FORGED).await;
+    plain.expect_status(200).await;
+    assert_eq!(bed.subjects(), [(); 3].map(|()| None));
+    // By the configuration that let it in, and once at most.
+    secured.send(FORGED).await;
+    secured.read_to_end().await;
+    let subjects = bed.subjects();
+    assert!(subjects.len() <= 4 && subjects.iter().all(Option::is_none), "{subjects:?}");
 }

@@ -71,7 +71,13 @@ fn what_is_wrong_with_files_is_told() {
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
     folder.write("secret.key", encrypted);
+    // As it comes about in the variables of an environment.
+    let key = fs::read_to_string(folder.0.join("site.key")).unwrap();
+    folder.write("escaped.key", key.replace('\n', "\\n"));
+    folder.write("spaced.key", key.replace('\n', " "));
     for (files, expected) in [
+        ("cert = \"@/site.pem\", key = \"@/escaped.key\"", "escaped.key is not valid PEM: a"),
+        ("cert = \"@/site.pem\", key = \"@/spaced.key\"", "spaced.key is not valid PEM: a"),
         ("cert = \"@/gone.pem\", key = \"@/site.key\"", "there is no file gone.pem"),
         ("cert = \"@/site.pem\", key = \"@/gone.key\"", "there is no file gone.key"),
         ("cert = \"@\", key = \"@/site.key\"", "cannot be read: Is a directory"),
@@ -94,6 +100,8 @@ fn what_is_wrong_with_files_is_told() {
     ] {
         let wrong = folder.wrong("", &format!("certificates = [{{ {files} }}]"));
         assert!(wrong.contains(expected), "{files}: {wrong}");
+        // Not as text, and not as a list of its bytes.
+        assert!(wrong.len() < 300, "{files}: {wrong}");
         assert!(wrong.starts_with("f.toml:6:"), "{files}: {wrong}");
         assert_eq!(wrong.lines().count(), 1, "{files}: {wrong}");
     }
