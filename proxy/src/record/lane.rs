@@ -184,7 +184,7 @@ impl Lane {
         self.undecided.set(self.undecided.get() - bytes);
     }
 
-    /// Puts a charge right once it is known what was needed.
+    /// Puts a charge right once it is known what was needed, before the writer can see it.
     pub(super) fn settle(&self, charged: usize, needed: usize, undecided: bool) {
         if undecided {
             for cell in [&self.reserved, &self.undecided] {

@@ -223,16 +223,17 @@ impl Recording {
         if !self.charge(EVENT_BYTES + bytes) {
             return false;
         }
-        let mut wrote = 0;
+        let (mut wrote, undecided) = (0, !self.is_decided());
         self.push(|buffer, at| {
             wrote = buffer.push(at, what, write);
+            // What was charged is more than enough or a little too little. Here, because the
+            // writer may have written the event, and freed it, as soon as it has the buffer.
+            self.lane.settle(bytes, wrote, undecided);
             1
         });
-        // What was charged before is more than enough or a little too little.
         if let Fate::Undecided(_, cost) = &mut *self.fate.borrow_mut() {
             *cost += EVENT_BYTES + wrote;
         }
-        self.lane.settle(bytes, wrote, !self.is_decided());
         true
     }
 

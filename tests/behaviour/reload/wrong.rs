@@ -42,7 +42,7 @@ const WRONG: &[(&str, &str, usize, &[&str])] = &[
         "servers = [",
         "servers = [\"https://h:1\", ",
         16,
-        &["TLS to upstreams", "write \"http://h:1\""],
+        &["some servers are `https://`", "write `https://` before each"],
     ),
     ("servers = [", "servers = [\"h\", ", 16, &["add a port: \"h:80\""]),
 ];
