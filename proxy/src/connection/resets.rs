@@ -39,7 +39,8 @@ impl Resets {
                 return true;
             }
             self.since.set(Some(now));
-            (self.ended.take(), self.early.take());
+            self.ended.set(0);
+            self.early.set(0);
         }
         self.ended.set(self.ended.get().saturating_add(1));
         if taken_back && after < EARLY {

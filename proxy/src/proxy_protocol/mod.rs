@@ -8,7 +8,7 @@
 //!
 //! Source: "The PROXY protocol, versions 1 & 2", W. Tarreau, haproxy.org, doc/proxy-protocol.txt.
 //!
-//! Pure: [`header`], [`write`]. I/O: [`read`].
+//! Pure: [`header`], [`mod@write`]. I/O: [`read`].
 
 use std::net::{IpAddr, SocketAddr};
 

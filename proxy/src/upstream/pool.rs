@@ -225,7 +225,7 @@ impl ServerPool {
     ///
     /// # Errors
     /// [`Kind::ConnectTimeout`] or [`Kind::PoolExhausted`] after `making.timeout`, or as
-    /// [`connect::connect`]. All are safe to retry elsewhere.
+    /// [`super::connect::connect`]. All are safe to retry elsewhere.
     pub async fn acquire_slow(self: &Rc<Self>, making: Making<'_>) -> Result<Connection, Error> {
         let deadline = Instant::now() + making.timeout;
         if let Some(http2) = self.settings.http2 {

@@ -23,6 +23,16 @@ fn line(client: &Wire) -> String {
     format!("PROXY TCP4 {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port())
 }
 
+/// Both connections of one request, which are kept for another.
+async fn kept_connections(proxy: &Proxy, origin: &Origin) -> (Wire, Wire) {
+    let mut client = proxy.open(GET).await;
+    let mut server = origin.accept().await;
+    server.read_request().await;
+    server.send(OK).await;
+    client.expect_status(200).await;
+    (client, server)
+}
+
 #[req_test("REQ-EDGE-004", "REQ-EDGE-002")]
 async fn each_request_has_a_connection_that_tells_of_its_client(version: Version) {
     let origin = Origin::bind().await;
@@ -151,12 +161,8 @@ async fn a_check_says_that_it_is_our_own() {
 async fn kept_connections_make_room_when_a_reload_begins_it() {
     let origin = Origin::bind().await;
     let mut proxy = Proxy::config(config("http", "", "max_connections = 1", origin.addr())).start();
+    let (mut client, mut kept) = kept_connections(&proxy, &origin).await;
     let text = std::fs::read_to_string(proxy.config_path()).expect("configuration");
-    let mut client = proxy.open(GET).await;
-    let mut kept = origin.accept().await;
-    kept.read_request().await;
-    kept.send(OK).await;
-    client.expect_status(200).await;
     proxy.reload(&text.replace("max_connections", &format!("{V1}\nmax_connections"))).await;
     kept.expect_end().await;
     client.send(GET).await;
@@ -174,12 +180,8 @@ async fn kept_connections_make_room_when_a_reload_begins_it() {
 async fn a_reload_begins_and_ends_it() {
     let origin = Origin::bind().await;
     let mut proxy = Proxy::config(config("http", "", "", origin.addr())).start();
+    let (mut client, mut kept) = kept_connections(&proxy, &origin).await;
     let text = std::fs::read_to_string(proxy.config_path()).expect("configuration");
-    let mut client = proxy.open(GET).await;
-    let mut kept = origin.accept().await;
-    kept.read_request().await;
-    kept.send(OK).await;
-    client.expect_status(200).await;
 
     let announcing = text.replace("name = \"one\"", &format!("name = \"one\"\n{V1}"));
     proxy.reload(&announcing).await;
