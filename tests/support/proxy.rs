@@ -246,6 +246,11 @@ impl Proxy {
         *found.unwrap_or_else(|| panic!("no listener {name}: {:?}", self.listening))
     }
 
+    /// Whether it has said so of such a listener.
+    pub fn is_listening(&self, is_it: impl Fn(&str, SocketAddr) -> bool) -> bool {
+        self.listening.iter().any(|(name, address)| is_it(name, *address))
+    }
+
     /// Address of the admin endpoint.
     pub fn admin(&self) -> SocketAddr {
         self.listener("admin")

@@ -1,10 +1,16 @@
 //! Reloads of a running proxy, each waited for by what it counts.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 
-use crate::{clock::eventually, proxy::Proxy};
+use crate::{
+    clock::{BOUND, eventually},
+    proxy::Proxy,
+};
 
 impl Proxy {
     /// Reloads that succeeded, and that were refused.
@@ -44,6 +50,29 @@ impl Proxy {
             now == wanted
         })
         .await;
-        self.look_for_listeners();
+        match which {
+            0 => self.until_listening(text).await,
+            _ => self.look_for_listeners(),
+        }
+    }
+
+    /// Waits until it has said of all listeners of this configuration where they are, which it
+    /// does after it has counted the reload.
+    async fn until_listening(&mut self, text: &str) {
+        let config = underpass::config::parse(text, "test.toml").expect("what was reloaded");
+        let begin = Instant::now();
+        loop {
+            self.look_for_listeners();
+            // Those that exchange their addresses have nothing new to say.
+            let told = config.listeners.iter().all(|listener| match listener.address.port() {
+                0 => self.is_listening(|name, _| name == listener.name),
+                port => self.is_listening(|_, address| address.port() == port),
+            });
+            if told {
+                return;
+            }
+            assert!(begin.elapsed() < BOUND, "not told where it listens: {}", self.stderr());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
