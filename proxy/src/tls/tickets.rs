@@ -6,8 +6,8 @@
 //! written anywhere: another process begins with keys of its own.
 //!
 //! A resumed session carries the client certificate of its first handshake, and that is not
-//! checked again. So the set belongs to a listener *and* to the way it checks clients: with
-//! another CA, or other demands, old tickets are worth nothing.
+//! checked again. So listeners that check clients give no tickets (`live.rs`), and the set belongs
+//! to a listener *and* to the way it checks clients: what one way gave is worth nothing in another.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
