@@ -33,6 +33,7 @@ pub mod admin;
 pub mod app;
 pub mod authenticate;
 pub mod body;
+pub mod cache;
 pub mod cli;
 pub mod client_address;
 pub mod config;

@@ -1,0 +1,239 @@
+//! By what an answer is found: its target in one spelling, and what else a route has it depend
+//! on.
+//!
+//! The text of a key is `scheme://authority/path?query`, then a line for each part that the route
+//! adds. A part is written with its length, and a target has no line end in it, so that no
+//! request can be spelt to look like another. What is stored is found by a hash of the text, and
+//! confirmed by the text itself.
+
+use http::{HeaderMap, HeaderName, Uri, header};
+
+use super::policy::vary::Chosen;
+use crate::headers;
+
+/// What of a request is in its key, beside scheme, authority, path and query. The route always
+/// is: two of them may lead to different servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyRules {
+    /// Parameters of the query that are left out; `utm_*` for all that begin so.
+    pub ignored_query: Vec<String>,
+    /// Only these parameters count.
+    pub only_query: Option<Vec<String>>,
+    /// Whether the order of parameters does not matter.
+    pub sorted_query: bool,
+    /// Fields whose values are in it.
+    pub headers: Vec<HeaderName>,
+    /// Cookies whose values are in it.
+    pub cookies: Vec<String>,
+}
+
+/// A key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    text: String,
+    /// Where the target ends in it.
+    target: usize,
+}
+
+impl Key {
+    /// Of a request for `authority`, which has come as `scheme`, on the route of this name.
+    pub fn of(
+        (scheme, authority): (&str, &str),
+        uri: &Uri,
+        request: &HeaderMap,
+        route: &str,
+        rules: &KeyRules,
+    ) -> Self {
+        let mut text = target(scheme, authority, uri.path());
+        query(&mut text, uri.query(), rules);
+        let target = text.len();
+        let mut part = |kind: &str, name: &str, value: &[u8]| push(&mut text, kind, name, value);
+        part("r", route, b"");
+        for name in &rules.headers {
+            for value in request.get_all(name) {
+                part("h", name.as_str(), value.as_bytes());
+            }
+        }
+        for name in &rules.cookies {
+            if let Some(value) = headers::cookie(request, name) {
+                part("c", name, value);
+            }
+        }
+        Self { text, target }
+    }
+
+    /// The same for one of several variants: those that were found under this `salt`, and that
+    /// these fields of the request choose among.
+    pub fn variant(&self, salt: u64, chosen: &Chosen) -> Self {
+        let mut text = self.text.clone();
+        push(&mut text, "v", &format!("{salt:x}"), b"");
+        for (name, value) in chosen.parts() {
+            push(
+                &mut text,
+                if value.is_some() { "f" } else { "n" },
+                name.as_str(),
+                value.unwrap_or_default(),
+            );
+        }
+        Self { text, target: self.target }
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The target: `scheme://authority/path?query`.
+    pub fn target(&self) -> &str {
+        &self.text[..self.target]
+    }
+}
+
+/// The target of a text that [`Key::text`] gave.
+pub fn target_of(text: &str) -> &str {
+    text.split('\n').next().unwrap_or(text)
+}
+
+fn push(text: &mut String, kind: &str, name: &str, value: &[u8]) {
+    text.push_str(&format!("\n{kind}{}:{name}{}:", name.len(), value.len()));
+    // Whatever bytes it has: one character for each.
+    text.extend(value.iter().map(|byte| char::from(*byte)));
+}
+
+/// `scheme://authority/path`, in the spelling of keys.
+pub fn target(scheme: &str, authority: &str, path: &str) -> String {
+    let mut text = String::with_capacity(scheme.len() + authority.len() + path.len() + 64);
+    text.push_str(scheme);
+    text.push_str("://");
+    let usual = if scheme == "https" { ":443" } else { ":80" };
+    let authority = authority.strip_suffix(usual).unwrap_or(authority);
+    text.extend(authority.chars().map(|letter| letter.to_ascii_lowercase()));
+    if !path.starts_with('/') {
+        text.push('/');
+    }
+    text.push_str(path);
+    text
+}
+
+/// Whom a request is for, as its servers see it: the target's authority, or `Host`.
+pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+    match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}
+
+fn query(text: &mut String, query: Option<&str>, rules: &KeyRules) {
+    let Some(query) = query else { return };
+    let plain = rules.ignored_query.is_empty() && rules.only_query.is_none() && !rules.sorted_query;
+    if plain {
+        text.push('?');
+        text.push_str(query);
+        return;
+    }
+    let name = |pair: &&str| pair.split('=').next().unwrap_or_default().to_owned();
+    let is = |rule: &String, name: &str| match rule.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => rule == name,
+    };
+    let counts = |pair: &&str| {
+        let name = name(pair);
+        !rules.ignored_query.iter().any(|rule| is(rule, &name))
+            && rules.only_query.as_ref().is_none_or(|only| only.iter().any(|rule| is(rule, &name)))
+    };
+    let mut pairs: Vec<&str> =
+        query.split('&').filter(|pair| !pair.is_empty()).filter(counts).collect();
+    if rules.sorted_query {
+        // Stable: several of one name keep their order, which servers may go by.
+        pairs.sort_by_key(name);
+    }
+    for (at, pair) in pairs.iter().enumerate() {
+        text.push(if at == 0 { '?' } else { '&' });
+        text.push_str(pair);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(authority: &str, target: &str, fields: &[(&str, &str)], rules: &KeyRules) -> Key {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers
+                .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        Key::of(("http", authority), &target.parse().unwrap(), &headers, "r", rules)
+    }
+
+    #[test]
+    fn one_target_has_one_spelling_and_two_have_two() {
+        let plain = KeyRules::default();
+        let one = |authority, target| key(authority, target, &[], &plain).target().to_owned();
+        assert_eq!(one("A.test:80", "/x?b=1&a"), "http://a.test/x?b=1&a");
+        assert_eq!(one("a.test:81", "/"), "http://a.test:81/");
+        for (other, target) in
+            [("b.test", "/x"), ("a.test", "/X"), ("a.test", "/x?"), ("a.test", "/x?a")]
+        {
+            assert_ne!(key("a.test", "/x", &[], &plain), key(other, target, &[], &plain));
+        }
+        let https =
+            Key::of(("https", "a.test"), &"/x".parse().unwrap(), &HeaderMap::new(), "r", &plain);
+        assert_ne!(https.text().to_owned(), key("a.test", "/x", &[], &plain).text().to_owned());
+        let other =
+            Key::of(("http", "a.test"), &"/x".parse().unwrap(), &HeaderMap::new(), "s", &plain);
+        assert_ne!(
+            other.text().to_owned(),
+            key("a.test", "/x", &[], &plain).text().to_owned(),
+            "another route"
+        );
+    }
+
+    #[test]
+    fn queries_are_put_in_order_as_they_are_told() {
+        let rules = KeyRules {
+            ignored_query: vec!["utm_*".into(), "fbclid".into()],
+            sorted_query: true,
+            ..KeyRules::default()
+        };
+        for (query, wanted) in [
+            ("?b=2&a=1", "?a=1&b=2"),
+            ("?a=2&a=1", "?a=2&a=1"),
+            ("?utm_source=x&b&fbclid=1", "?b"),
+            ("?utm_source=x", ""),
+            ("?utm=x", "?utm=x"),
+        ] {
+            let key = key("a", &format!("/{query}"), &[], &rules);
+            assert_eq!(key.target(), format!("http://a/{wanted}"), "{query}");
+        }
+        let rules = KeyRules { only_query: Some(vec!["id".into()]), ..KeyRules::default() };
+        assert_eq!(key("a", "/?x=1&id=2&ids=3", &[], &rules).target(), "http://a/?id=2");
+    }
+
+    #[test]
+    fn parts_cannot_be_spelt_into_one_another() {
+        let rules = KeyRules {
+            headers: vec![HeaderName::from_static("x-a"), HeaderName::from_static("x-b")],
+            cookies: vec!["s".into()],
+            ..KeyRules::default()
+        };
+        let of = |fields: &[(&str, &str)]| key("a", "/", fields, &rules).text().to_owned();
+        let all = [
+            of(&[]),
+            of(&[("x-a", "")]),
+            of(&[("x-a", "1")]),
+            of(&[("x-b", "1")]),
+            of(&[("x-a", "1"), ("x-b", "")]),
+            of(&[("x-a", "1h3:x-b0:")]),
+            of(&[("x-a", "1"), ("x-a", "1")]),
+            of(&[("x-a", "1, 1")]),
+            of(&[("cookie", "s=1")]),
+            of(&[("cookie", "t=1; s=2")]),
+        ];
+        for (at, text) in all.iter().enumerate() {
+            assert!(!all[..at].contains(text), "{at}");
+        }
+        assert_eq!(of(&[]), of(&[("cookie", "other=1")]));
+        assert_eq!(of(&[]), of(&[("x-forwarded-host", "evil")]));
+    }
+}
