@@ -17,6 +17,8 @@
 //!
 //! A connection is a socket or TLS over it, which is a [`transport`] to all of these.
 //!
+//! A forward proxy may take TLS of some hosts apart ([`intercept`]).
+//!
 //! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines),
 //! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`record`]
 //! (exchanges on disk), [`access_log`], [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
@@ -44,6 +46,7 @@ pub mod error;
 pub mod exchange;
 pub mod grpc;
 pub mod headers;
+pub mod intercept;
 pub mod listener;
 pub mod lot;
 pub mod metrics;

@@ -52,7 +52,8 @@ pub fn classify_forward<B>(request: &Request<B>) -> Result<Class, Kind> {
     }
 }
 
-fn expectation<B>(request: &Request<B>) -> Result<(), Kind> {
+/// Refuses expectations that are not ours to meet (RFC 9110 section 10.1.1).
+pub(crate) fn expectation<B>(request: &Request<B>) -> Result<(), Kind> {
     match request.headers().get(header::EXPECT) {
         Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Err(Kind::ExpectationFailed)

@@ -5,7 +5,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     io,
     rc::{Rc, Weak},
     sync::Arc,
@@ -17,17 +16,20 @@ use http::HeaderName;
 use tokio::{sync::Notify, time::Instant};
 
 mod change;
+mod forward;
 pub mod orders;
 pub mod thread;
 
+use forward::Forward;
+
 use crate::{
     access_log, admin,
-    config::{self, Config, Server, SpliceMode},
+    config::{Config, SpliceMode},
     connection::parked::Parking,
     drain,
     error::{Error, Kind},
     listener::{Door, Listener, steer::Seat},
-    metrics::{UpstreamMetrics, WorkerMetrics},
+    metrics::WorkerMetrics,
     middleware::{Chain, Chains},
     reclaim::Reclaim,
     record,
@@ -46,12 +48,6 @@ use crate::{
 /// How often idle upstream connections are looked at, connections that never came forgotten, and
 /// memory that is free.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// Pools of a forward listener kept at once per worker; the least useful go first.
-const MAX_FORWARD_POOLS: usize = 1024;
-
-/// Idle connections that a forward proxy keeps per server and worker, and for how long.
-const FORWARD_IDLE: (usize, Duration) = (8, Duration::from_secs(60));
 
 /// A configuration, compiled. Never changes; a reload puts another in its place.
 #[derive(Debug)]
@@ -96,9 +92,6 @@ pub struct Process {
     pub kernel: Option<Arc<Kernel>>,
 }
 
-/// By the server that a client named.
-type ForwardPools = HashMap<Server, Rc<Upstream>>;
-
 /// One worker, seen from its own thread.
 #[derive(Debug)]
 pub struct Worker {
@@ -136,9 +129,7 @@ pub struct Worker {
     accepting: RefCell<Vec<(u64, tokio::task::JoinHandle<()>)>>,
     /// All that some connection may still belong to.
     listeners: RefCell<Vec<Weak<Listener>>>,
-    /// By listener: what one may reach, another may be forbidden.
-    forward: RefCell<HashMap<Arc<str>, ForwardPools>>,
-    forward_metrics: UpstreamMetrics,
+    forward: Forward,
 }
 
 /// A configuration as this worker goes by it: its upstreams and routes.
@@ -198,8 +189,7 @@ impl Worker {
             prepared: RefCell::default(),
             accepting: RefCell::default(),
             listeners: RefCell::default(),
-            forward: RefCell::default(),
-            forward_metrics: metrics.upstream("forward"),
+            forward: Forward::new(metrics.upstream("forward")),
             leaving: Cell::new(false),
             draining: Cell::new(false),
             forced: Cell::new(false),
@@ -325,27 +315,6 @@ impl Worker {
         listener.parted().unwrap_or_else(|| Rc::clone(&self.view.borrow()))
     }
 
-    /// The pool of a server that a client of a forward proxy named.
-    pub fn forward_upstream(&self, listener: &Listener, server: &Server) -> Rc<Upstream> {
-        let mut forward = self.forward.borrow_mut();
-        let pools = forward.entry(Arc::clone(&listener.name)).or_default();
-        if let Some(upstream) = pools.get(server) {
-            return Rc::clone(upstream);
-        }
-        if pools.len() >= MAX_FORWARD_POOLS {
-            pools.retain(|_, upstream| !upstream.is_unused());
-        }
-        let mut named = config::Upstream::with_defaults(&server.to_string(), vec![server.clone()]);
-        (named.max_idle_connections, named.idle_timeout) = FORWARD_IDLE;
-        let (group, metrics) = (Group::new(&named), &self.forward_metrics);
-        let parking = &self.upstream_parking;
-        let upstream = Rc::new(Upstream::new(&named, group, metrics, parking, 0, None));
-        if pools.len() < MAX_FORWARD_POOLS {
-            pools.insert(server.clone(), Rc::clone(&upstream));
-        }
-        upstream
-    }
-
     /// Counts a tunnel while it runs.
     pub async fn report_tunnel(
         &self,
@@ -363,11 +332,8 @@ impl Worker {
             self.each_seat(Seat::tick);
             reclaim.look(self.parking.parked() + self.upstream_parking.parked());
             let now = Instant::now();
-            let forward = self.forward.borrow();
-            let upstreams = self.all_upstreams();
-            for upstream in upstreams.iter().chain(forward.values().flat_map(HashMap::values)) {
-                upstream.sweep(now);
-            }
+            self.all_upstreams().iter().for_each(|upstream| upstream.sweep(now));
+            self.forward.sweep(now);
         }
     }
 

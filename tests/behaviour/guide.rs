@@ -25,6 +25,9 @@ fn every_example_of_the_guide_is_valid() {
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode");
     }
     fs::write(folder.join("clients-ca.pem"), authority.pem).expect("a CA");
+    let ca = folder.join("ca");
+    let made = run(&["record", "ca", "init", "--dir", ca.to_str().expect("UTF-8")]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let etc = format!("{}/", folder.display());
     let mut examples = 0;
     for entry in fs::read_dir(guide).expect("docs/guide") {

@@ -28,6 +28,7 @@ mod h2_upstream;
 mod health;
 mod hop_by_hop;
 mod http10;
+mod intercept;
 mod interim;
 mod keep_alive;
 mod message_limits;

@@ -146,26 +146,31 @@ pub struct TlsClient {
 impl TlsClient {
     /// One that trusts an authority, offers no protocol and remembers sessions.
     pub fn trusting(authority: &Authority) -> Self {
-        Self::build(authority, rustls::ALL_VERSIONS, None)
+        Self::build(&authority.pem, rustls::ALL_VERSIONS, None)
     }
 
     /// One that speaks this version only.
     pub fn speaking(authority: &Authority, version: &'static SupportedProtocolVersion) -> Self {
-        Self::build(authority, &[version], None)
+        Self::build(&authority.pem, &[version], None)
     }
 
     /// One that shows a certificate.
     pub fn showing(authority: &Authority, own: &Issued) -> Self {
-        Self::build(authority, rustls::ALL_VERSIONS, Some(own))
+        Self::build(&authority.pem, rustls::ALL_VERSIONS, Some(own))
+    }
+
+    /// The same of one that is known by its certificate, PEM.
+    pub fn trusting_pem(pem: &str) -> Self {
+        Self::build(pem, rustls::ALL_VERSIONS, None)
     }
 
     fn build(
-        authority: &Authority,
+        authority: &str,
         versions: &[&'static SupportedProtocolVersion],
         own: Option<&Issued>,
     ) -> Self {
         let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("a certificate");
+        let root = CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate");
         roots.add(root).expect("a root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);

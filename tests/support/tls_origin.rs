@@ -13,9 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full, StreamBody};
 use hyper::{
     Response,
+    body::Frame,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -50,6 +51,14 @@ pub struct Signer {
 pub struct Signed {
     certificate: String,
     key: String,
+}
+
+impl Signed {
+    /// The certificate as it is sent.
+    pub fn der(&self) -> Vec<u8> {
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        certificate.expect("PEM").to_vec()
+    }
 }
 
 /// The serial number of certificates that [`Signer::revocations`] names.
@@ -198,6 +207,15 @@ pub struct TlsOrigin {
 impl TlsOrigin {
     /// Serves.
     pub async fn start(config: ServerConfig) -> Self {
+        Self::answering(config, None).await
+    }
+
+    /// Answers each request with a stream of events, each of these by itself.
+    pub async fn streaming(config: ServerConfig, pieces: Vec<String>) -> Self {
+        Self::answering(config, Some(pieces)).await
+    }
+
+    async fn answering(config: ServerConfig, pieces: Option<Vec<String>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
         let address = listener.local_addr().expect("address");
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -207,10 +225,10 @@ impl TlsOrigin {
             let mut tasks = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, SeqCst);
-                let acceptor = acceptor.clone();
+                let (acceptor, pieces) = (acceptor.clone(), pieces.clone());
                 tasks.spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream).await;
+                        serve(stream, pieces).await;
                     }
                 });
             }
@@ -235,7 +253,7 @@ impl Drop for TlsOrigin {
     }
 }
 
-async fn serve(stream: TlsStream<TcpStream>) {
+async fn serve(stream: TlsStream<TcpStream>, pieces: Option<Vec<String>>) {
     let session = stream.get_ref().1;
     let name = session.server_name().unwrap_or("-").to_owned();
     let protocol = session
@@ -247,8 +265,24 @@ async fn serve(stream: TlsStream<TcpStream>) {
     let over_http2 = protocol == "h2";
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let scheme = request.uri().scheme_str().unwrap_or("-").to_owned();
-        let text = Bytes::from(format!("{about} scheme={scheme}"));
-        async move { Ok::<_, Infallible>(Response::new(Full::new(text))) }
+        let response = match &pieces {
+            None => {
+                let text = Bytes::from(format!("{about} scheme={scheme}"));
+                Response::new(Either::Left(Full::new(text)))
+            }
+            Some(pieces) => {
+                let frames = pieces
+                    .clone()
+                    .into_iter()
+                    .map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from(piece))));
+                let body = StreamBody::new(futures_util::stream::iter(frames));
+                let mut response = Response::new(Either::Right(body));
+                let kind = http::HeaderValue::from_static("text/event-stream");
+                response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+                response
+            }
+        };
+        async move { Ok::<_, Infallible>(response) }
     });
     let io = TokioIo::new(stream);
     if over_http2 {

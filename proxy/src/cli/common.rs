@@ -126,6 +126,7 @@ pub(super) fn listener(name: &str, address: SocketAddr, protocol: Protocol) -> D
         trusted_proxies: None,
         proxy_protocol: None,
         local_bypass: false,
+        intercept: None,
         record: None,
     }
 }

@@ -3,11 +3,14 @@
 //! Safe by default: on loopback, and never to link-local or metadata addresses. A
 //! password can come by the environment, because other users see a process's flags.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Errors, ForwardPolicy, Place, Protocol, Wrong, value};
+use crate::config::{
+    Config, Errors, ForwardPolicy, HostPattern, Intercept, NotTls, Place, Protocol, Wrong,
+    intercept, value,
+};
 
 use super::common::{self, Common};
 
@@ -40,6 +43,19 @@ pub(super) struct Args {
     // No value parser: clap would print the password with the error.
     #[arg(long = "user", value_name = "NAME:PASSWORD")]
     users: Vec<String>,
+
+    /// Host whose TLS is taken apart, so that what goes through can be recorded:
+    /// api.example.org or *.example.org (docs/guide/intercepting.md)
+    #[arg(long, value_name = "HOST", value_parser = intercept::host)]
+    intercept: Vec<HostPattern>,
+
+    /// Folder of the authority that signs for it [default: that of `underpass record ca init`]
+    #[arg(long, value_name = "DIR", requires = "intercept")]
+    intercept_ca: Option<PathBuf>,
+
+    /// Who may have signed the certificates of its servers [default: whom the system trusts]
+    #[arg(long, value_name = "FILE", requires = "intercept")]
+    intercept_server_ca: Option<PathBuf>,
 
     #[command(flatten)]
     common: Common,
@@ -83,7 +99,25 @@ pub(super) fn config(args: Args, from_environment: Option<String>) -> Result<Con
     }
     let mut draft = common::draft();
     let protocol = Protocol::Forward(policy);
-    draft.listeners.push(common::listener("forward", args.listen, protocol));
+    let mut listener = common::listener("forward", args.listen, protocol);
+    if !args.intercept.is_empty() {
+        let place = |flag: &str| Place::Flag(flag.to_owned());
+        let folder = args.intercept_ca.map_or_else(super::record::default_folder, Ok);
+        match folder {
+            Ok(folder) => {
+                let servers = place("--intercept-server-ca");
+                listener.intercept = Intercept::new(
+                    args.intercept,
+                    (folder, &place("--intercept-ca")),
+                    args.intercept_server_ca.map(|path| (path, &servers)),
+                    NotTls::Tunnel,
+                    &mut errors,
+                );
+            }
+            Err(wrong) => errors.add(&place("--intercept-ca"), wrong),
+        }
+    }
+    draft.listeners.push(listener);
     args.common.apply(&mut draft);
     draft.resolve(errors)
 }

@@ -78,6 +78,7 @@ pub(crate) struct DraftListener {
     pub(crate) ambiguous_paths: AmbiguousPaths,
     pub(crate) forwarded: ForwardedPolicy,
     pub(crate) local_bypass: bool,
+    pub(crate) intercept: Option<std::sync::Arc<super::Intercept>>,
     /// `None`: nothing was said.
     pub(crate) record: Option<bool>,
 }
@@ -179,6 +180,7 @@ impl Draft {
                 ambiguous_paths: draft.ambiguous_paths,
                 forwarded: draft.forwarded,
                 local_bypass: draft.local_bypass || everywhere,
+                intercept: draft.intercept,
                 record: draft.record.unwrap_or(true),
             }
         });
@@ -293,6 +295,7 @@ impl Draft {
         }
         self.warn_unused_middleware(warnings);
         self.warn_no_recorder(routes, warnings);
+        super::intercept::warn(&self.listeners, self.record.is_some(), warnings);
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         warnings.extend(tls.flat_map(|tls| tls.warnings.iter().cloned()));
         for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {

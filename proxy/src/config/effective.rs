@@ -95,6 +95,9 @@ impl Config {
         if let Protocol::Forward(policy) = &listener.protocol {
             write_forward(out, policy);
         }
+        if let Some(intercept) = &listener.intercept {
+            intercept.write(out);
+        }
         if let Some(tls) = &listener.tls {
             tls::write(out, &tls.settings);
         }

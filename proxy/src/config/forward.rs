@@ -59,6 +59,11 @@ impl ForwardPolicy {
         if !self.allow.is_empty() && !self.allow.iter().any(|net| net.contains(&address)) {
             return Err("destination address is in no allowed network");
         }
+        self.permits_port(port)
+    }
+
+    /// The same of what is known before a name is looked up.
+    pub fn permits_port(&self, port: u16) -> Result<(), &'static str> {
         let within = |ranges: &[(u16, u16)]| ranges.iter().any(|&(a, z)| (a..=z).contains(&port));
         if port == 0 || within(&self.deny_ports) {
             return Err("destination port is denied");

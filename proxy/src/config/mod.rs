@@ -25,6 +25,7 @@ mod forward;
 mod include;
 #[cfg(test)]
 mod include_tests;
+pub(crate) mod intercept;
 pub mod limits;
 mod merge;
 pub mod middleware;
@@ -53,6 +54,7 @@ mod workers_tests;
 
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
+pub use intercept::{Intercept, NotTls};
 pub use limits::Limits;
 pub use middleware::Middleware;
 pub use overlay::{Edit, Overlay, Refused};
@@ -209,6 +211,8 @@ pub struct Listener {
     /// Whether sockets of applications of this host that are clients of this listener may be
     /// enrolled for tunnels; on a forward proxy also those of their servers.
     pub local_bypass: bool,
+    /// Hosts whose TLS is taken apart, on a forward proxy.
+    pub intercept: Option<Arc<Intercept>>,
     /// Whether its exchanges are recorded, where there is a recorder and the route says nothing.
     pub record: bool,
 }

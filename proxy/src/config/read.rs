@@ -6,7 +6,8 @@
 use toml::de::DeTable;
 
 use super::{
-    AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Protocol, ProxyProtocol, TrustedProxies,
+    AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Intercept, Protocol, ProxyProtocol,
+    TrustedProxies,
     draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Placed, Wrong},
     include::File,
@@ -110,6 +111,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "ambiguous_paths",
         "forwarded",
         "forward",
+        "intercept",
         "local_bypass",
         "record",
     ];
@@ -133,6 +135,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
         section.table("limits", "[listener.limits]", &limit_keys()).map(|limits| limits.limits());
     let protocol = protocol(section);
     let tls = tls::read(section, &name.value, matches!(protocol, Some(Protocol::Tcp)));
+    let intercept = Intercept::read(section, protocol.as_ref(), section.place_of("tls").is_some());
     DraftListener {
         name,
         address,
@@ -154,6 +157,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
             .parsed("forwarded", "\"replace\"", |text| value::choice(text, value::FORWARDED))
             .map_or(ForwardedPolicy::Replace, |policy| policy.value),
         local_bypass: section.switch("local_bypass").unwrap_or(false),
+        intercept,
         record: section.switch("record"),
     }
 }

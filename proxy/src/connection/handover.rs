@@ -4,11 +4,20 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
-use super::Client;
+use super::{Client, Intercepting};
 use crate::{
     access_log, config::SpliceMode, exchange::Exchange, splice::Engine, transport::Transport,
     tunnel, upstream::pool::Lease,
 };
+
+/// What a connection becomes behind an answer.
+#[derive(Debug)]
+pub enum Next {
+    /// A tunnel.
+    Tunnel(Handover),
+    /// A connection that is taken apart. Boxed: it is rare.
+    Intercept(Box<Intercepting>),
+}
 
 /// The upstream half of a tunnel, waiting for the answer to be on its way.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 
-use super::{Client, Cut, bounds, linger::linger, run_tunnel};
+use super::{Client, Cut, Intercepting, Next, bounds, linger::linger, run_tunnel};
 use crate::{
     body::BodyStream,
     error::Kind,
@@ -45,18 +45,30 @@ enum End {
     AtRest,
 }
 
+/// What has become of a connection.
+pub(super) enum Served {
+    /// It has ended, and so has the tunnel that it was.
+    Over,
+    /// It has been idle for a while: the socket, and what was read of it and not looked at,
+    /// which is nothing.
+    AtRest(Transport, Bytes),
+    /// What comes next is to be taken apart; with what was read of that.
+    Intercept(Box<Intercepting>, Transport, Bytes),
+}
+
 /// Serves a connection to its end, or to the end of the tunnel that it becomes, or until it
-/// has been idle for a while: then the socket comes back, and what was read of it and not
-/// looked at, which is nothing.
+/// is something else.
 pub(super) async fn serve(
     client: Rc<Client>,
     wire: Rc<Shared>,
     stream: Transport,
     early: BytesMut,
-) -> Option<(Transport, Bytes)> {
+) -> Served {
     let bounds = bounds(client.limits());
     let kernel = client.worker.process.kernel.as_ref();
-    let kernel = kernel.filter(|_| client.listener.config.local_bypass);
+    let config = &client.listener.config;
+    // What is taken apart has to come by the socket.
+    let kernel = kernel.filter(|_| config.local_bypass && config.intercept.is_none());
     let hop = HopBypass::new(kernel, Side::Downstream);
     let io = DownstreamIo::new(stream, hop, early, bounds, Rc::clone(&wire));
     let service = service_fn(|request: Request<Incoming>| {
@@ -114,14 +126,20 @@ pub(super) async fn serve(
     .await;
     let parts = connection.into_parts();
     let (stream, hop, held) = parts.io.into_tunnel();
-    let handover = client.handover.borrow_mut().take();
-    if let Some(handover) = handover {
-        let early = join(parts.read_buf, held);
-        run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream, hop), early).await;
-        return None;
+    let next = client.next.borrow_mut().take();
+    match next {
+        Some(Next::Tunnel(handover)) => {
+            let early = join(parts.read_buf, held);
+            run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream, hop), early).await;
+            return Served::Over;
+        }
+        Some(Next::Intercept(what)) => {
+            return Served::Intercept(what, stream, join(parts.read_buf, held));
+        }
+        None => {}
     }
     if end == End::AtRest {
-        return Some((stream, join(parts.read_buf, held)));
+        return Served::AtRest(stream, join(parts.read_buf, held));
     }
     if client.cut.get() == Some(Cut::Reset) {
         // Without it the client would take the end of the connection for the body's.
@@ -137,7 +155,7 @@ pub(super) async fn serve(
     }
     // Only now: the socket leaves its bypass closed.
     drop(hop);
-    None
+    Served::Over
 }
 
 /// What to do about a passed deadline.
@@ -163,7 +181,7 @@ impl Client {
             && !wire.has_fault()
             && !self.unread.get()
             && self.cut.get().is_none()
-            && self.handover.borrow().is_none()
+            && self.next.borrow().is_none()
             && !self.worker.is_draining()
     }
 

@@ -35,6 +35,7 @@ mod client_hello;
 mod handover;
 mod http1;
 mod http2;
+mod intercept;
 mod linger;
 pub mod parked;
 mod resets;
@@ -42,7 +43,8 @@ mod spoken;
 pub mod tcp;
 mod tls;
 
-pub use handover::{Handover, run_tunnel};
+pub use handover::{Handover, Next, run_tunnel};
+pub use intercept::{Inside, Intercepting};
 use resets::Resets;
 use spoken::{FIRST_READ_BYTES, Spoken, poll_protocol};
 use tls::secured;
@@ -115,6 +117,8 @@ pub struct Client {
     local: Option<SocketAddr>,
     /// What its handshake has settled, where it had one.
     tls: Option<Rc<Session>>,
+    /// What it is the inside of, where it is intercepted.
+    inside: Option<Rc<Inside>>,
     watched: Rc<Watched>,
     /// HTTP/1 only.
     wire: Option<Rc<Shared>>,
@@ -122,11 +126,13 @@ pub struct Client {
     pub forwarding: RefCell<Forwarding>,
     heads: Cell<u64>,
     in_flight: Cell<usize>,
+    /// Whether a request has come.
+    asked: Cell<bool>,
     answering: Cell<bool>,
     unread: Cell<bool>,
     ends_with_connection: Cell<bool>,
     cut: Cell<Option<Cut>>,
-    handover: RefCell<Option<Handover>>,
+    next: RefCell<Option<Next>>,
     /// HTTP/2 only.
     resets: Resets,
     /// Watches the HTTP/2 stream that is about to be spawned.
@@ -186,6 +192,11 @@ impl Client {
         self.tls.as_deref()
     }
 
+    /// What it is the inside of, where it is intercepted.
+    pub fn inside(&self) -> Option<&Inside> {
+        self.inside.as_deref()
+    }
+
     /// How it reached us.
     pub fn scheme(&self) -> &'static str {
         scheme(self.tls())
@@ -235,6 +246,7 @@ impl Client {
     /// A request has come.
     pub fn exchange_begins(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.asked.set(true);
         self.watched.clear();
     }
 
@@ -284,9 +296,9 @@ impl Client {
         }
     }
 
-    /// The tunnel that the connection becomes once the answer is out.
-    pub fn hand_over(&self, handover: Handover) {
-        *self.handover.borrow_mut() = Some(handover);
+    /// What the connection becomes once the answer is out.
+    pub fn then(&self, next: Next) {
+        *self.next.borrow_mut() = Some(next);
     }
 }
 
@@ -302,17 +314,29 @@ pub fn begin(worker: Rc<Worker>, arrival: Arrival) {
 }
 
 /// Serves a connection to its end, or until it rests.
-pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
-    let Arrival { listener, stream, peer, announced, places, mut early, kept, mut deadline } =
-        arrival;
-    let (mut stream, tls) = match secured(&worker, &listener, stream, peer).await {
-        Some((stream, tls)) => (stream, tls),
-        None => return,
-    };
+pub async fn serve(worker: Rc<Worker>, mut arrival: Arrival) {
+    let (stream, tls) =
+        match secured(&worker, &arrival.listener, arrival.stream, arrival.peer).await {
+            Some((stream, tls)) => (stream, tls),
+            None => return,
+        };
+    arrival.stream = stream;
     if tls.is_some() {
         // The handshake had a deadline of its own.
-        deadline = Instant::now().checked_add(listener.config.limits.head_timeout);
+        arrival.deadline = Instant::now().checked_add(arrival.listener.config.limits.head_timeout);
     }
+    speak(worker, arrival, tls, None).await;
+}
+
+/// The same after the handshake. `inside`: of a connection that is intercepted.
+async fn speak(
+    worker: Rc<Worker>,
+    arrival: Arrival,
+    tls: Option<Rc<Session>>,
+    inside: Option<Rc<Inside>>,
+) {
+    let Arrival { listener, mut stream, peer, announced, places, mut early, kept, deadline } =
+        arrival;
     let watched = worker.watchdog.watch();
     watched.wait_until(Wait::Head, deadline);
     watched.rest();
@@ -332,7 +356,12 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
                 Arrival { listener, stream, peer, announced, places, early, kept, deadline };
             return parked::park(&worker, arrival, Bytes::new());
         }
-        Spoken::Nothing => return stream.farewell(),
+        Spoken::Nothing => {
+            if let Some(inside) = &inside {
+                inside.was_not_asked();
+            }
+            return stream.farewell();
+        }
     };
     if !kept {
         watched.clear();
@@ -345,6 +374,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let client = Rc::new(Client {
         forwarding: RefCell::new(Forwarding::new(forwarded(&listener, peer), peer, scheme)),
         tls,
+        inside,
         local: worker.announces().then(|| stream.tcp().local_addr().ok()).flatten(),
         worker,
         listener,
@@ -354,26 +384,35 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         wire: wire.clone(),
         heads: Cell::new(0),
         in_flight: Cell::new(0),
+        asked: Cell::new(false),
         answering: Cell::new(false),
         unread: Cell::new(false),
         ends_with_connection: Cell::new(false),
         cut: Cell::new(None),
-        handover: RefCell::new(None),
+        next: RefCell::new(None),
         resets: Resets::default(),
         next_stream: RefCell::new(None),
     });
     let Some(wire) = wire else {
-        http2::serve(client, stream, early.freeze()).await;
+        http2::serve(Rc::clone(&client), stream, early.freeze()).await;
+        client.says_if_unasked();
         drop(places);
         return;
     };
-    if let Some((stream, rest)) = http1::serve(Rc::clone(&client), wire, stream, early).await {
-        let listener = Rc::clone(&client.listener);
-        let deadline = client.watched.deadline(Wait::Head);
-        let early = BytesMut::new();
-        let arrival =
-            Arrival { listener, stream, peer, announced, places, early, kept: true, deadline };
-        parked::park(&client.worker, arrival, rest);
+    match http1::serve(Rc::clone(&client), wire, stream, early).await {
+        http1::Served::Over => client.says_if_unasked(),
+        http1::Served::AtRest(stream, rest) => {
+            let listener = Rc::clone(&client.listener);
+            let deadline = client.watched.deadline(Wait::Head);
+            let early = BytesMut::new();
+            let arrival =
+                Arrival { listener, stream, peer, announced, places, early, kept: true, deadline };
+            parked::park(&client.worker, arrival, rest);
+        }
+        // Boxed: few come to it, and it has a connection inside.
+        http1::Served::Intercept(what, stream, early) => {
+            Box::pin(intercept::serve(client, what, stream, early, places)).await;
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     Named, Shared,
     cells::{Again, KINDS, ListenerCells, UpstreamCells, WorkerCells, index},
     histogram::{Histogram, Totals},
-    hops, lock, routes, servers, tls, tunnels, workers,
+    hops, intercept, lock, routes, servers, tls, tunnels, workers,
 };
 use crate::splice::Engine;
 
@@ -47,6 +47,7 @@ impl Collector for Exporter {
         servers::encode(out, &directory)?;
         errors_and_tunnels(out, &self.0.workers)?;
         tunnels::encode(out, &self.0.tunnels.totals())?;
+        intercept::encode(out)?;
         hops::encode(out)
     }
 }

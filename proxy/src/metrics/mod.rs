@@ -27,6 +27,7 @@ mod configuration;
 mod export;
 mod histogram;
 mod hops;
+mod intercept;
 mod process;
 mod routes;
 mod servers;

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod answer;
+mod intercept;
 mod mirror;
 mod outgoing;
 mod own;
@@ -155,6 +156,13 @@ async fn relay(
             tls::check_host(exchange, &request)?;
             (head::classify_reverse(&request), None)
         }
+        // Whoever connected has been asked who it is.
+        Protocol::Forward(policy) if client.inside().is_some() => {
+            let class = client
+                .inside()
+                .map_or(Err(Kind::Internal), |inside| intercept::classify(&request, inside));
+            (class, Some(policy))
+        }
         Protocol::Forward(policy) => {
             let given = request.headers().get(header::PROXY_AUTHORIZATION);
             if !authenticate::admits(&policy.users, given) {
@@ -186,9 +194,16 @@ async fn relay(
         }
         Class::InspectAt(server) => {
             exchange.begin_record(&request).await;
-            client.worker().forward_upstream(client.listener(), &server)
+            let inside = client.inside().map(|inside| &inside.rules);
+            let http2 = inside.is_some() && request.version() == Version::HTTP_2;
+            client.worker().forward_upstream(client.listener(), &server, inside, http2)
         }
         Class::Connect(server) => {
+            if let Some(policy) = policy
+                && let Some(granted) = intercept::connect(exchange, &server, policy, &request)
+            {
+                return granted;
+            }
             exchange.begin_record(&request).await;
             let upgrade =
                 (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
@@ -224,7 +239,14 @@ async fn relay(
     };
     let fresh = wants_tunnel && kernel.is_some();
     let how = send::How { expects_continue, fresh, keep_host: outgoing::names_host(exchange) };
-    let (answer, connection) = send::send(exchange, &upstream, making, request, how).await?;
+    let sent = send::send(exchange, &upstream, making, request, how).await;
+    if let (Err(error), Some(inside)) = (&sent, client.inside())
+        && error.kind == Kind::UpstreamTls
+    {
+        // Perhaps it speaks another version by now.
+        client.worker().origins().forget(&inside.server);
+    }
+    let (answer, connection) = sent?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(offer) = offer.filter(|_| may_tunnel()) else {
             return Err(Error::new(Kind::BadResponse("101 that nobody asked for")));

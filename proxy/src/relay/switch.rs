@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use crate::{
     body::BodyStream,
     config::{Protocol, Server},
-    connection::{self, Handover},
+    connection::{self, Handover, Next},
     error::{Error, Kind},
     exchange::Exchange,
     headers, tunnel,
@@ -88,7 +88,7 @@ pub(super) async fn switch(
     parts.version = Version::HTTP_11;
     exchange.answer(parts.status);
     exchange.becomes_tunnel();
-    exchange.client().hand_over(Handover {
+    exchange.client().then(Next::Tunnel(Handover {
         kind: offer.kind(),
         upstream: stream,
         upstream_early: early,
@@ -96,7 +96,7 @@ pub(super) async fn switch(
         upstream_name: upstream.label(address),
         upstream_bypass: upstream.local_bypass,
         lease,
-    });
+    }));
     Ok(Response::from_parts(parts, BodyStream::empty()))
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn connect(
         lease: None,
     };
     match upgrade {
-        None => client.hand_over(handover),
+        None => client.then(Next::Tunnel(handover)),
         Some(upgrade) => {
             let client = Rc::clone(client);
             let cancel = tunnel::h2::Cancel::of_this_request();

@@ -22,7 +22,7 @@ pub struct Session {
     pub subject: Option<HeaderValue>,
     /// Clients are known by their certificates here.
     strict: bool,
-    live: Arc<Live>,
+    live: Option<Arc<Live>>,
 }
 
 impl Session {
@@ -39,7 +39,23 @@ impl Session {
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             subject: shown.and_then(|chain| subject::of(chain.first()?)),
             strict: settings.client_ca.is_some(),
-            live,
+            live: Some(live),
+        }
+    }
+
+    /// Of a connection that is taken apart (`connection/intercept.rs`), whose requests are held to
+    /// the host that was connected to.
+    pub fn inside(connection: &ServerConnection) -> Self {
+        Self {
+            version: connection.protocol_version().map_or("-", suites::version),
+            cipher: connection
+                .negotiated_cipher_suite()
+                .map_or("-", |suite| suites::name(suite.suite())),
+            server_name: connection.server_name().map(|name| without_dot(name).into()),
+            resumed: false,
+            subject: None,
+            strict: false,
+            live: None,
         }
     }
 
@@ -51,9 +67,9 @@ impl Session {
     /// clients are known by their certificates they get no further than the name they gave, or
     /// without one than what the default certificate is for.
     pub fn permits(&self, host: &str) -> bool {
+        let Some(live) = &self.live else { return true };
         let host = without_dot(host);
-        let covered =
-            |name: Option<&str>, host: &str| self.live.chooser.for_name(name).covers(host);
+        let covered = |name: Option<&str>, host: &str| live.chooser.for_name(name).covers(host);
         match self.server_name.as_deref() {
             // HTTP/1.0 may say nothing.
             _ if host.is_empty() => true,

@@ -85,7 +85,7 @@ impl Worker {
         }
         let stays =
             |name: &str| rules(config, name).is_some_and(|new| Some(new) == rules(last, name));
-        self.forward.borrow_mut().retain(|name, _| stays(name));
+        self.forward.retain(stays);
     }
 
     fn open_doors(self: &Rc<Self>, config: &Config, doors: &[u64]) {

@@ -8,75 +8,37 @@ use std::process::Command;
 
 use mantra_macros::req_test;
 use serde_json::Value;
-use underpass_tests::{Origin, Proxy, Records, Reply, proxy::run, skip};
-
-const ANTHROPIC: &[&str] = &[
-    r#"{"type":"message_start","message":{"id":"m1","type":"message","role":"assistant","model":"claude-test","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":11,"output_tokens":1}}}"#,
-    r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
-    r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello "}}"#,
-    r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"wörld"}}"#,
-    r#"{"type":"content_block_stop","index":0}"#,
-    r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":5}}"#,
-    r#"{"type":"message_stop"}"#,
-];
-
-const OPENAI: &[&str] = &[
-    r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"gpt-test","choices":[{"index":0,"delta":{"role":"assistant","content":"Hello "},"finish_reason":null}]}"#,
-    r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"gpt-test","choices":[{"index":0,"delta":{"content":"wörld"},"finish_reason":null}]}"#,
-    r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"gpt-test","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
-    r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"gpt-test","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16}}"#,
-    "[DONE]",
-];
+use underpass_tests::{
+    Origin, Proxy, Records, Reply,
+    models::{self, Client},
+    proxy::run,
+    skip,
+};
 
 /// Each event a chunk, as servers send them.
 fn stream(events: &[&str]) -> Reply {
     let head =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut bytes = head.as_bytes().to_vec();
-    for event in events {
-        let kind = event.split('"').nth(3).filter(|_| event.starts_with("{\"type\""));
-        let name = kind.map_or(String::new(), |kind| format!("event: {kind}\n"));
-        let text = format!("{name}data: {event}\n\n");
+    for text in models::pieces(events) {
         bytes.extend(format!("{:x}\r\n{text}\r\n", text.len()).bytes());
     }
     bytes.extend(b"0\r\n\r\n");
     Reply::from(bytes)
 }
 
-const ASK_ANTHROPIC: &str = r#"
-import sys, anthropic
-client = anthropic.Anthropic(base_url=sys.argv[1], api_key="s3cret-key", max_retries=0)
-with client.messages.stream(model="claude-test", max_tokens=64, messages=[{"role": "user", "content": "Say hello"}]) as stream:
-    print("".join(stream.text_stream), end="")
-"#;
-
-const ASK_OPENAI: &str = r#"
-import sys, openai
-client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="s3cret-key", max_retries=0)
-stream = client.chat.completions.create(model="gpt-test", stream=True, stream_options={"include_usage": True}, messages=[{"role": "user", "content": "Say hello"}])
-print("".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices), end="")
-"#;
-
-fn python() -> String {
-    std::env::var("UNDERPASS_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
-}
-
-fn has(package: &str) -> bool {
-    let tried = Command::new(python()).args(["-c", &format!("import {package}")]).output();
-    tried.is_ok_and(|output| output.status.success())
-}
-
-async fn says(package: &str, script: &'static str, events: &'static [&'static str]) {
-    if !has(package) {
-        skip::say(&format!("the client `{package}`: {} has no such package", python()));
-        return;
+async fn says(client: &Client) {
+    let Client { package, script, events } = *client;
+    if !client.is_there() {
+        let python = models::python();
+        return skip::say(&format!("the client `{package}`: {python} has no such package"));
     }
     let origin = Origin::bind().await.serve(move |_| stream(events));
     let records = Records::default();
     let proxy = Proxy::reverse(origin.addr()).args(records.args()).start();
     let base = format!("http://{}", proxy.addr());
     let asked = tokio::task::spawn_blocking(move || {
-        Command::new(python()).args(["-c", script, &base]).env("NO_PROXY", "*").output()
+        Command::new(models::python()).args(["-c", script, &base]).env("NO_PROXY", "*").output()
     });
     let output = asked.await.expect("a thread").expect("python");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -102,11 +64,11 @@ async fn says(package: &str, script: &'static str, events: &'static [&'static st
 #[req_test("REQ-REC-001", "REQ-REC-003")]
 #[tokio::test]
 async fn the_client_of_anthropic_is_recorded() {
-    says("anthropic", ASK_ANTHROPIC, ANTHROPIC).await;
+    says(&models::ANTHROPIC).await;
 }
 
 #[req_test("REQ-REC-001", "REQ-REC-003")]
 #[tokio::test]
 async fn the_client_of_openai_is_recorded() {
-    says("openai", ASK_OPENAI, OPENAI).await;
+    says(&models::OPENAI).await;
 }

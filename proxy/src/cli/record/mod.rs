@@ -7,12 +7,14 @@ use anyhow::Context as _;
 
 use crate::record::read::{Damage, Lookup, Record, assemble};
 
+mod ca;
 mod export;
 mod filter;
 mod ls;
 mod show;
 mod tail;
 
+pub(super) use ca::default_folder;
 use filter::Filter;
 
 #[derive(Debug, clap::Subcommand)]
@@ -25,6 +27,9 @@ pub(super) enum Command {
     Tail(tail::Args),
     /// Write exchanges for other programs: HAR 1.2, a page, JSON lines, curl commands.
     Export(export::Args),
+    /// The authority for hosts whose TLS is taken apart.
+    #[command(subcommand)]
+    Ca(ca::Command),
 }
 
 /// Most that is unpacked of a compressed body, unless it is said.
@@ -44,6 +49,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Show(args) => show::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Ca(command) => ca::run(&command),
     }
 }
 

@@ -1,6 +1,9 @@
 //! `[upstream.tls]`: servers that are spoken to over TLS.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::pki_types::ServerName;
 
@@ -126,6 +129,16 @@ impl ServerTls {
     /// As [`Connector::new`].
     pub(crate) fn quick() -> Result<Self, String> {
         Ok(Self::with(plain(), Arc::new(Connector::new(&plain())?)))
+    }
+
+    /// For servers that one of these authorities has signed for.
+    ///
+    /// # Errors
+    /// As [`Connector::new`].
+    pub(crate) fn trusting(path: &Path, pem: Vec<u8>) -> Result<Self, String> {
+        let material = Material { ca: Some(pem), ..plain() };
+        let connector = Arc::new(Connector::new(&material)?);
+        Ok(Self { ca: Some(path.to_owned()), ..Self::with(material, connector) })
     }
 
     fn with(material: Material, connector: Arc<Connector>) -> Self {

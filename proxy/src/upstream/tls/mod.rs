@@ -63,12 +63,14 @@ pub enum Inside {
     Http2,
     /// Whatever the client speaks.
     Anything,
+    /// HTTP/2 or HTTP/1.1, as the server prefers.
+    Either,
 }
 
 /// Makes sessions.
 pub struct Connector {
     /// Of [`Inside`], in its order: what is offered differs (ALPN).
-    configs: [Arc<ClientConfig>; 3],
+    configs: [Arc<ClientConfig>; 4],
 }
 
 impl fmt::Debug for Connector {
@@ -110,7 +112,22 @@ impl Connector {
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             Arc::new(config)
         };
-        Ok(Self { configs: [offering(&[b"http/1.1"]), offering(&[b"h2"]), offering(&[])] })
+        let offers: [&[&[u8]]; 4] = [&[b"http/1.1"], &[b"h2"], &[], &[b"h2", b"http/1.1"]];
+        Ok(Self { configs: offers.map(offering) })
+    }
+
+    /// Whether the server of this name speaks HTTP/2, by a handshake that comes to nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn speaks_http2(
+        &self,
+        stream: TcpStream,
+        name: ServerName<'static>,
+    ) -> io::Result<bool> {
+        let connector = TlsConnector::from(Arc::clone(&self.configs[Inside::Either as usize]));
+        let stream = connector.connect(name, stream).await?;
+        Ok(stream.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 
     /// Begins a session with the server of this name.
