@@ -1,0 +1,72 @@
+//! A response on its way into the store.
+//!
+//! Implements: REQ-CACHE-002
+
+use std::{mem, sync::Arc};
+
+use super::{
+    Store,
+    block::Block,
+    head::{Head, Meta, Stored},
+    key::{Key, ObjectId, Slot},
+};
+
+/// A response that is being stored: blocks as they are whole, in any order, and then its head.
+/// Dropped without a head it takes its blocks with it, unless it belongs to an object that was
+/// there before.
+#[derive(Debug)]
+pub struct Fill<M: Meta> {
+    store: Store<M>,
+    object: ObjectId,
+    /// The object is only known by this, so far.
+    is_new: bool,
+    epoch: u64,
+    /// Blocks that were put, from the first to behind the last.
+    put: std::ops::Range<u32>,
+}
+
+impl<M: Meta> Fill<M> {
+    pub(super) fn new(store: &Store<M>, object: ObjectId, is_new: bool) -> Self {
+        let epoch = store.0.epochs.now();
+        Self { store: store.clone(), object, is_new, epoch, put: 0..0 }
+    }
+
+    /// The object, by whose blocks others can follow the fill.
+    pub fn object(&self) -> ObjectId {
+        self.object
+    }
+
+    /// Stores a block. Of an object that is there everybody can have it from now on.
+    pub fn put(&mut self, number: u32, block: Block) {
+        self.put = match self.put.is_empty() {
+            true => number..number + 1,
+            false => self.put.start.min(number)..self.put.end.max(number + 1),
+        };
+        self.store.keep_block(self.object, number, block);
+    }
+
+    /// Stores the head: from now on the response is found by its key, in the place of any other.
+    /// `None` if it is not, because it was purged since it was asked for, or there is no memory;
+    /// what was there before stays.
+    pub fn commit(mut self, key: Key, head: Head<M>) -> Option<Arc<Stored<M>>> {
+        let charge = self.store.reserve(head.cost());
+        let charge = self.store.or_refused(charge)?;
+        let (object, epoch) = (self.object, self.epoch);
+        let stored = Arc::new(Stored { object, head, epoch, charge });
+        if !self.store.keep_head(key, &stored) {
+            return None;
+        }
+        self.is_new = false;
+        Some(stored)
+    }
+}
+
+impl<M: Meta> Drop for Fill<M> {
+    fn drop(&mut self) {
+        if self.is_new {
+            for number in mem::take(&mut self.put) {
+                self.store.0.memory.remove(&Slot::block(self.object, number));
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The memory tier: heads and blocks by their names, within a budget.
+//!
+//! It is divided into parts with a lock each, which is held for the time of a look-up and no
+//! longer: what is evicted is freed after it is let go. The budget is one for all parts, so that
+//! it holds whatever the sizes are; who wants room takes it from one part after the other.
+//!
+//! Implements: REQ-CACHE-002
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::*},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+mod ghost;
+mod list;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    account::{Account, Charge},
+    key::{Slot, Spread},
+};
+use shard::{Shard, Step};
+
+/// A part for so many bytes of the budget, and 64 parts at most.
+const PART_BYTES: usize = 16 << 20;
+
+/// Entries that are looked at for one that wants room, at most. Where they are all in use it is
+/// not let in.
+const STEPS: usize = 256;
+
+/// Entries that are looked at while workers wait for the lock.
+const SWEEP: u32 = 512;
+
+/// What the tier keeps.
+pub(super) trait Value: Clone {
+    /// What it takes in memory, with all that it points to.
+    fn bytes(&self) -> usize;
+
+    /// Whether somebody else has it too, so that to evict it would free nothing.
+    fn is_shared(&self) -> bool;
+
+    /// Whether nobody is going to want it at this time, in seconds since 1970.
+    fn is_over(&self, now: u64) -> bool;
+}
+
+/// The tier.
+#[derive(Debug)]
+pub(super) struct Memory<V> {
+    parts: Box<[Part<V>]>,
+    spread: Spread,
+    account: Arc<Account>,
+    /// Where room was taken last.
+    hand: AtomicUsize,
+    pub(super) evicted: AtomicU64,
+}
+
+/// Apart, so that workers do not share a line of their processors' caches.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Part<V>(Mutex<Charged<V>>);
+
+#[derive(Debug)]
+struct Charged<V> {
+    shard: Shard<V>,
+    /// For the tables.
+    tables: Charge,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) entries: usize,
+    pub(super) heads: usize,
+    pub(super) bytes: usize,
+}
+
+impl<V: Value> Memory<V> {
+    pub(super) fn new(account: Arc<Account>) -> Self {
+        let spread = Spread::new();
+        let parts = (account.budget() / PART_BYTES).clamp(1, 64).next_power_of_two();
+        let part = |_| {
+            let tables = account.charge(0);
+            Part(Mutex::new(Charged { shard: Shard::new(spread), tables }))
+        };
+        let parts = (0..parts).map(part).collect();
+        Self { parts, spread, account, hand: AtomicUsize::new(0), evicted: AtomicU64::new(0) }
+    }
+
+    pub(super) fn get(&self, slot: &Slot) -> Option<V> {
+        let hash = self.spread.hash(slot.fingerprint());
+        self.lock(self.part(hash)).shard.get(slot, hash).cloned()
+    }
+
+    /// Whether it is there, without wanting it.
+    pub(super) fn has(&self, slot: &Slot) -> bool {
+        let hash = self.spread.hash(slot.fingerprint());
+        self.lock(self.part(hash)).shard.peek(slot, hash).is_some()
+    }
+
+    /// Puts an entry in if `may` agrees, asked under the lock that [`Self::remove_all`] takes: what
+    /// that has gone past does not come in behind it. Returns whether it came in.
+    pub(super) fn insert(&self, slot: Slot, value: V, may: impl FnOnce() -> bool) -> bool {
+        let hash = self.spread.hash(slot.fingerprint());
+        let mut part = self.lock(self.part(hash));
+        if !may() {
+            return false;
+        }
+        let before = part.shard.insert(slot, hash, value);
+        part.charge_tables();
+        drop(part);
+        drop(before);
+        // Tables may have grown.
+        self.make_room();
+        true
+    }
+
+    pub(super) fn remove(&self, slot: &Slot) -> Option<V> {
+        let hash = self.spread.hash(slot.fingerprint());
+        let mut part = self.lock(self.part(hash));
+        let removed = part.shard.remove(slot, hash);
+        part.charge_tables();
+        removed
+    }
+
+    /// Takes out all that `is_meant` says, and tells how many. What comes in meanwhile is asked
+    /// about by whoever puts it in.
+    pub(super) fn remove_all(&self, is_meant: impl Fn(&V) -> bool) -> usize {
+        let mut removed = 0;
+        for part in &self.parts {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let mut out = Vec::new();
+                let mut part = self.lock(part);
+                next = part.shard.remove_some(from, SWEEP, &is_meant, &mut out);
+                part.charge_tables();
+                drop(part);
+                removed += out.len();
+            }
+        }
+        removed
+    }
+
+    /// A charge for `bytes` that fits into the budget: what has to go for it goes. `None` if there
+    /// is no room to be had.
+    pub(super) fn reserve(&self, bytes: usize) -> Option<Charge> {
+        if bytes > self.account.budget() {
+            return None;
+        }
+        let charge = self.account.charge(bytes);
+        self.make_room().then_some(charge)
+    }
+
+    /// Evicts until what is held is within the budget; whether it is.
+    pub(super) fn make_room(&self) -> bool {
+        if self.account.excess() == 0 {
+            return true;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (mut steps, mut empty) = (0, 0);
+        while steps < STEPS && empty < self.parts.len() {
+            let at = self.hand.fetch_add(1, Relaxed) % self.parts.len();
+            let mut part = self.lock(&self.parts[at]);
+            // In one part until something goes, for a part has an order and they have none.
+            let step = loop {
+                steps += 1;
+                match part.shard.step(now) {
+                    Step::Moved if steps < STEPS => {}
+                    step => break step,
+                }
+            };
+            part.charge_tables();
+            drop(part);
+            match step {
+                Step::Evicted(value) => {
+                    empty = 0;
+                    drop(value);
+                    self.evicted.fetch_add(1, Relaxed);
+                }
+                Step::Moved => {}
+                Step::Empty => empty += 1,
+            }
+            if self.account.excess() == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn contents(&self) -> Contents {
+        let mut all = Contents::default();
+        for part in &self.parts {
+            let part = self.lock(part);
+            all.entries += part.shard.len();
+            all.heads += part.shard.heads;
+            all.bytes += part.shard.bytes();
+        }
+        all
+    }
+
+    fn part(&self, hash: u64) -> &Part<V> {
+        // The table of a part goes by the lower bits, and by the upper seven.
+        &self.parts[(hash >> 40) as usize & (self.parts.len() - 1)]
+    }
+
+    fn lock<'a>(&self, part: &'a Part<V>) -> MutexGuard<'a, Charged<V>> {
+        part.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<V: Value> Charged<V> {
+    fn charge_tables(&mut self) {
+        let bytes = self.shard.allocated();
+        if bytes != self.tables.bytes() {
+            self.tables.set(bytes);
+        }
+    }
+}
