@@ -29,7 +29,10 @@ use crate::{
         mirror::{Copied, IsCut},
     },
     record::Side,
-    upstream::{connection::Connection, http2::Place},
+    upstream::{
+        connection::Connection,
+        http2::{Connecting, Place},
+    },
 };
 
 mod coded;
@@ -65,6 +68,8 @@ enum Source {
     Lent(Rc<Lent>),
     /// The same once more.
     Again(Box<Again>),
+    /// None: the request is a CONNECT over HTTP/2.
+    Connecting(Connecting),
 }
 
 #[derive(Debug)]
@@ -111,6 +116,11 @@ impl BodyStream {
 
     fn again(again: Again) -> Self {
         Self { source: Source::Again(Box::new(again)), tap: Tap::None }
+    }
+
+    /// What stands for the body of a CONNECT over HTTP/2.
+    pub fn connecting(connecting: Connecting) -> Self {
+        Self { source: Source::Connecting(connecting), tap: Tap::None }
     }
 
     /// An answer of our own.
@@ -220,6 +230,7 @@ impl Body for BodyStream {
             }
             Source::Lent(lent) => lent.poll_frame(cx),
             Source::Again(again) => again.poll_frame(cx),
+            Source::Connecting(_) => Poll::Ready(None),
             Source::Coded(coded) => match &mut this.tap {
                 Tap::Response(tap) => counted(coded.poll_frame(tap, cx), tap),
                 // Only answers are encoded.
@@ -245,12 +256,16 @@ impl Body for BodyStream {
             Source::Copied { copied, .. } => copied.is_over(),
             Source::Lent(lent) => lent.is_end_stream(),
             Source::Again(again) => again.is_end_stream(),
+            Source::Connecting(connecting) => {
+                connecting.taken();
+                true
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
+            Source::Empty | Source::Connecting(_) => SizeHint::with_exact(0),
             Source::Announced(length) => SizeHint::with_exact(*length),
             Source::Fixed(text) => SizeHint::with_exact(text.len() as u64),
             Source::Incoming(body) => body.size_hint(),

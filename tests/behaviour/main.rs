@@ -25,6 +25,7 @@ mod grpc;
 mod guide;
 mod h2_limits;
 mod h2_upstream;
+mod h2_websocket;
 mod health;
 mod hop_by_hop;
 mod http10;

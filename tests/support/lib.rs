@@ -19,7 +19,8 @@
 //! * engines that this machine has: [`engine`]
 //! * many tunnels at once, at random: [`traffic`]
 //! * what cannot run here says so: [`skip`]
-//! * HTTP/2 by hand: [`h2_frames`]; a server of it, stream by stream: [`h2_origin`]
+//! * HTTP/2 by hand: [`h2_frames`]; a server of it, stream by stream: [`h2_origin`]; tunnels on
+//!   streams: [`h2_tunnel`]
 //! * certificates, and clients with TLS: [`tls`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`grpc`] (tonic), [`websocket`] (tokio-tungstenite)
 //! * servers that speak TLS, with good and bad certificates: [`tls_origin`]
@@ -40,6 +41,7 @@ pub mod fickle;
 pub mod grpc;
 pub mod h2_frames;
 pub mod h2_origin;
+pub mod h2_tunnel;
 pub mod intercept;
 pub mod load;
 pub mod matrix;

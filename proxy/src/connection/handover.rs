@@ -6,16 +6,20 @@ use bytes::Bytes;
 
 use super::{Client, Intercepting};
 use crate::{
-    access_log, config::SpliceMode, exchange::Exchange, splice::Engine, transport::Transport,
-    tunnel, upstream::pool::Lease,
+    access_log,
+    config::SpliceMode,
+    exchange::Exchange,
+    splice::Engine,
+    tunnel,
+    upstream::{http2::Held, pool::Lease},
 };
 
 /// What a connection becomes behind an answer.
 #[derive(Debug)]
 pub enum Next {
-    /// A tunnel.
-    Tunnel(Handover),
-    /// A connection that is taken apart. Boxed: it is rare.
+    /// A tunnel. Boxed, as the other: most connections become neither.
+    Tunnel(Box<Handover>),
+    /// A connection that is taken apart.
     Intercept(Box<Intercepting>),
 }
 
@@ -24,8 +28,8 @@ pub enum Next {
 pub struct Handover {
     /// What asked for it.
     pub kind: tunnel::registry::Kind,
-    /// The server's socket.
-    pub upstream: Transport,
+    /// The server's side.
+    pub upstream: tunnel::Upstream,
     /// What the server sent behind its answer.
     pub upstream_early: Bytes,
     /// To be reported when the tunnel ends.
@@ -36,6 +40,8 @@ pub struct Handover {
     pub upstream_bypass: bool,
     /// Its place among the connections of the server's pool, if it came from one.
     pub lease: Option<Lease>,
+    /// Its place among the streams of a connection to the server, if it is one.
+    pub held: Option<Held>,
 }
 
 /// Runs a tunnel to its end and reports it.
@@ -53,6 +59,7 @@ pub async fn run_tunnel(
         upstream_name,
         upstream_bypass,
         lease,
+        held,
     } = handover;
     let worker = &client.worker;
     let ticket = worker.process.tunnels.open(tunnel::registry::Info {
@@ -70,7 +77,7 @@ pub async fn run_tunnel(
     };
     let begins_with = match (&downstream, settings.mode) {
         (tunnel::Downstream::Tcp(stream, _), SpliceMode::Pipe)
-            if !stream.is_tls() && !upstream.is_tls() =>
+            if !stream.is_tls() && upstream.is_plain() =>
         {
             Engine::Pipe
         }
@@ -93,6 +100,6 @@ pub async fn run_tunnel(
         engine_down: outcome.engines.to_downstream.name(),
         end: outcome.end.name(),
     };
-    drop(lease);
+    drop((lease, held));
     exchange.tunnel_ended(end, outcome.upstream_bytes, outcome.downstream_bytes);
 }

@@ -130,7 +130,7 @@ pub(super) async fn serve(
     match next {
         Some(Next::Tunnel(handover)) => {
             let early = join(parts.read_buf, held);
-            run_tunnel(&client, handover, tunnel::Downstream::Tcp(stream, hop), early).await;
+            run_tunnel(&client, *handover, tunnel::Downstream::Tcp(stream, hop), early).await;
             return Served::Over;
         }
         Some(Next::Intercept(what)) => {

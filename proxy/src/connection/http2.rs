@@ -53,6 +53,8 @@ pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
         .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size((streams + 1) * STREAM_WINDOW_BYTES)
+        // WebSockets (RFC 8441 section 3).
+        .enable_connect_protocol()
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(MALFORMED_STREAMS)

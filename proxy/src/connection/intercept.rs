@@ -335,6 +335,7 @@ async fn other(client: &Rc<Client>, what: Intercepting, stream: TcpStream, seen:
                 upstream_name: server.to_string().into(),
                 upstream_bypass: client.listener.config.local_bypass,
                 lease: None,
+                held: None,
             };
             let downstream = tunnel::Downstream::Tcp(stream.into(), HopBypass::default());
             run_tunnel(client, handover, downstream, seen).await;

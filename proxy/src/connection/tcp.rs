@@ -199,7 +199,7 @@ impl Connection {
         let handover = tunnel::Handover {
             downstream: tunnel::Downstream::Tcp(stream, HopBypass::default()),
             downstream_early: early.freeze(),
-            upstream: server,
+            upstream: server.into(),
             upstream_early: Bytes::new(),
         };
         Ok((kind, upstream, handover))

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
-use crate::{access_log, error::Kind, spans::Span};
+use crate::{access_log, error::Kind, spans::Span, tunnel};
 
 use super::Exchange;
 
@@ -61,7 +61,11 @@ impl Exchange {
             self.log(line, status, duration, end);
             self.trace(line, status, duration, fault);
         }
-        let taken_back = matches!(end, access_log::End::ClientGone);
+        let taken_back = match end {
+            access_log::End::ClientGone => true,
+            access_log::End::Tunnel { end, .. } => end == tunnel::End::ClientReset.name(),
+            _ => false,
+        };
         client.exchange_ends(self, &self.watched, taken_back);
     }
 

@@ -11,7 +11,7 @@
 use std::{future::poll_fn, rc::Rc};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use crate::{
     authenticate,
@@ -26,7 +26,7 @@ use crate::{
     route::Head,
     upstream::pool::Making,
     watchdog::Watched,
-    wire::http2 as http2_head,
+    wire::{http2 as http2_head, websocket},
 };
 
 mod answer;
@@ -61,7 +61,7 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
     }
     let may_tunnel = || wire.may_tunnel(number);
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut response = match relay(&exchange, request, may_tunnel).await {
+    let mut response = match relay(&exchange, request, may_tunnel, None).await {
         Ok(response) => response,
         Err(error) => failed(error, Rc::clone(&exchange)),
     };
@@ -91,16 +91,28 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
 pub async fn http2(
     client: Rc<Client>,
     watched: Rc<Watched>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<BodyStream> {
+    let stream = switch::to_stream(&mut request);
     let exchange = Exchange::begin(&client, watched, &request);
     let bounds = connection::bounds(client.limits());
-    let answer = match http2_head::request(&request, &bounds) {
-        Ok(()) => relay(&exchange, request, || false).await,
+    let asks_tunnel = matches!(stream, Ok(Some(_)));
+    let answer = match http2_head::request(&request, &bounds).and(stream) {
+        Ok(stream) => {
+            if stream.is_some() {
+                websocket::ask_upgrade(request.headers_mut());
+            }
+            relay(&exchange, request, || false, stream).await
+        }
         Err(kind) => Err(Error::new(kind)),
     };
     let mut response = answer.unwrap_or_else(|error| failed(error, Rc::clone(&exchange)));
     answer::leave(&exchange, &mut response);
+    if asks_tunnel && response.status().is_success() && !exchange.is_tunnel() {
+        // It would say that there is a tunnel (RFC 8441 section 4).
+        *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
+        exchange.answer_ourselves(StatusCode::NOT_IMPLEMENTED);
+    }
     record(&exchange, &response).await;
     response
 }
@@ -127,6 +139,7 @@ async fn relay(
     exchange: &Rc<Exchange>,
     mut request: Request<Incoming>,
     may_tunnel: impl Fn() -> bool,
+    stream: Option<OnUpgrade>,
 ) -> Result<Response<BodyStream>, Error> {
     let client = exchange.client();
     let limits = client.limits();
@@ -214,13 +227,13 @@ async fn relay(
     if let Some(answer) = own::answer(exchange, &mut request) {
         return Ok(answer);
     }
-    let wants_tunnel = request.version() == Version::HTTP_11 && outgoing::asks_upgrade(&request);
-    if wants_tunnel && upstream.speaks_http2() {
-        return Err(Error::new(Kind::NotImplemented("no upgrade where servers speak HTTP/2")));
-    }
     let version = request.version();
-    let offer = wants_tunnel.then(|| switch::Offer::of(&request));
-    let (request, expects_continue) = outgoing::outgoing(exchange, request, wants_tunnel)?;
+    let offer = switch::Offer::of(&request, stream);
+    let wants_tunnel = offer.is_some();
+    if let Some(offer) = offer.as_ref().filter(|_| upstream.speaks_http2()) {
+        offer.suits_http2(&request)?;
+    }
+    let (request, expects_continue) = outgoing::outgoing(exchange, request, offer.as_ref())?;
     if expects_continue {
         exchange.expect_continue();
     }
@@ -238,7 +251,8 @@ async fn relay(
         announcement: announcement.as_deref(),
     };
     let fresh = wants_tunnel && kernel.is_some();
-    let how = send::How { expects_continue, fresh, keep_host: outgoing::names_host(exchange) };
+    let keep_host = outgoing::names_host(exchange);
+    let how = send::How { expects_continue, fresh, wants_tunnel, keep_host };
     let sent = send::send(exchange, &upstream, making, request, how).await;
     if let (Err(error), Some(inside)) = (&sent, client.inside())
         && error.kind == Kind::UpstreamTls
@@ -247,11 +261,11 @@ async fn relay(
         client.worker().origins().forget(&inside.server);
     }
     let (answer, connection) = sent?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(offer) = offer.filter(|_| may_tunnel()) else {
+    if switch::is_switch(&answer, &connection, offer.as_ref())? {
+        let Some(offer) = offer.filter(|offer| offer.is_of_stream() || may_tunnel()) else {
             return Err(Error::new(Kind::BadResponse("101 that nobody asked for")));
         };
-        let switching = switch::switch(exchange, answer, connection, &upstream, &offer);
+        let switching = switch::switch(exchange, answer, connection, &upstream, offer);
         return Box::pin(switching).await;
     }
     exchange.record_room().await;

@@ -8,14 +8,14 @@ use std::rc::Rc;
 use http::{HeaderValue, Request, Uri, Version, header};
 use hyper::body::Incoming;
 
-use super::target;
+use super::{switch::Offer, target};
 use crate::{
     body::BodyStream,
     config::Protocol,
     error::{Error, Kind},
     exchange::Exchange,
     headers,
-    wire::fields,
+    wire::{fields, websocket},
 };
 
 /// Whether a request asks properly for another protocol (RFC 9110 section 7.8).
@@ -37,7 +37,7 @@ pub(super) fn asks_upgrade<B>(request: &Request<B>) -> bool {
 pub(super) fn outgoing(
     exchange: &Rc<Exchange>,
     mut request: Request<Incoming>,
-    wants_tunnel: bool,
+    offer: Option<&Offer>,
 ) -> Result<(Request<BodyStream>, bool), Error> {
     target::rewrite(exchange, &mut request)?;
     let (mut parts, body) = request.into_parts();
@@ -46,7 +46,6 @@ pub(super) fn outgoing(
     let has_body = !http_body::Body::is_end_stream(&body);
     let expects_continue = has_body && parts.headers.contains_key(header::EXPECT);
 
-    let protocol = wants_tunnel.then(|| parts.headers.get(header::UPGRADE).cloned()).flatten();
     headers::strip_hop_by_hop(&mut parts.headers);
     if let Some(authority) = parts.uri.authority() {
         // RFC 9112 section 3.2.2 and RFC 9113 section 8.3.1: the target's authority is what
@@ -60,8 +59,10 @@ pub(super) fn outgoing(
         if has_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        // Over HTTP/2 trailers need no announcement: whoever speaks it takes them.
-        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        if offer.is_none() {
+            // Over HTTP/2 trailers need no announcement: whoever speaks it takes them.
+            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
     }
     let host = parts.headers.get(header::HOST).cloned();
     let forward = matches!(exchange.client().listener().config.protocol, Protocol::Forward(_));
@@ -69,10 +70,14 @@ pub(super) fn outgoing(
         exchange.client().forwarding.borrow_mut().apply(&mut parts.headers, host.as_ref());
     }
     parts.headers.append(header::VIA, headers::via(parts.version));
-    match protocol {
-        Some(protocol) => {
-            parts.headers.insert(header::UPGRADE, protocol);
+    match offer {
+        Some(offer) => {
+            parts.headers.insert(header::UPGRADE, offer.protocols().clone());
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            if offer.is_websocket() {
+                // For a server that turns out to speak HTTP/2.
+                parts.extensions.insert(websocket::protocol());
+            }
         }
         None if parts.headers.contains_key(header::TE) => {
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));

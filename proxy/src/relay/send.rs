@@ -44,6 +44,8 @@ pub(super) struct How {
     /// It may not go out on a kept connection: that one may bypass TCP by now, and what
     /// becomes a tunnel has to be found as it is.
     pub(super) fresh: bool,
+    /// It is to become a tunnel.
+    pub(super) wants_tunnel: bool,
     /// Its route names the host that the server is to see.
     pub(super) keep_host: bool,
 }
@@ -104,6 +106,9 @@ pub(super) async fn send(
             return Err(Error::new(Kind::BadRequest("a Host that HTTP/2 has no form for")));
         }
         let chunked = !request.headers().contains_key(header::CONTENT_LENGTH);
+        if how.wants_tunnel {
+            may_become_tunnel(&connection, making.timeout).await?;
+        }
         exchange.request_goes_by(wire.as_ref().filter(|_| chunked));
         if wire.is_none() && how.expects_continue {
             // hyper does not tell of 100 over HTTP/2: the body goes when the client has it.
@@ -113,7 +118,7 @@ pub(super) async fn send(
         let may = connection.is_reused() || retries.are_left();
         let repeatable = may && is_repeatable(&request);
         // What a shared connection refuses unseen is sent again whatever it is.
-        let head = (repeatable || wire.is_none()).then(|| head_of(&request));
+        let mut head = (repeatable || wire.is_none()).then(|| head_of(&request));
         let patience = retries.patience().filter(|_| repeatable);
         let response_timeout = exchange.client().limits().response_timeout;
         let patience = patience.filter(|patience| *patience < response_timeout);
@@ -150,8 +155,14 @@ pub(super) async fn send(
             }
             Err(Failed::Sending(mut error)) => {
                 // Its body by the other way: what came back is of the stream that is given up.
-                let unsent = error.take_message().map(http1_form);
-                let unsent = unsent.and_then(|unsent| connection.unlend(unsent));
+                let unsent = match error.take_message() {
+                    // As a CONNECT it lacks what it may be asked for elsewhere.
+                    Some(_) if how.wants_tunnel && wire.is_none() => head.take().map(rebuild),
+                    unsent => {
+                        let unsent = unsent.map(http1_form);
+                        unsent.and_then(|unsent| connection.unlend(unsent))
+                    }
+                };
                 let kind = exchange.fault().unwrap_or_else(|| connection.why(error.error()));
                 let unanswered = kind == Kind::UpstreamClosed;
                 // Of those that are shared another kept one may be next, but once only.
@@ -214,6 +225,19 @@ async fn connect(
 ) -> Result<Connection, Error> {
     let _waits = upstream.wait()?;
     pool.acquire_slow(making).await
+}
+
+/// Waits until a server that speaks HTTP/2 has said whether it takes tunnels (RFC 8441 section 3).
+async fn may_become_tunnel(connection: &Connection, timeout: Duration) -> Result<(), Error> {
+    let Connection::Http2(stream) = connection else { return Ok(()) };
+    match tokio::time::timeout(timeout, stream.extends()).await {
+        Ok(Some(true)) => Ok(()),
+        Ok(Some(false)) => {
+            Err(Error::new(Kind::NotImplemented("the server takes no WebSocket over HTTP/2")))
+        }
+        Ok(None) => Err(Error::new(Kind::UpstreamClosed)),
+        Err(_) => Err(Error::new(Kind::ConnectTimeout)),
+    }
 }
 
 /// HTTP/1.1 wants a `Host` even if the client, of HTTP/1.0, named none.

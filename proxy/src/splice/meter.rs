@@ -45,6 +45,8 @@ pub enum Engine {
 pub enum Why {
     /// An HTTP/2 stream has no socket of its own.
     H2Downstream,
+    /// Nor has one of the server.
+    H2Upstream,
     /// What goes over the socket of one side or both are records of TLS.
     Tls,
     /// EMFILE, or the worker's budget is spent; tried again later.
@@ -106,6 +108,7 @@ impl Why {
     pub fn name(self) -> &'static str {
         match self {
             Why::H2Downstream => "h2 downstream",
+            Why::H2Upstream => "h2 upstream",
             Why::Tls => "tls",
             Why::NoPipe => "no pipe to be had",
             Why::NoSplice => "splice(2) refused",
@@ -158,10 +161,11 @@ pub struct KernelShare {
 }
 
 /// Every engine with every reason it can stand with: what [`Meter`] keeps is an index.
-const STANDINGS: [(Engine, Option<Why>); 9] = [
+const STANDINGS: [(Engine, Option<Why>); 10] = [
     (Engine::Copy, None),
     (Engine::Pipe, None),
     (Engine::Copy, Some(Why::H2Downstream)),
+    (Engine::Copy, Some(Why::H2Upstream)),
     (Engine::Copy, Some(Why::Tls)),
     (Engine::Copy, Some(Why::NoPipe)),
     (Engine::Copy, Some(Why::NoSplice)),

@@ -1,17 +1,23 @@
-//! One HTTP/2 stream as the downstream end of a tunnel (RFC 9113 8.5).
+//! One HTTP/2 stream as an end of a tunnel: the client's (RFC 9113 8.5, RFC 8441) or the
+//! server's (RFC 8441).
 //!
 //! hyper gives an `Upgraded` that reads and writes, and a task of its own that sends what
-//! was written. Two things are missing, and made up for here:
+//! was written. Three things are missing, and made up for here by knowing that task
+//! ([`Sending`]):
 //!
-//! - A client's RST_STREAM with CANCEL (what browsers and curl send when they give up)
+//! - A peer's RST_STREAM with CANCEL (what browsers and curl send when they give up)
 //!   reads as a clean end. The sending task knows better, so it is asked at every end.
+//! - Nobody who neither reads nor writes is told of a RST_STREAM. The sending task ends by it,
+//!   and its end is.
 //! - Dropping an `Upgraded` sends END_STREAM, which says that all had been sent. Only
 //!   aborting the sending task leaves the stream open, and then h2 resets it (CANCEL; RFC
-//!   9113 would have CONNECT_ERROR, which hyper has no way to say). The task is started by
-//!   the connection's executor: [`Executor`] remembers it for the [`Cancel`] that the
-//!   request asked for. A [`Stream`] without one ends as hyper does it.
+//!   9113 would have CONNECT_ERROR, which hyper has no way to say).
 //!
-//! Bytes in flight towards the client: what hyper queues, at most three writes of one copy
+//! The task is started by the connection's executor. That of clients' connections is
+//! [`Executor`], which remembers it for the [`Sending`] that the request asked for; that of
+//! servers' is `upstream/http2/carrier.rs`. A [`Stream`] without one ends as hyper does it.
+//!
+//! Bytes in flight towards the peer: what hyper queues, at most three writes of one copy
 //! buffer each, and h2's flow-control window.
 
 use std::{
@@ -20,7 +26,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use hyper::{
@@ -32,8 +38,8 @@ use tokio::task::{AbortHandle, spawn_local, yield_now};
 use crate::splice::{Endpoint, TcpEnd, Why};
 
 tokio::task_local! {
-    /// The [`Cancel`] that the request of this stream's task has asked for.
-    static ASKED: RefCell<Option<Cancel>>;
+    /// The [`Sending`] that the request of this stream's task has asked for.
+    static ASKED: RefCell<Option<Sending>>;
 }
 
 /// Starts hyper's tasks on the worker's `LocalSet`. For `hyper::server::conn::http2`.
@@ -48,21 +54,27 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
             Err(_) => {
                 spawn_local(ASKED.scope(RefCell::default(), task));
             }
-            Ok(asked) => {
-                let sender = spawn_local(task).abort_handle();
-                if let Some(cancel) = asked {
-                    cancel.0.replace(Some(sender));
-                }
+            Ok(Some(sending)) => sending.begin(task),
+            Ok(None) => {
+                spawn_local(task);
             }
         }
     }
 }
 
-/// Lets a stream end by RST_STREAM.
+/// The task that sends on a stream: by it the stream ends with RST_STREAM, and its own end may
+/// be one by the peer.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Rc<RefCell<Option<AbortHandle>>>);
+pub struct Sending(Rc<State>);
 
-impl Cancel {
+#[derive(Debug, Default)]
+struct State {
+    task: RefCell<Option<AbortHandle>>,
+    ended: Cell<bool>,
+    tunnel: RefCell<Option<Waker>>,
+}
+
+impl Sending {
     /// To be called within the future that answers the CONNECT (hyper makes that future in
     /// the connection's task, and polls it in the stream's). `None` elsewhere, or if the
     /// connection does not run on [`Executor`].
@@ -70,10 +82,37 @@ impl Cancel {
         ASKED.try_with(|asked| asked.borrow_mut().get_or_insert_default().clone()).ok()
     }
 
-    fn now(&self) {
-        if let Some(sender) = self.0.take() {
-            sender.abort();
+    /// Starts the task.
+    pub fn begin(&self, task: impl Future<Output = ()> + 'static) {
+        let state = Rc::clone(&self.0);
+        let task = async move {
+            task.await;
+            state.ended.set(true);
+            if let Some(waker) = state.tunnel.take() {
+                waker.wake();
+            }
+        };
+        self.0.task.replace(Some(spawn_local(task).abort_handle()));
+    }
+
+    /// Ends it, and thereby the stream.
+    fn abort(&self) {
+        if let Some(task) = self.0.task.take() {
+            task.abort();
         }
+    }
+
+    /// Resolves when it has ended by itself.
+    fn poll_ended(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.0.ended.get() {
+            return Poll::Ready(());
+        }
+        let mut tunnel = self.0.tunnel.borrow_mut();
+        match &mut *tunnel {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *tunnel = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
@@ -82,26 +121,26 @@ impl Cancel {
 #[derive(Debug)]
 pub struct Stream {
     io: RefCell<Upgraded>,
-    cancel: Option<Cancel>,
+    sending: Option<Sending>,
+    why: Why,
     end_seen: Cell<bool>,
     end_said: Cell<bool>,
 }
 
-impl From<Upgraded> for Stream {
-    fn from(io: Upgraded) -> Self {
-        Self::new(io, None)
-    }
-}
-
 impl Stream {
-    /// A stream that `cancel` can reset.
-    pub fn new(io: Upgraded, cancel: Option<Cancel>) -> Self {
-        Self {
-            io: RefCell::new(io),
-            cancel,
-            end_seen: Cell::new(false),
-            end_said: Cell::new(false),
-        }
+    /// A client's stream, which `sending` can reset.
+    pub fn of_client(io: Upgraded, sending: Option<Sending>) -> Self {
+        Self::new(io, sending, Why::H2Downstream)
+    }
+
+    /// A stream to a server, which `sending` can reset.
+    pub fn to_server(io: Upgraded, sending: Sending) -> Self {
+        Self::new(io, Some(sending), Why::H2Upstream)
+    }
+
+    fn new(io: Upgraded, sending: Option<Sending>, why: Why) -> Self {
+        let (end_seen, end_said) = (Cell::new(false), Cell::new(false));
+        Self { io: RefCell::new(io), sending, why, end_seen, end_said }
     }
 
     /// Borrowed for the length of one poll only.
@@ -112,10 +151,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(cancel) = &self.cancel
+        if let Some(sending) = &self.sending
             && !(self.end_seen.get() && self.end_said.get())
         {
-            cancel.now();
+            sending.abort();
         }
     }
 }
@@ -158,9 +197,13 @@ impl Endpoint for Stream {
         }
     }
 
-    /// hyper tells only those who read or write.
-    fn poll_failed(&self, _: &mut Context<'_>) -> Poll<io::Error> {
-        Poll::Pending
+    /// hyper tells only those who read or write; what sends ends before it was told to.
+    fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(sending) = &self.sending else { return Poll::Pending };
+        if self.end_said.get() {
+            return Poll::Pending;
+        }
+        sending.poll_ended(cx).map(|()| io::ErrorKind::ConnectionReset.into())
     }
 
     fn queued(&self) -> usize {
@@ -185,6 +228,6 @@ impl Endpoint for Stream {
     }
 
     fn must_copy(&self) -> Option<Why> {
-        Some(Why::H2Downstream)
+        Some(self.why)
     }
 }

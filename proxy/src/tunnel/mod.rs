@@ -17,7 +17,7 @@
 //! - Memory is bounded per direction by one buffer or one pipe, and the kernel's socket
 //!   buffers; a stalled reader stops its sender.
 //!
-//! An HTTP/2 stream as downstream keeps to this as far as hyper's `Upgraded` lets it: see
+//! An HTTP/2 stream at either end keeps to this as far as hyper's `Upgraded` lets it: see
 //! `h2.rs`.
 
 use std::{fmt, future::Future, io, rc::Rc, sync::Arc, time::Duration};
@@ -63,6 +63,28 @@ pub enum Downstream {
     H2(h2::Stream),
 }
 
+/// The server's side of a tunnel.
+#[derive(Debug)]
+pub enum Upstream {
+    /// A connection of its own.
+    Socket(Transport),
+    /// One stream of an HTTP/2 connection (RFC 8441). Bytes are copied.
+    H2(h2::Stream),
+}
+
+impl Upstream {
+    /// Whether the bytes of the tunnel are those of a socket.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Socket(transport) if !transport.is_tls())
+    }
+}
+
+impl<T: Into<Transport>> From<T> for Upstream {
+    fn from(transport: T) -> Self {
+        Self::Socket(transport.into())
+    }
+}
+
 /// Both connections, and what had been read from them.
 #[derive(Debug)]
 pub struct Handover {
@@ -71,7 +93,7 @@ pub struct Handover {
     /// Already read from the client: due to the server before anything else.
     pub downstream_early: Bytes,
     /// The server.
-    pub upstream: Transport,
+    pub upstream: Upstream,
     /// Already read from the server: due to the client before anything else.
     pub upstream_early: Bytes,
 }
@@ -163,7 +185,6 @@ pub fn run(
 ) -> impl Future<Output = Outcome> {
     let Handover { downstream, downstream_early, upstream, upstream_early } = handover;
     let early = relay::Early { to_upstream: downstream_early, to_downstream: upstream_early };
-    let upstream = SocketEnd::new(upstream);
     match downstream {
         Downstream::Tcp(downstream, hop) => {
             let mut settings = settings;
@@ -175,18 +196,37 @@ pub fn run(
                 settings.kernel = None;
                 downstream.keep(hop);
             }
+            Either::Left(between(downstream, upstream, early, settings, ticket, watched))
+        }
+        Downstream::H2(stream) => {
+            Either::Right(between(stream, upstream, early, settings, ticket, watched))
+        }
+    }
+}
+
+fn between<D: Endpoint>(
+    downstream: D,
+    upstream: Upstream,
+    early: relay::Early,
+    settings: Settings,
+    ticket: registry::Ticket,
+    watched: Rc<Watched>,
+) -> impl Future<Output = Outcome> {
+    match upstream {
+        Upstream::Socket(upstream) => {
+            let upstream = SocketEnd::new(upstream);
             let relay = Relay::new(downstream, upstream, early, settings, ticket, watched);
             Either::Left(carry(relay))
         }
-        Downstream::H2(stream) => {
-            let relay = Relay::new(stream, upstream, early, settings, ticket, watched);
+        Upstream::H2(upstream) => {
+            let relay = Relay::new(downstream, upstream, early, settings, ticket, watched);
             Either::Right(carry(relay))
         }
     }
 }
 
-fn carry<D: Endpoint>(mut relay: Relay<D>) -> impl Future<Output = Outcome> {
-    let close_with = |relay: &Relay<D>, reset| {
+fn carry<D: Endpoint, U: Endpoint>(mut relay: Relay<D, U>) -> impl Future<Output = Outcome> {
+    let close_with = |relay: &Relay<D, U>, reset| {
         for end in relay.ends().into_iter().flatten() {
             socket::reset_on_close(end.stream(), reset);
         }

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::{
     error::Side,
     splice::{
-        Endpoint, Fault, Lane, Meter, SocketEnd, TcpEnd,
+        Endpoint, Fault, Lane, Meter, TcpEnd,
         tier::{Parts, Tier},
         without::without,
     },
@@ -44,12 +44,12 @@ pub(super) struct Early {
 
 /// A tunnel and its two ends. They go in this order: first what the kernel does, then the
 /// connections, and the table shows the tunnel until both are closed.
-pub(super) struct Relay<D> {
+pub(super) struct Relay<D, U> {
     tier: Option<Box<Tier>>,
     to_upstream: Lane,
     to_downstream: Lane,
     downstream: D,
-    upstream: SocketEnd,
+    upstream: U,
     watched: Rc<Watched>,
     idle_timeout: Duration,
     /// Bytes in our kernel's queues when the idle timeout last passed.
@@ -60,7 +60,7 @@ pub(super) struct Relay<D> {
 /// What the kernel can do for this tunnel, where there is anything.
 fn tier(
     downstream: &impl Endpoint,
-    upstream: &SocketEnd,
+    upstream: &impl Endpoint,
     settings: &Settings,
     ticket: &Ticket,
 ) -> Option<Box<Tier>> {
@@ -75,10 +75,10 @@ fn tier(
     )
 }
 
-impl<D: Endpoint> Relay<D> {
+impl<D: Endpoint, U: Endpoint> Relay<D, U> {
     pub(super) fn new(
         downstream: D,
-        upstream: SocketEnd,
+        upstream: U,
         early: Early,
         settings: Settings,
         ticket: Ticket,

@@ -12,7 +12,12 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-use super::head::{Bounds, is_authority, same_authority};
+use hyper::ext::Protocol;
+
+use super::{
+    head::{Bounds, is_authority, same_authority},
+    websocket,
+};
 use crate::error::Kind;
 
 /// Judges one request.
@@ -84,9 +89,13 @@ pub fn has_authority<B>(request: &Request<B>) -> bool {
 }
 
 /// Makes a request of HTTP/1.1 one of HTTP/2: its `Host` becomes `:authority` (RFC 9113 section
-/// 8.3.1), `otherwise` where that is empty, and what is about the connection goes.
+/// 8.3.1), `otherwise` where that is empty, and what is about the connection goes. One for a
+/// WebSocket, which has a [`Protocol`] with it, becomes a CONNECT (RFC 8441 section 4).
 pub fn to_http2<B>(request: &mut Request<B>, otherwise: SocketAddr, secure: bool) {
     without_connection(request.headers_mut());
+    if request.extensions().get::<Protocol>().is_some() {
+        websocket::into_connect(request);
+    }
     let host = request.headers_mut().remove(header::HOST);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let host = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());

@@ -6,9 +6,10 @@
 //! and [`upstream::UpstreamIo`] hand hyper a head only when it is complete and strictly
 //! valid, and follow the framing of bodies without touching their bytes (RFC 9112).
 //!
-//! What comes over HTTP/2 has no such framing, but goes on as HTTP/1: [`http2`].
+//! What comes over HTTP/2 has no such framing, but goes on as HTTP/1: [`http2`], and
+//! [`websocket`] for the one thing that is opened in another way.
 //!
-//! Pure: [`head`], [`chunked`], [`fields`], [`track`], [`http2`]. I/O: [`downstream`], [`upstream`].
+//! Pure: [`head`], [`chunked`], [`fields`], [`track`], [`http2`], [`websocket`]. I/O: [`downstream`], [`upstream`].
 
 pub mod chunked;
 pub mod downstream;
@@ -19,6 +20,7 @@ mod socket;
 pub mod track;
 pub mod trailers;
 pub mod upstream;
+pub mod websocket;
 
 /// How the end of a body is found (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

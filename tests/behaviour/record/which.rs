@@ -4,6 +4,7 @@ use mantra_macros::req_test;
 use underpass::record::{Side, read::Record};
 use underpass_tests::{
     Origin, Proxy, Records, Refusing, Served, eventually,
+    h2_tunnel::{H2Caller, granting},
     tls::{Authority, Folder, TlsClient},
 };
 
@@ -98,6 +99,33 @@ async fn tunnels_have_their_heads_and_counts() {
     let answer = record.answer.as_ref().expect("an answer");
     assert_eq!((answer.status, answer.by.as_str()), (101, "server"));
     assert_eq!(record.body(Side::Response).length, 0);
+}
+
+/// One over HTTP/2 too, as the Upgrade that the server is sent.
+#[req_test("REQ-REC-001", "REQ-EDGE-005")]
+#[tokio::test]
+async fn tunnels_over_http2_have_theirs() {
+    let origin = Origin::bind().await;
+    let records = Records::default();
+    let proxy = Proxy::reverse(origin.addr()).args(records.args()).start();
+    let mut caller = H2Caller::connect(proxy.addr()).await;
+    let called = caller.websocket("/ws?token=s3cret").await;
+    let mut server = origin.accept().await;
+    let head = server.read_head().await;
+    server.send(granting(&head, "")).await;
+    let mut client = called.opened().await.1.into_leg();
+    client.send("up").await;
+    server.expect("up").await;
+    server.send("down!").await;
+    client.expect("down!").await;
+    client.reset();
+    server.expect_end().await;
+    let record = records.only().await;
+    let end = record.end.as_ref().unwrap();
+    assert_eq!((end.how.as_str(), end.request_bytes, end.response_bytes), ("tunnel", 2, 5));
+    let answer = record.answer.as_ref().expect("an answer");
+    assert_eq!((answer.status, answer.by.as_str()), (101, "server"));
+    assert_eq!(targets(&[record]), ["/ws?token=***"]);
 }
 
 #[req_test("REQ-REC-001")]

@@ -76,12 +76,12 @@ async fn connect(mode: SpliceMode) -> Rig {
     let service = service_fn(move |request: Request<Incoming>| {
         let (upstream, ticket, watch, report) = parts.take().expect("one request");
         async move {
-            let cancel = h2::Cancel::of_this_request();
-            assert!(cancel.is_some());
+            let sending = h2::Sending::of_this_request();
+            assert!(sending.is_some());
             spawn_local(async move {
                 let stream = hyper::upgrade::on(request).await.unwrap();
                 let handover = Handover {
-                    downstream: Downstream::H2(h2::Stream::new(stream, cancel)),
+                    downstream: Downstream::H2(h2::Stream::of_client(stream, sending)),
                     downstream_early: Bytes::new(),
                     upstream: upstream.into(),
                     upstream_early: Bytes::from_static(b"early"),

@@ -76,7 +76,7 @@ impl TlsRig {
         let handover = Handover {
             downstream: Downstream::Tcp(downstream, Default::default()),
             downstream_early: setup.client_early,
-            upstream,
+            upstream: upstream.into(),
             upstream_early: setup.server_early,
         };
         let settings = Settings {

@@ -7,22 +7,21 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    io,
     net::SocketAddr,
     pin::Pin,
     rc::{Rc, Weak},
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::Duration,
 };
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
-use super::stream::{Place, Stream};
+use super::{
+    heard::{Greeting, Heard},
+    stream::{Place, Stream},
+};
 use crate::{
     body::BodyStream,
     config::Http2,
@@ -56,9 +55,18 @@ pub struct Carrier {
     /// When the last stream was opened or over.
     used: Cell<Instant>,
     /// When the server last said anything.
-    heard: Cell<Instant>,
+    pub(super) heard: Cell<Instant>,
+    /// Whether it has said by which settings it goes.
+    pub(super) greeting: Greeting,
+    /// Whether it takes tunnels (RFC 8441 section 3). `None`: it has not said yet.
+    extends: Cell<Option<bool>>,
+    told: Notify,
     /// Whose request's body hyper has just asked for more of ([`Executor`]).
     pub(super) asked: RefCell<Option<Rc<Place>>>,
+    /// Whose CONNECT hyper has just taken.
+    pub(super) connecting: RefCell<Option<Rc<Place>>>,
+    /// Whose CONNECT is being answered.
+    answering: RefCell<Option<Rc<Place>>>,
     /// Whether hyper has handed out the task that reads and writes.
     driven: Cell<bool>,
     /// Of the task that opens streams.
@@ -91,12 +99,17 @@ impl Carrier {
             allowed: Cell::new(allowed),
             used: Cell::new(Instant::now()),
             heard: Cell::new(Instant::now()),
+            greeting: Greeting::default(),
+            extends: Cell::new(None),
+            told: Notify::new(),
             asked: RefCell::new(None),
+            connecting: RefCell::new(None),
+            answering: RefCell::new(None),
             driven: Cell::new(false),
             opener: RefCell::new(None),
             pool,
         });
-        let io = Heard { stream, carrier: Rc::clone(&carrier) };
+        let io = Heard::new(stream, Rc::clone(&carrier));
         let mut builder = http2::Builder::new(Executor(Rc::clone(&carrier)));
         builder
             .timer(TokioTimer::new())
@@ -138,6 +151,20 @@ impl Carrier {
         self.sender.borrow().as_ref().is_some_and(|sender| !sender.is_closed())
     }
 
+    /// Whether the server takes tunnels, once it has said so. `None`: it says nothing more.
+    pub(super) async fn extends(&self) -> Option<bool> {
+        loop {
+            let told = self.told.notified();
+            if let Some(extends) = self.extends.get() {
+                return Some(extends);
+            }
+            if !self.is_open() {
+                return None;
+            }
+            told.await;
+        }
+    }
+
     /// Whether nothing is under way on it.
     pub(in crate::upstream) fn is_idle(&self) -> bool {
         self.streams.get() == 0
@@ -161,6 +188,7 @@ impl Carrier {
     /// connections, because a stream can last for hours, and nobody else would be served.
     pub(in crate::upstream) fn stop(&self) {
         drop(self.sender.take());
+        self.told.notify_waiters();
         if self.life.take().is_some()
             && let Some(pool) = self.pool.upgrade()
         {
@@ -201,6 +229,11 @@ async fn open_streams(mut connection: Opening, carrier: Rc<Carrier>) {
         {
             pool.streams_allowed(now);
         }
+        if carrier.greeting.is_whole() {
+            // Its settings are in force: hyper's other task wakes this one behind them.
+            carrier.extends.set(Some(connection.is_extended_connect_protocol_enabled()));
+            carrier.told.notify_waiters();
+        }
         poll
     })
     .await;
@@ -217,32 +250,42 @@ async fn open_streams(mut connection: Opening, carrier: Rc<Carrier>) {
 /// connection ends, and after each of its turns the server may have said something about
 /// streams.
 ///
-/// The others are of one stream each: what sends the rest of a request's body, and what waits
-/// for the answer. hyper asks for the first of the body just before it hands out the task for
-/// the rest (or that for the answer, where there is no rest); so it is known whose it is. One
-/// that waits for the server to take more asks for nothing, and would not see that nobody wants
-/// the answer any more: it is dropped then, and with it the stream is reset.
+/// The others are of one stream each: what sends the rest of a request's body, what waits for the
+/// answer, and what sends on a tunnel. hyper asks for the first of the body just before it hands
+/// out the task for the rest (or that for the answer, where there is no rest); so it is known
+/// whose it is. One that waits for the server to take more asks for nothing, and would not see
+/// that nobody wants the answer any more: it is dropped then, and with it the stream is reset.
+///
+/// Of CONNECT hyper asks whether it has a body ([`super::stream::Connecting`]) before it hands out
+/// the task that waits for the answer, and that task hands out the one which sends.
 #[derive(Debug, Clone)]
 struct Executor(Rc<Carrier>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
-        if self.0.driven.replace(true) {
-            let Some(place) = self.0.asked.take() else {
-                tokio::task::spawn_local(future);
-                return;
-            };
-            let carrier = Rc::clone(&self.0);
-            // Boxed: a future moved into an async block is in it twice.
-            let mut future = Box::pin(future);
-            tokio::task::spawn_local(poll_fn(move |cx| {
-                let poll = future.as_mut().poll(cx);
-                // What asks now is known already.
-                carrier.asked.take();
-                if poll.is_pending() { place.poll_cut(cx) } else { poll }
-            }));
-            return;
+        let answered = self.0.answering.borrow().clone();
+        if !self.0.driven.replace(true) {
+            self.drive(future);
+        } else if let Some(place) = answered {
+            let sending = place.sending().clone();
+            // While it sends there is no room for another stream.
+            sending.begin(async move {
+                let _place = place;
+                future.await;
+            });
+        } else if let Some(place) = self.0.connecting.take() {
+            self.connect(future, place);
+        } else if let Some(place) = self.0.asked.take() {
+            self.send(future, place);
+        } else {
+            tokio::task::spawn_local(future);
         }
+    }
+}
+
+impl Executor {
+    /// Reads and writes.
+    fn drive(&self, future: impl Future<Output = ()> + 'static) {
         let end = End(Rc::clone(&self.0));
         tokio::task::spawn_local(async move {
             let end = end;
@@ -258,6 +301,31 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
             .await;
         });
     }
+
+    /// Sends the body of a request, or waits for its answer.
+    fn send(&self, future: impl Future<Output = ()> + 'static, place: Rc<Place>) {
+        let carrier = Rc::clone(&self.0);
+        // Boxed: a future moved into an async block is in it twice.
+        let mut future = Box::pin(future);
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            let poll = future.as_mut().poll(cx);
+            // What asks now is known already.
+            carrier.asked.take();
+            if poll.is_pending() { place.poll_cut(cx) } else { poll }
+        }));
+    }
+
+    /// Waits for the answer to CONNECT.
+    fn connect(&self, future: impl Future<Output = ()> + 'static, place: Rc<Place>) {
+        let carrier = Rc::clone(&self.0);
+        let mut future = Box::pin(future);
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            *carrier.answering.borrow_mut() = Some(Rc::clone(&place));
+            let poll = future.as_mut().poll(cx);
+            carrier.answering.take();
+            poll
+        }));
+    }
 }
 
 /// The end of the socket.
@@ -269,55 +337,5 @@ impl Drop for End {
         if let Some(pool) = self.0.pool.upgrade() {
             pool.forget(&self.0);
         }
-    }
-}
-
-/// The socket, and when something came from it.
-struct Heard {
-    stream: Transport,
-    carrier: Rc<Carrier>,
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_ready() {
-            self.carrier.heard.set(Instant::now());
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -8,12 +8,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use http::Method;
 use hyper::{Request, client::conn::http2::SendRequest};
 use tokio::time::Instant;
 
 use super::carrier::Carrier;
 use crate::{
     body::{BodyStream, Lent},
+    tunnel::h2::Sending,
     upstream::{breaker::Permit, connection::Sent, load::Load},
     wire::http2 as http2_head,
 };
@@ -26,11 +28,47 @@ pub struct Place {
     /// Nobody wants the answer any more.
     cut: Cell<bool>,
     sender: RefCell<Option<Waker>>,
+    /// What sends once it is a tunnel.
+    sending: Sending,
+}
+
+/// What stands for the body of a CONNECT, which has none: by it is known whose task is which.
+#[derive(Debug)]
+pub struct Connecting(Rc<Place>);
+
+impl Connecting {
+    /// hyper has taken the request, and hands out the task that waits for its answer next.
+    pub fn taken(&self) {
+        *self.0.carrier.connecting.borrow_mut() = Some(Rc::clone(&self.0));
+    }
+}
+
+impl Drop for Connecting {
+    /// There is no such task, if it has not come by now.
+    fn drop(&mut self) {
+        let mut connecting = self.0.carrier.connecting.borrow_mut();
+        if connecting.as_ref().is_some_and(|place| Rc::ptr_eq(place, &self.0)) {
+            *connecting = None;
+        }
+    }
+}
+
+/// What a tunnel holds of a shared connection: its place, and what counts it as under way.
+#[derive(Debug)]
+pub struct Held {
+    _place: Rc<Place>,
+    _load: Option<Load>,
+    _permit: Option<Permit>,
 }
 
 impl Place {
     pub(super) fn new(carrier: Rc<Carrier>) -> Rc<Self> {
-        Rc::new(Self { carrier, cut: Cell::new(false), sender: RefCell::new(None) })
+        let (cut, sender) = (Cell::new(false), RefCell::new(None));
+        Rc::new(Self { carrier, cut, sender, sending: Sending::default() })
+    }
+
+    pub(super) fn sending(&self) -> &Sending {
+        &self.sending
     }
 
     /// The body of the request is asked for: what hyper hands out next is of this stream.
@@ -112,7 +150,9 @@ impl Stream {
         let place = self.place.as_ref()?;
         http2_head::to_http2(&mut request, self.address, place.carrier.secure);
         self.sent = Some(Instant::now());
-        let request = if http_body::Body::is_end_stream(request.body()) {
+        let request = if request.method() == Method::CONNECT {
+            request.map(|_| BodyStream::connecting(Connecting(Rc::clone(place))))
+        } else if http_body::Body::is_end_stream(request.body()) {
             request
         } else {
             let (head, body) = request.into_parts();
@@ -121,6 +161,19 @@ impl Stream {
             Request::from_parts(head, body)
         };
         Some(sender.try_send_request(request))
+    }
+
+    /// Whether the server takes tunnels, once it has said so. `None`: its connection has ended.
+    pub async fn extends(&self) -> Option<bool> {
+        self.place.as_ref()?.carrier.extends().await
+    }
+
+    /// The answer makes it a tunnel: what goes on holding its place, and what sends on it.
+    pub fn into_tunnel(mut self) -> Option<(Held, Sending)> {
+        let place = self.place.take()?;
+        let sending = place.sending.clone();
+        let (load, permit) = (self.load.take(), self.permit.take());
+        Some((Held { _place: place, _load: load, _permit: permit }, sending))
     }
 
     /// No answer in time.
