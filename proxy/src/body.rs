@@ -21,13 +21,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::{
+    cache::reader::Reader,
     error::{Error, Kind},
     exchange::Exchange,
     grpc,
-    middleware::{
-        compress::Coding,
-        mirror::{Copied, IsCut},
-    },
+    middleware::mirror::{Copied, IsCut},
     record::Side,
     upstream::{
         connection::Connection,
@@ -35,9 +33,11 @@ use crate::{
     },
 };
 
+mod cached;
 mod coded;
 mod lent;
 
+use cached::poll_cached;
 use coded::Coded;
 use lent::Again;
 pub use lent::Lent;
@@ -70,6 +70,8 @@ enum Source {
     Again(Box<Again>),
     /// None: the request is a CONNECT over HTTP/2.
     Connecting(Connecting),
+    /// Out of the cache.
+    Cached(Box<Reader>),
 }
 
 #[derive(Debug)]
@@ -154,22 +156,6 @@ impl BodyStream {
         Self { source, tap: Tap::Response(tap) }
     }
 
-    /// Puts the body of an answer into a content coding, chunk by chunk as they come. One that
-    /// has no bytes stays as it is: there is none (HEAD).
-    ///
-    /// # Errors
-    /// If there is no memory for the coding.
-    pub fn encode(&mut self, coding: Coding) -> std::io::Result<()> {
-        let source = std::mem::replace(&mut self.source, Source::Empty);
-        self.source = match source {
-            Source::Incoming(_) | Source::Fixed(_) if !self.is_to_head() => {
-                Source::Coded(Box::new(Coded::new(source, coding)?))
-            }
-            other => other,
-        };
-        Ok(())
-    }
-
     /// Whether the head of the answer is all of it, so that nobody asks for more.
     pub fn is_none(&self) -> bool {
         match &self.source {
@@ -236,6 +222,11 @@ impl Body for BodyStream {
                 // Only answers are encoded.
                 Tap::Request(_) | Tap::None => Poll::Ready(None),
             },
+            Source::Cached(reader) => match &mut this.tap {
+                Tap::Response(tap) => counted(poll_cached(reader, tap, cx), tap),
+                // Only answers are cached.
+                Tap::Request(_) | Tap::None => Poll::Ready(None),
+            },
             Source::Incoming(body) => match &mut this.tap {
                 Tap::Request(exchange) => poll_request(body, exchange, cx),
                 Tap::Response(tap) => counted(poll_response(body, tap, cx), tap),
@@ -252,6 +243,7 @@ impl Body for BodyStream {
             Source::Announced(_) => false,
             Source::Fixed(text) => text.is_empty(),
             Source::Incoming(body) => body.is_end_stream() && !self.keeps(),
+            Source::Cached(reader) => reader.left() == Some(0) && !self.keeps(),
             Source::Coded(coded) => coded.is_over(),
             Source::Copied { copied, .. } => copied.is_over(),
             Source::Lent(lent) => lent.is_end_stream(),
@@ -271,6 +263,9 @@ impl Body for BodyStream {
             Source::Incoming(body) => body.size_hint(),
             Source::Lent(lent) => lent.size_hint(),
             Source::Again(again) => again.size_hint(),
+            Source::Cached(reader) => {
+                reader.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             Source::Coded(_) => SizeHint::default(),
             Source::Copied { length, .. } => {
                 length.map_or_else(SizeHint::default, SizeHint::with_exact)

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     access_log,
+    cache::outcome::Outcome,
     connection::Client,
     error::{Error, Kind},
     grpc,
@@ -29,6 +30,7 @@ use crate::{
     wire,
 };
 
+mod answer;
 mod record;
 mod report;
 use report::Line;
@@ -65,6 +67,7 @@ pub struct Exchange {
     server: Cell<Option<std::net::SocketAddr>>,
     status: Cell<StatusCode>,
     ttfb: Cell<Option<Duration>>,
+    cached: Cell<Option<Outcome>>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     request_ended: Cell<bool>,
@@ -111,6 +114,7 @@ impl Exchange {
             server: Cell::new(None),
             status: Cell::new(StatusCode::INTERNAL_SERVER_ERROR),
             ttfb: Cell::new(None),
+            cached: Cell::new(None),
             request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
             request_ended: Cell::new(false),
@@ -349,16 +353,6 @@ impl Exchange {
     /// The answer goes out chunked, over HTTP/1.
     pub fn answer_is_chunked(&self) {
         self.answer_is_chunked.set(true);
-    }
-
-    /// The answer is not as long as the server said: over HTTP/1 its end is told by chunks, or
-    /// by the end of the connection.
-    pub fn answer_has_no_length(&self) {
-        match self.version {
-            Version::HTTP_11 => self.answer_is_chunked(),
-            Version::HTTP_2 => {}
-            _ => self.client.answering(true),
-        }
     }
 
     /// Gives the answer's trailers to the wire. False: they are hyper's to send.

@@ -20,7 +20,8 @@
 //! A forward proxy may take TLS of some hosts apart ([`intercept`]).
 //!
 //! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines),
-//! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`record`]
+//! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`cache`]
+//! (answers that are kept), [`record`]
 //! (exchanges on disk), [`access_log`], [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
 //! told), [`app`] (puts it together), [`demo`] (an origin to try it with).
 //!

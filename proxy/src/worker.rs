@@ -24,6 +24,7 @@ use forward::Forward;
 
 use crate::{
     access_log, admin,
+    cache::Cache,
     config::{Config, SpliceMode},
     connection::parked::Parking,
     drain,
@@ -86,6 +87,8 @@ pub struct Process {
     pub admin: Arc<admin::State>,
     /// Engine of tunnels.
     pub splice: SpliceMode,
+    /// Answers that are kept, where any are.
+    pub cache: Option<Arc<Cache>>,
     /// What makes requests parts of traces, where there is a collector.
     pub tracer: Option<Tracer>,
     /// The kernel tier, where it is to be had and wanted.

@@ -9,6 +9,7 @@ mod admin_api;
 mod backpressure;
 mod balancing;
 mod broken_upstream;
+mod cache;
 mod cancellation;
 mod command_line;
 mod connection_limits;

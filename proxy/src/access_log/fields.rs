@@ -24,6 +24,7 @@ enum Name {
     Route,
     Upstream,
     Server,
+    Cache,
     RequestBytes,
     ResponseBytes,
     TtfbSeconds,
@@ -43,7 +44,7 @@ enum Name {
 }
 
 /// All of them, in the order of a line that has them all.
-const ALL: [(&str, Name); 27] = [
+const ALL: [(&str, Name); 28] = [
     ("time", Name::Time),
     ("listener", Name::Listener),
     ("client", Name::Client),
@@ -55,6 +56,7 @@ const ALL: [(&str, Name); 27] = [
     ("route", Name::Route),
     ("upstream", Name::Upstream),
     ("server", Name::Server),
+    ("cache", Name::Cache),
     ("request_bytes", Name::RequestBytes),
     ("response_bytes", Name::ResponseBytes),
     ("ttfb_seconds", Name::TtfbSeconds),
@@ -110,7 +112,8 @@ impl Field {
         use Name::*;
         !matches!(
             self.0,
-            RequestId
+            Cache
+                | RequestId
                 | TraceId
                 | Error
                 | ErrorDetail
@@ -147,6 +150,7 @@ pub(super) fn value<'a>(field: Field, now: SystemTime, exchange: &Exchange<'a>) 
         Name::Route => text(exchange.route),
         Name::Upstream => text(exchange.upstream),
         Name::Server => exchange.server.map_or(Value::None, Value::Address),
+        Name::Cache => text(exchange.cache),
         Name::RequestBytes => Value::Number(exchange.request_bytes),
         Name::ResponseBytes => Value::Number(exchange.response_bytes),
         Name::TtfbSeconds => exchange.ttfb.map_or(Value::None, Value::Seconds),

@@ -59,6 +59,8 @@ pub struct Exchange<'a> {
     pub upstream: Option<&'a str>,
     /// The server that was connected to.
     pub server: Option<SocketAddr>,
+    /// What came of it at the cache, where its route has one.
+    pub cache: Option<&'a str>,
     /// Body bytes from the client, or bytes up through the tunnel.
     pub request_bytes: u64,
     /// Body bytes to the client, or bytes down through the tunnel.

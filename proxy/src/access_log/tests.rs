@@ -13,6 +13,7 @@ use super::*;
 
 fn exchange(target: &str) -> Exchange<'_> {
     Exchange {
+        cache: None,
         listener: "web",
         client: "192.0.2.1:5000".parse().unwrap(),
         request: Some(Request {

@@ -16,7 +16,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::{
-    Stage, State,
+    Stage, State, cache,
     guard::{self, Refusal},
     write::{self, Wanted},
 };
@@ -39,6 +39,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 pub(super) async fn answer<B>(state: &State, request: &Request<B>) -> Answer {
     let uri = request.uri();
     let mut answer = match guard::check(request) {
+        Ok(()) if uri.path() == "/cache/purge" => purge(state, request).await,
         Ok(()) => match write::wanted(request.method(), uri.path(), uri.query()) {
             Some(wanted) => change(state, request, wanted).await,
             None => route(state, request),
@@ -70,6 +71,17 @@ async fn change<B>(
         (Ok(()), Ok(wanted)) => write::ask(state, wanted).await,
     };
     said(done)
+}
+
+/// Has the cache forget something, for who may.
+async fn purge<B>(state: &State, request: &Request<B>) -> Answer {
+    if *request.method() != Method::POST {
+        return not_allowed("POST");
+    }
+    said(match write::may_write(state, request) {
+        Ok(()) => cache::purge(state, request.uri().query()).await,
+        Err(refused) => refused,
+    })
 }
 
 fn said((status, what): (StatusCode, String)) -> Answer {
@@ -105,6 +117,7 @@ fn route<B>(state: &State, request: &Request<B>) -> Answer {
         "/healthz" => |_| ok(TEXT, "alive\n"),
         "/readyz" => ready,
         "/tunnels" => |state| json("tunnels", &state.tunnels.snapshot()),
+        "/cache" => |state| json("the cache", &cache::view(state)),
         "/upstreams" => |state| json("upstreams", &state.upstreams.view()),
         "/config" => |state| ok(TEXT, String::clone(&state.config_text.load())),
         _ => return text(StatusCode::NOT_FOUND, "not found\n"),

@@ -25,11 +25,12 @@ use tokio::{
 };
 
 use crate::{
-    config::Token, drain, metrics::Metrics, tunnel::registry::Registry,
+    cache::Cache, config::Token, drain, metrics::Metrics, tunnel::registry::Registry,
     upstream::directory::Directory,
 };
 
 mod answer;
+mod cache;
 mod guard;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,8 @@ pub struct State {
     pub readiness: Readiness,
     /// What has to be shown before anything is changed.
     pub token: ArcSwapOption<Token>,
+    /// For `/cache`, where there is one.
+    pub cache: OnceLock<Arc<Cache>>,
     /// Where changes are asked for, once there is somebody who makes them.
     pub asks: OnceLock<write::Asks>,
 }
@@ -96,8 +99,16 @@ impl State {
     ) -> Arc<Self> {
         let config_text = ArcSwap::from_pointee(config_text);
         let readiness = Readiness::default();
-        let (token, asks) = (ArcSwapOption::empty(), OnceLock::new());
-        Arc::new(Self { metrics, tunnels, upstreams, config_text, readiness, token, asks })
+        Arc::new(Self {
+            metrics,
+            tunnels,
+            upstreams,
+            config_text,
+            readiness,
+            token: ArcSwapOption::empty(),
+            cache: OnceLock::new(),
+            asks: OnceLock::new(),
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     access_log::AccessLog,
     admin,
+    cache::Cache,
     config::{Config, Overlay},
     drain,
     listener::inherited::Inherited,
@@ -109,6 +110,7 @@ impl Control {
             }
             None => None,
         };
+        let cache = config.cache.as_ref().map(|cache| Cache::new(cache, metrics.cache().clone()));
         let mut doors = Doors::default();
         // Nothing is open, so there is nothing that could not change.
         let plan = doors.plan(&mut config, &places, &mut inherited, &mut Vec::new())?;
@@ -125,12 +127,17 @@ impl Control {
         tokio::spawn(names::supervise(Arc::clone(&directory)));
         let (upstreams, shown) = (Arc::clone(&directory), config.effective());
         let state = admin::State::new(metrics, Arc::clone(&tunnels), upstreams, shown);
+        if let Some(cache) = &cache {
+            // Set once, here.
+            let _ = state.cache.set(Arc::clone(cache));
+        }
         state.token.store(config.admin_token.clone().map(Arc::new));
         state.metrics.certificates().are(certificates::of(&config));
         let process = Arc::new(Process {
             splice: config.splice,
             tracer,
             kernel,
+            cache,
             snapshot: ArcSwap::from_pointee(Snapshot::new(config, &directory, None)),
             directory,
             tunnels,

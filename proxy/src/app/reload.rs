@@ -239,11 +239,26 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
         warnings.push("another `[record]` needs a restart, it stays as it is".into());
         config.record.clone_from(&running.record);
     }
+    if running.cache.as_ref().map(held) != config.cache.as_ref().map(held) {
+        warnings.push("another size of `[cache]` needs a restart, it stays as it is".into());
+        match (&running.cache, &mut config.cache) {
+            (Some(before), Some(cache)) => {
+                (cache.memory_bytes, cache.block_bytes) = (before.memory_bytes, before.block_bytes);
+                cache.uncacheable_ttl = before.uncacheable_ttl;
+            }
+            (before, cache) => cache.clone_from(before),
+        }
+    }
     if running.handover != config.handover {
         config.handover.clone_from(&running.handover);
         warnings.push("another `handover` needs a restart, it stays".to_owned());
     }
     keep("[log] format", running.log.format, &mut config.log.format, format, warnings);
+}
+
+/// What of a cache is made at the start.
+fn held(cache: &crate::config::Cache) -> (usize, usize, std::time::Duration) {
+    (cache.memory_bytes, cache.block_bytes, cache.uncacheable_ttl)
 }
 
 fn is_file(config: &Config) -> bool {

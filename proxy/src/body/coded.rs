@@ -18,7 +18,7 @@ use crate::{
     record::Side,
 };
 
-use super::{ResponseTap, Source, poll_last, poll_response};
+use super::{BodyStream, ResponseTap, Source, poll_cached, poll_last, poll_response};
 
 /// A body and what encodes it.
 #[derive(Debug)]
@@ -40,6 +40,24 @@ enum End {
 
 type Polled = Poll<Option<Result<Frame<Bytes>, Error>>>;
 
+impl BodyStream {
+    /// Puts the body of an answer into a content coding, chunk by chunk as they come. One that
+    /// has no bytes stays as it is: there is none (HEAD).
+    ///
+    /// # Errors
+    /// If there is no memory for the coding.
+    pub fn encode(&mut self, coding: Coding) -> std::io::Result<()> {
+        let source = std::mem::replace(&mut self.source, Source::Empty);
+        self.source = match source {
+            Source::Incoming(_) | Source::Fixed(_) | Source::Cached(_) if !self.is_to_head() => {
+                Source::Coded(Box::new(Coded::new(source, coding)?))
+            }
+            other => other,
+        };
+        Ok(())
+    }
+}
+
 impl Coded {
     pub(super) fn new(source: Source, coding: Coding) -> io::Result<Self> {
         Ok(Self { source, encoder: Encoder::new(coding)?, end: End::Open })
@@ -58,6 +76,7 @@ impl Coded {
         loop {
             let frame = match &mut self.source {
                 Source::Incoming(body) => poll_response(body, tap, cx),
+                Source::Cached(reader) => poll_cached(reader, tap, cx),
                 Source::Fixed(text) if !text.is_empty() => {
                     let frame = Frame::data(std::mem::take(text));
                     // As it was before the coding, like a server's.

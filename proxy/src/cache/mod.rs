@@ -1,11 +1,67 @@
 //! The cache: answers that are kept, and used again where HTTP allows it.
 //!
 //! * `policy/`: what may be stored and used (RFC 9111, RFC 5861), pure
-//! * `key.rs`: by what it is found
-//! * `range.rs`: parts of it
-//! * `store/`: where it is kept; it knows nothing of HTTP
+//! * `key.rs`: by what it is found; `range.rs`: parts of it; `meta.rs`: what is kept beside bytes
+//! * `store/`: bytes in memory and on disk, which knows nothing of HTTP
+//! * `flight.rs`, `flights.rs`: what is on its way, and those who share it; `pull.rs`: the task
+//!   that brings it; `reader.rs`: a body out of all that
+//! * `uncacheable.rs`: what nobody waits for; `outcome.rs`: what clients are told; `metrics.rs`
+//!
+//! What a request goes through is `relay/cached/`. A route that is not cached has none of it.
 
+use std::sync::Arc;
+
+use crate::config;
+
+pub mod flight;
+pub mod flights;
 pub mod key;
+pub mod meta;
+mod metrics;
+pub mod origin;
+pub mod outcome;
 pub mod policy;
+pub mod pull;
 pub mod range;
+pub mod reader;
 pub mod store;
+pub mod uncacheable;
+mod wakers;
+
+pub use metrics::Counters;
+
+use flights::Flights;
+use meta::Meta;
+use store::Store;
+use uncacheable::Uncacheable;
+
+/// The cache of the process.
+#[derive(Debug)]
+pub struct Cache {
+    /// Where it is.
+    pub store: Store<Meta>,
+    /// What is under way.
+    pub flights: Arc<Flights>,
+    /// What is not stored.
+    pub uncacheable: Uncacheable,
+    /// What happens.
+    pub counters: Counters,
+}
+
+impl Cache {
+    /// An empty one.
+    pub fn new(config: &config::Cache, counters: Counters) -> Arc<Self> {
+        let store = Store::new(&store::Options {
+            memory_bytes: config.memory_bytes,
+            block_bytes: config.block_bytes,
+        });
+        let this = Arc::new(Self {
+            store,
+            flights: Arc::default(),
+            uncacheable: Uncacheable::new(config.uncacheable_ttl),
+            counters: counters.clone(),
+        });
+        counters.of(&this);
+        this
+    }
+}

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Errors;
 
+mod cache;
 mod check;
 mod common;
 mod demo;
@@ -49,6 +50,9 @@ enum Command {
     /// Look at what has been recorded.
     #[command(subcommand)]
     Record(record::Command),
+    /// Look into the cache of a running proxy, or have it forget.
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// What this kernel offers, tier by tier: yes, or no because …
     Doctor(doctor::Args),
 }
@@ -74,6 +78,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Record(command) => record::run(command),
+        Command::Cache(command) => cache::run(command),
         Command::Doctor(args) => doctor::run(args),
     };
     outcome.unwrap_or_else(|error| report(&error))

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, limits::TABLE, record,
+    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, cache, limits::TABLE, record,
     substitute::escape, tls, tracing, upstreams, value,
 };
 
@@ -44,6 +44,7 @@ impl Config {
         key(&mut out, "access_sample_ratio", format!("{:?}", self.log.sample_ratio));
         tracing::write(&mut out, self.tracing.as_ref());
         record::write(&mut out, self.record.as_ref());
+        cache::write(&mut out, self.cache.as_ref());
         self.listeners.iter().for_each(|listener| self.write_listener(&mut out, listener));
         self.middleware.iter().for_each(|middleware| middleware.write(&mut out));
         self.routes.iter().for_each(|route| route.write(&mut out, self));

@@ -17,6 +17,7 @@ use std::{
 
 use http::HeaderName;
 
+mod cache;
 mod collector;
 pub(crate) mod draft;
 mod effective;
@@ -52,6 +53,7 @@ pub(crate) mod value;
 #[cfg(test)]
 mod workers_tests;
 
+pub use cache::{Cache, RouteCache};
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use intercept::{Intercept, NotTls};
@@ -163,6 +165,8 @@ pub struct Config {
     pub log: Log,
     /// Where spans go, if anywhere.
     pub tracing: Option<Collector>,
+    /// Answers that are kept, if any are.
+    pub cache: Option<Cache>,
     /// Where exchanges are recorded, if anywhere.
     pub record: Option<Record>,
     /// How long a drain waits for open requests and tunnels before it ends them.

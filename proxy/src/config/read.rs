@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::{
     AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Intercept, Protocol, ProxyProtocol,
-    TrustedProxies,
+    TrustedProxies, cache,
     draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Placed, Wrong},
     include::File,
@@ -54,6 +54,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "log",
             "tracing",
             "record",
+            "cache",
             "limits",
             "listener",
             "middleware",
@@ -93,6 +94,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     }
     draft.tracing = tracing::read(&file);
     draft.record = record::read(&file);
+    draft.cache = cache::read(&file);
     if let Some(limits) = file.table("limits", "[limits]", &limit_keys()) {
         draft.limits = limits.limits();
     }
@@ -118,7 +120,8 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     let listeners = file.tables("listener", "[[listener]]", &listener_keys);
     draft.listeners = listeners.iter().map(listener).collect();
     let sections = file.tables("route", "[[route]]", routes::KEYS);
-    draft.routes = sections.iter().map(routes::read).collect();
+    let usual = draft.cache.as_ref().map(|cache| cache.rules.clone()).unwrap_or_default();
+    draft.routes = sections.iter().map(|section| routes::read(section, &usual)).collect();
     let sections = file.tables("upstream", "[[upstream]]", upstreams::read::KEYS);
     draft.upstreams = sections.iter().map(upstreams::read::upstream).collect();
     let sections = file.tables("middleware", "[[middleware]]", middleware::KEYS);

@@ -41,7 +41,7 @@ pub(super) struct Section<'a> {
 }
 
 /// Keys that a reader of the design may try, and that come with a later version.
-const LATER: &[&str] = &["cache"];
+const LATER: &[&str] = &[];
 
 /// Keys at home elsewhere: TOML puts a key into whatever section stands above it.
 const TOP_LEVEL: &[&str] =

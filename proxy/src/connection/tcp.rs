@@ -326,6 +326,7 @@ impl Connection {
         listener.metrics.received(up);
         listener.metrics.sent(down);
         self.worker.log.log(&access_log::Exchange {
+            cache: None,
             listener: &listener.name,
             client: self.peer,
             request: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
-use crate::{access_log, error::Kind, spans::Span, tunnel};
+use crate::{access_log, cache::outcome::Outcome, error::Kind, spans::Span, tunnel};
 
 use super::Exchange;
 
@@ -103,6 +103,7 @@ impl Exchange {
             route: self.route().map(|route| &*route.name),
             upstream: upstream.as_ref().map(|upstream| &*upstream.name),
             server: self.server.get(),
+            cache: self.cached.get().map(Outcome::name),
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
             ttfb: self.ttfb.get(),

@@ -17,7 +17,7 @@ use std::{
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
 use crate::{
-    middleware::mirror, placement::Place, record, spans, splice::kernel::Steering,
+    cache, middleware::mirror, placement::Place, record, spans, splice::kernel::Steering,
     tunnel::registry::Registry as Tunnels, upstream::directory::Directory,
 };
 
@@ -59,6 +59,7 @@ pub struct Metrics {
     spans: spans::Counters,
     mirrors: mirror::Counters,
     record: record::Counters,
+    cache: cache::Counters,
 }
 
 /// What scrape and workers both see.
@@ -127,9 +128,11 @@ impl Metrics {
         }
         let record = record::Counters::default();
         record.register(ours);
+        let cache = cache::Counters::default();
+        cache.register(ours);
         ours.register_collector(Box::new(export::Exporter(shared.clone())));
         registry.register_collector(Box::new(process::Process::starting_now()));
-        Arc::new(Self { registry, shared, access_log_dropped, spans, mirrors, record })
+        Arc::new(Self { registry, shared, access_log_dropped, spans, mirrors, record, cache })
     }
 
     /// The handle of one worker.
@@ -185,6 +188,11 @@ impl Metrics {
     /// What becomes of records.
     pub fn record(&self) -> &record::Counters {
         &self.record
+    }
+
+    /// What the cache does.
+    pub fn cache(&self) -> &cache::Counters {
+        &self.cache
     }
 
     /// What becomes of spans.

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod answer;
+mod cached;
 mod intercept;
 mod mirror;
 mod outgoing;
@@ -227,13 +228,27 @@ async fn relay(
     if let Some(answer) = own::answer(exchange, &mut request) {
         return Ok(answer);
     }
+    let mut lead = None;
+    if let Some(rules) = exchange.route().and_then(|route| route.cache.as_ref())
+        && let Some(cache) = &client.worker().process.cache
+    {
+        // Boxed: a route that is not cached has none of its state.
+        let enters = cached::enter(exchange, cache, rules, &upstream, &mut request);
+        match Box::pin(enters).await? {
+            cached::Turn::Answer(answer) => return Ok(answer),
+            cached::Turn::Send(wants) => lead = wants,
+        }
+    }
     let version = request.version();
     let offer = switch::Offer::of(&request, stream);
     let wants_tunnel = offer.is_some();
     if let Some(offer) = offer.as_ref().filter(|_| upstream.speaks_http2()) {
         offer.suits_http2(&request)?;
     }
-    let (request, expects_continue) = outgoing::outgoing(exchange, request, offer.as_ref())?;
+    let (mut request, expects_continue) = outgoing::outgoing(exchange, request, offer.as_ref())?;
+    if let Some(lead) = &mut lead {
+        lead.goes_out(&mut request);
+    }
     if expects_continue {
         exchange.expect_continue();
     }
@@ -260,7 +275,14 @@ async fn relay(
         // Perhaps it speaks another version by now.
         client.worker().origins().forget(&inside.server);
     }
-    let (answer, connection) = sent?;
+    let (answer, connection) = match (sent, lead.take()) {
+        (Ok(answered), wants) => {
+            lead = wants;
+            answered
+        }
+        (Err(error), Some(lead)) => return lead.failed(exchange, error),
+        (Err(error), None) => return Err(error),
+    };
     if switch::is_switch(&answer, &connection, offer.as_ref())? {
         let Some(offer) = offer.filter(|offer| offer.is_of_stream() || may_tunnel()) else {
             return Err(Error::new(Kind::BadResponse("101 that nobody asked for")));
@@ -269,5 +291,8 @@ async fn relay(
         return Box::pin(switching).await;
     }
     exchange.record_room().await;
+    if let Some(lead) = lead {
+        return Box::pin(lead.answered(exchange, answer, connection, version)).await;
+    }
     Ok(answer::of_server(exchange, answer, connection, version))
 }

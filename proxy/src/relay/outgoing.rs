@@ -36,63 +36,77 @@ pub(super) fn asks_upgrade<B>(request: &Request<B>) -> bool {
 /// The request as the server gets it.
 pub(super) fn outgoing(
     exchange: &Rc<Exchange>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     offer: Option<&Offer>,
 ) -> Result<(Request<BodyStream>, bool), Error> {
-    target::rewrite(exchange, &mut request)?;
-    let (mut parts, body) = request.into_parts();
-    let from_http2 = parts.version == Version::HTTP_2;
+    let (parts, body) = request.into_parts();
     let body = BodyStream::request(body, exchange);
     let has_body = !http_body::Body::is_end_stream(&body);
     let expects_continue = has_body && parts.headers.contains_key(header::EXPECT);
+    let mut request = Request::from_parts(parts, body);
+    head(exchange, &mut request, has_body, offer)?;
+    Ok((request, expects_continue))
+}
 
-    headers::strip_hop_by_hop(&mut parts.headers);
-    if let Some(authority) = parts.uri.authority() {
+/// The head of it.
+pub(super) fn head<B>(
+    exchange: &Exchange,
+    request: &mut Request<B>,
+    has_body: bool,
+    offer: Option<&Offer>,
+) -> Result<(), Error> {
+    target::rewrite(exchange, request)?;
+    let received = request.version();
+    let from_http2 = received == Version::HTTP_2;
+    let authority = request.uri().authority().cloned();
+    if offer.is_some_and(Offer::is_websocket) {
+        // For a server that turns out to speak HTTP/2.
+        request.extensions_mut().insert(websocket::protocol());
+    }
+    let headers = request.headers_mut();
+    headers::strip_hop_by_hop(headers);
+    if let Some(authority) = authority {
         // RFC 9112 section 3.2.2 and RFC 9113 section 8.3.1: the target's authority is what
         // counts; over HTTP/1 the two have been compared.
         let host = HeaderValue::from_str(authority.as_str())
             .map_err(|error| Error::because(Kind::BadRequest("bad authority"), error))?;
-        parts.headers.insert(header::HOST, host);
+        headers.insert(header::HOST, host);
     }
     if from_http2 {
-        headers::join_cookies(&mut parts.headers);
-        if has_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
-            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        headers::join_cookies(headers);
+        if has_body && !headers.contains_key(header::CONTENT_LENGTH) {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         if offer.is_none() {
             // Over HTTP/2 trailers need no announcement: whoever speaks it takes them.
-            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
     }
-    let host = parts.headers.get(header::HOST).cloned();
+    let host = headers.get(header::HOST).cloned();
     let forward = matches!(exchange.client().listener().config.protocol, Protocol::Forward(_));
     if !forward {
-        exchange.client().forwarding.borrow_mut().apply(&mut parts.headers, host.as_ref());
+        exchange.client().forwarding.borrow_mut().apply(headers, host.as_ref());
     }
-    parts.headers.append(header::VIA, headers::via(parts.version));
+    headers.append(header::VIA, headers::via(received));
     match offer {
         Some(offer) => {
-            parts.headers.insert(header::UPGRADE, offer.protocols().clone());
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            if offer.is_websocket() {
-                // For a server that turns out to speak HTTP/2.
-                parts.extensions.insert(websocket::protocol());
-            }
+            headers.insert(header::UPGRADE, offer.protocols().clone());
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        None if parts.headers.contains_key(header::TE) => {
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        None if headers.contains_key(header::TE) => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
         None => {}
     }
     if let Some(changes) = exchange.route().and_then(|route| route.changes.as_ref()) {
-        changes.request.apply(&mut parts.headers);
+        changes.request.apply(headers);
         if let Some(host) = &changes.rewrite.host {
-            parts.headers.insert(header::HOST, host.clone());
+            headers.insert(header::HOST, host.clone());
         }
     }
-    parts.uri = origin_form(&parts.uri, exchange.is_for_server());
-    parts.version = Version::HTTP_11;
-    Ok((Request::from_parts(parts, body), expects_continue))
+    *request.uri_mut() = origin_form(request.uri(), exchange.is_for_server());
+    *request.version_mut() = Version::HTTP_11;
+    Ok(())
 }
 
 /// Whether the route names the host that the server is to see.

@@ -8,7 +8,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use super::split::Split;
 use crate::{
-    config::{self, Changes, Config, PathRule, Protocol, Redirect, Respond, Route},
+    config::{self, Changes, Config, PathRule, Protocol, Redirect, Respond, Route, RouteCache},
     metrics::{RouteMetrics, WorkerMetrics},
     middleware::{Chain, Chains},
     upstream::balance::Upstream,
@@ -33,6 +33,8 @@ pub struct Matched {
     pub metrics: Option<RouteMetrics>,
     /// Whether its exchanges are recorded; `None`: as the listener says.
     pub record: Option<bool>,
+    /// How its answers are kept; `None`: they are not.
+    pub cache: Option<Arc<RouteCache>>,
 }
 
 /// What a route does.
@@ -78,6 +80,7 @@ impl Matched {
                     rule: route.path.clone(),
                     metrics: counters[index].take(),
                     record: route.record,
+                    cache: route.cache.clone(),
                 })
             })
             .collect()

@@ -44,6 +44,21 @@ impl Chosen {
         Self(chosen)
     }
 
+    /// What a request has of these fields, which are in order.
+    pub fn by(names: &[HeaderName], request: &HeaderMap) -> Self {
+        Self(names.iter().map(|name| (name.clone(), value(request, name))).collect())
+    }
+
+    /// The names of its fields, in order.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// Whether there are none: one answer for all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The same with what has been stored.
     pub fn from_parts(parts: Vec<(HeaderName, Option<Vec<u8>>)>) -> Self {
         Self(parts)

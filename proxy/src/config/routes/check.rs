@@ -63,6 +63,7 @@ impl Draft {
                 action: resolve_action(&draft.action, &upstreams, errors),
                 changes: draft.changes.clone(),
                 record: draft.record,
+                cache: draft.cache.resolve(self.cache.as_ref(), errors),
             }
         };
         let mut routes: Vec<Route> = self.routes.iter().map(resolve).collect();

@@ -3,10 +3,14 @@
 //! `read.rs` reads the section, `check.rs` compares the whole file, `label.rs` names routes
 //! that have no name of their own.
 
+use std::sync::Arc;
+
 use http::{HeaderName, Method};
 
 use super::{
-    HostPattern, effective,
+    HostPattern, RouteCache,
+    cache::{self, DraftCache},
+    effective,
     errors::{Place, Placed},
 };
 
@@ -64,6 +68,8 @@ pub struct Route {
     pub changes: Changes,
     /// Whether its exchanges are recorded; `None`: as the listener says.
     pub record: Option<bool>,
+    /// How its answers are kept; `None`: they are not.
+    pub cache: Option<Arc<RouteCache>>,
 }
 
 /// What a route changes in requests and answers on their way.
@@ -98,6 +104,7 @@ pub(crate) struct DraftRoute {
     pub(crate) action: DraftAction,
     pub(crate) changes: Changes,
     pub(crate) record: Option<bool>,
+    pub(crate) cache: DraftCache,
     /// A condition could not be read: not to be compared with others.
     pub(crate) incomplete: bool,
 }
@@ -128,6 +135,7 @@ impl DraftRoute {
             action: DraftAction::Upstream(upstream),
             changes: Changes::default(),
             record: None,
+            cache: DraftCache::Unsaid,
             incomplete: false,
         }
     }
@@ -182,6 +190,9 @@ impl Route {
             if !rules.is_empty() {
                 effective::key(out, key, rules.shown());
             }
+        }
+        if config.cache.is_some() && self.action.upstreams().next().is_some() {
+            cache::write_route(out, self.cache.as_deref());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        RouteCache, cache,
         errors::{Placed, Wrong},
         read::{name, named_middleware},
         section::Section,
@@ -34,6 +35,7 @@ pub(in crate::config) const KEYS: &[&str] = &[
     "request_headers",
     "response_headers",
     "record",
+    "cache",
 ];
 
 /// The keys that are about a request.
@@ -52,13 +54,14 @@ const OF_REQUESTS: &[&str] = &[
     "request_headers",
     "response_headers",
     "record",
+    "cache",
 ];
 
 /// Priorities reach so far to both sides of 0.
 const MOST_PRIORITY: i64 = 1_000_000;
 
 /// Reads one section; what is wrong is added to its source's problems.
-pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
+pub(in crate::config) fn read(section: &Section<'_>, usual: &RouteCache) -> DraftRoute {
     let listener = section.place_of("listener").map(|_| name(section, "listener", "\"web\""));
     let host = section.parsed("host", "\"api.example.org\"", value::host_pattern);
     let path = path(section);
@@ -103,6 +106,7 @@ pub(in crate::config) fn read(section: &Section<'_>) -> DraftRoute {
         of_requests,
         middleware: named_middleware(section),
         record: section.switch("record"),
+        cache: cache::of_route(section, usual),
     }
 }
 

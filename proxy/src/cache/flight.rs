@@ -1,0 +1,376 @@
+//! An answer on its way: one fetch, and everybody who wants it.
+//!
+//! Whoever leads asks the server; who comes meanwhile waits for the head, and then reads the body
+//! while it comes, each at its own pace and on its own worker. The bytes that came last are kept
+//! here as handles (the window), what is older is in the store, in blocks.
+//!
+//! The body is pulled by one task (`pull.rs`) when somebody wants more, so it comes as fast as the
+//! fastest reader takes it, and at most [`AHEAD`] faster. Where nothing is stored any more (it was
+//! too large) the slowest reader sets the pace, and nobody loses anything.
+//!
+//! What is shared is behind one lock, held for the time of a few moves and never over an await or
+//! a wake-up.
+//!
+//! Implements: REQ-CACHE-001, REQ-CACHE-005
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+
+use super::{
+    meta::{Answer, Meta},
+    policy::vary::Chosen,
+    store::{Charge, ObjectId, Stored},
+    wakers::Places,
+};
+use crate::error::Kind;
+
+/// How far a body is pulled ahead of the fastest reader, in bytes.
+pub const AHEAD: u64 = 128 << 10;
+
+/// What the window holds at least, in bytes, of what is in the store already: readers that are a
+/// little behind need not go there.
+const KEPT: u64 = 128 << 10;
+
+/// What became of the question.
+#[derive(Debug, Clone)]
+pub enum Resolution {
+    /// The body is on its way, and may be read along.
+    Filling(Arc<Offer>),
+    /// It is stored: look again.
+    Stored,
+    /// No server could answer, and what is stored may serve although it is stale.
+    Stale(Arc<Stored<Meta>>),
+    /// The answer is for one request only: ask for yourself.
+    Solo,
+    /// No server has answered, for this reason.
+    Failed(Kind),
+    /// Whoever led has left before there was an answer: somebody else has to lead.
+    Abandoned,
+}
+
+/// A head whose body is on its way.
+#[derive(Debug)]
+pub struct Offer {
+    /// As it will be stored.
+    pub answer: Answer,
+    /// Of the whole, if it is known.
+    pub length: Option<u64>,
+    /// Whose blocks it becomes.
+    pub object: ObjectId,
+    /// Which requests it is for.
+    pub chosen: Chosen,
+}
+
+/// One fetch.
+#[derive(Debug)]
+pub struct Flight {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    resolution: Option<Resolution>,
+    waiting: Places<()>,
+    /// Chunks, each with its place in the whole.
+    window: VecDeque<(u64, Bytes)>,
+    /// Where the window begins; all before it is in the store.
+    base: u64,
+    /// What has come.
+    head: u64,
+    /// What of it is in the store.
+    stored: u64,
+    storing: bool,
+    /// Whether it goes on when nobody reads it.
+    finishes: bool,
+    end: Option<Result<(), Kind>>,
+    readers: Places<u64>,
+    /// How far any of them has ever been.
+    fastest: u64,
+    puller: Option<Waker>,
+    /// The same task, where it waits for the server and wants to know when nobody is left.
+    leaves: Option<Waker>,
+    /// For what the window holds.
+    _charge: Option<Charge>,
+}
+
+/// What the task that pulls is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// More is wanted.
+    More,
+    /// Nobody is left who wants any.
+    Nobody,
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// What comes next.
+    Chunk(Bytes),
+    /// It is not here any more, but in the store.
+    Behind,
+    /// All of it has come, or no more will.
+    End(Result<(), Kind>),
+}
+
+impl Flight {
+    /// One that is about to ask.
+    pub fn new() -> Arc<Self> {
+        let inner = Inner { storing: true, ..Inner::default() };
+        Arc::new(Self { inner: Mutex::new(inner) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Each change is whole before anything could panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // -- who asks -------------------------------------------------------------------
+
+    /// Says what became of it. The first word counts.
+    pub fn resolve(&self, resolution: Resolution) {
+        let mut wakers = Vec::new();
+        let mut inner = self.lock();
+        if inner.resolution.is_none() {
+            inner.resolution = Some(resolution);
+            inner.waiting.take_wakers(&mut wakers);
+        }
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the byte at this place is here, or is to come.
+    pub(super) fn reaches(&self, at: u64) -> bool {
+        let inner = self.lock();
+        inner.base <= at && !matches!(inner.end, Some(Err(_)))
+    }
+
+    /// The body begins here, and the window is charged so.
+    pub fn begins_at(&self, offset: u64, finishes: bool, charge: Option<Charge>) {
+        let mut inner = self.lock();
+        (inner.base, inner.head, inner.stored, inner.fastest) = (offset, offset, offset, offset);
+        inner.finishes = finishes;
+        inner._charge = charge;
+    }
+
+    // -- the task that pulls --------------------------------------------------------
+
+    /// Resolves when there is something to do.
+    pub(super) fn poll_demand(&self, cx: &Context<'_>) -> Poll<Demand> {
+        let mut inner = self.lock();
+        match inner.demand() {
+            Some(demand) => Poll::Ready(demand),
+            None => {
+                match &mut inner.puller {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => inner.puller = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether nobody is left who wants it. The current task is woken when that changes.
+    pub(super) fn is_unwanted(&self, cx: &Context<'_>) -> bool {
+        let mut inner = self.lock();
+        match &mut inner.leaves {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => inner.leaves = Some(cx.waker().clone()),
+        }
+        inner.demand() == Some(Demand::Nobody)
+    }
+
+    /// More has come; `stored`: all before this is in the store.
+    pub(super) fn publish(&self, chunk: Bytes, stored: u64, wakers: &mut Vec<Waker>) {
+        let mut inner = self.lock();
+        inner.stored = stored;
+        let at = inner.head;
+        inner.head += chunk.len() as u64;
+        if !chunk.is_empty() {
+            inner.window.push_back((at, chunk));
+        }
+        inner.trim();
+        inner.readers.take_wakers(wakers);
+        drop(inner);
+        wakers.drain(..).for_each(Waker::wake);
+    }
+
+    /// Nothing more is stored: from here on it all is in the window until everybody has it.
+    pub(super) fn stops_storing(&self) {
+        self.lock().storing = false;
+    }
+
+    /// No more comes.
+    pub(super) fn finish(&self, end: Result<(), Kind>) {
+        let mut wakers = Vec::new();
+        let mut inner = self.lock();
+        inner.end.get_or_insert(end);
+        inner.readers.take_wakers(&mut wakers);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Inner {
+    fn demand(&self) -> Option<Demand> {
+        if self.readers.len() == 0 {
+            return Some(if self.finishes { Demand::More } else { Demand::Nobody });
+        }
+        let pace = match self.storing {
+            true => self.fastest,
+            false => self.slowest(),
+        };
+        (self.head < pace.saturating_add(AHEAD)).then_some(Demand::More)
+    }
+
+    fn slowest(&self) -> u64 {
+        self.readers.iter().copied().min().unwrap_or(self.head)
+    }
+
+    /// Lets go of what everybody can have elsewhere, or has had.
+    fn trim(&mut self) {
+        let keep = match self.storing {
+            true => self.stored.min(self.head.saturating_sub(KEPT)),
+            false => self.slowest(),
+        };
+        while let Some((at, chunk)) = self.window.front() {
+            let end = at + chunk.len() as u64;
+            if end > keep {
+                break;
+            }
+            self.base = end;
+            self.window.pop_front();
+        }
+    }
+}
+
+/// Ends a flight when it is dropped, unless that has been done: nobody is to wait for a task that
+/// is gone.
+#[derive(Debug)]
+pub struct Ends(pub Arc<Flight>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.resolve(Resolution::Abandoned);
+        self.0.finish(Err(Kind::Internal));
+    }
+}
+
+/// A wait for the head. Given up when dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    flight: Arc<Flight>,
+    place: usize,
+}
+
+impl Waiting {
+    /// Begins to wait.
+    pub fn new(flight: &Arc<Flight>) -> Self {
+        let place = flight.lock().waiting.take(());
+        Self { flight: Arc::clone(flight), place }
+    }
+
+    /// Resolves when it is known what became of it.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<Resolution> {
+        let mut inner = self.flight.lock();
+        match &inner.resolution {
+            Some(resolution) => Poll::Ready(resolution.clone()),
+            None => {
+                inner.waiting.wait(self.place, cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.flight.lock().waiting.give_back(self.place);
+    }
+}
+
+/// A reader's place in a flight. Given up when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    flight: Arc<Flight>,
+    place: usize,
+}
+
+impl Seat {
+    /// One for a reader who wants what is from `at` on. `None`: it has ended before its end.
+    pub fn take(flight: &Arc<Flight>, at: u64) -> Option<Self> {
+        let mut inner = flight.lock();
+        if matches!(inner.end, Some(Err(_))) {
+            return None;
+        }
+        let place = inner.readers.take(at);
+        inner.fastest = inner.fastest.max(at);
+        let puller = inner.puller.take();
+        drop(inner);
+        puller.into_iter().for_each(Waker::wake);
+        Some(Self { flight: Arc::clone(flight), place })
+    }
+
+    /// What comes at `at`.
+    pub(super) fn poll(&self, at: u64, cx: &Context<'_>) -> Poll<Next> {
+        let mut inner = self.flight.lock();
+        if at < inner.base {
+            return Poll::Ready(Next::Behind);
+        }
+        if at < inner.head {
+            let index = inner.window.partition_point(|(start, _)| *start <= at);
+            let Some((start, chunk)) = index.checked_sub(1).and_then(|i| inner.window.get(i))
+            else {
+                return Poll::Ready(Next::Behind);
+            };
+            let chunk = chunk.slice((at - start) as usize..);
+            self.moves(inner, at + chunk.len() as u64);
+            return Poll::Ready(Next::Chunk(chunk));
+        }
+        if let Some(end) = inner.end {
+            return Poll::Ready(Next::End(end));
+        }
+        inner.readers.wait(self.place, cx);
+        self.moves(inner, at);
+        Poll::Pending
+    }
+
+    /// The reader has got so far, here or in the store.
+    pub(super) fn has(&self, at: u64) {
+        self.moves(self.flight.lock(), at);
+    }
+
+    fn moves(&self, mut inner: MutexGuard<'_, Inner>, to: u64) {
+        if let Some(at) = inner.readers.get_mut(self.place) {
+            *at = to;
+        }
+        inner.fastest = inner.fastest.max(to);
+        if !inner.storing {
+            inner.trim();
+        }
+        let puller = match inner.puller.is_some() && inner.demand().is_some() {
+            true => inner.puller.take(),
+            false => None,
+        };
+        drop(inner);
+        puller.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut inner = self.flight.lock();
+        inner.readers.give_back(self.place);
+        if !inner.storing {
+            inner.trim();
+        }
+        let (puller, leaves) = (inner.puller.take(), inner.leaves.take());
+        drop(inner);
+        puller.into_iter().chain(leaves).for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,163 @@
+//! What the cache counts.
+
+use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::{Cache, outcome::Outcome};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Result {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct How {
+    how: &'static str,
+}
+
+/// Counters of the cache.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    requests: Family<Result, Counter>,
+    by_outcome: [Counter; Outcome::ALL.len()],
+    ends: Family<How, Counter>,
+    /// Answers that were stored whole.
+    pub stored: Counter,
+    /// Fills that broke off, or that nobody wanted any more, or that were too large.
+    pub dropped: Counter,
+    /// Requests that waited for a fetch of somebody else's and shared it.
+    pub joined: Counter,
+    /// Requests for blocks that were missing.
+    pub parts: Counter,
+    /// Answers whose missing blocks could not be had any more, which were cut off.
+    pub cut: Counter,
+    /// Validations in the background.
+    pub background: Counter,
+    /// Bytes of bodies that came out of the cache.
+    pub served: Counter,
+    /// Bytes of bodies that went into it.
+    pub filled: Counter,
+    /// Time to the head of an answer out of the cache.
+    pub latency: Histogram,
+    of: Arc<ArcSwapOption<Cache>>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let requests = Family::<Result, Counter>::default();
+        let of =
+            |outcome: Outcome| requests.get_or_create_owned(&Result { result: outcome.name() });
+        let by_outcome = Outcome::ALL.map(of);
+        let ends = Family::<How, Counter>::default();
+        let end = |how| ends.get_or_create_owned(&How { how });
+        Self {
+            stored: end("stored"),
+            dropped: end("dropped"),
+            requests,
+            by_outcome,
+            ends,
+            joined: Counter::default(),
+            parts: Counter::default(),
+            cut: Counter::default(),
+            background: Counter::default(),
+            served: Counter::default(),
+            filled: Counter::default(),
+            latency: Histogram::new([0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0]),
+            of: Arc::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// A request has come to this.
+    pub fn request(&self, outcome: Outcome) {
+        self.by_outcome[outcome as usize].inc();
+    }
+
+    /// An answer out of the cache has begun, so long after its request.
+    pub fn answered(&self, after: Duration) {
+        self.latency.observe(after.as_secs_f64());
+    }
+
+    /// Whose contents are shown.
+    pub fn of(&self, cache: &Arc<Cache>) {
+        self.of.store(Some(Arc::clone(cache)));
+    }
+
+    /// Gives all of them their names.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Requests of routes that are cached, by what came of it";
+        registry.register("cache_requests", help, self.requests.clone());
+        registry.register("cache_fills", "Fills that have ended, by how", self.ends.clone());
+        for (name, help, counter) in [
+            ("cache_joins", "Requests that shared a fetch of somebody else's", &self.joined),
+            ("cache_part_fetches", "Requests to servers for blocks that were missing", &self.parts),
+            ("cache_cuts", "Answers that were cut off, for a block could not be had", &self.cut),
+            (
+                "cache_background_validations",
+                "Validations that nobody waited for",
+                &self.background,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        let bytes = || Unit::Bytes;
+        let help = "Bytes of bodies that came out of the cache";
+        registry.register_with_unit("cache_served", help, bytes(), self.served.clone());
+        let help = "Bytes of bodies that went into the cache";
+        registry.register_with_unit("cache_filled", help, bytes(), self.filled.clone());
+        let help = "From a request to the head of its answer out of the cache";
+        registry.register_with_unit(
+            "cache_answer_duration",
+            help,
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        registry.register_collector(Box::new(Contents(Arc::clone(&self.of))));
+    }
+}
+
+/// What is in the cache, looked at by a scrape.
+#[derive(Debug)]
+struct Contents(Arc<ArcSwapOption<Cache>>);
+
+impl Collector for Contents {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> std::fmt::Result {
+        use prometheus_client::encoding::EncodeMetric as _;
+        let Some(cache) = self.0.load_full() else { return Ok(()) };
+        let now = cache.store.statistics();
+        let under_way = cache.flights.count() as u64;
+        for (name, help, unit, value) in [
+            ("cache_memory", "Memory that the cache holds", Some(Unit::Bytes), now.memory_bytes),
+            ("cache_memory_objects", "Answers in memory", None, now.memory_objects),
+            ("cache_memory_entries", "Answers and blocks in memory", None, now.memory_entries),
+            ("cache_under_way", "Fetches that others can join", None, under_way),
+        ] {
+            let gauge: Gauge<u64, AtomicU64> = Gauge::default();
+            gauge.set(value);
+            let encoder = out.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?;
+            gauge.encode(encoder)?;
+        }
+        for (name, help, value) in [
+            ("cache_memory_evictions", "Entries that left memory for others", now.memory_evictions),
+            (
+                "cache_memory_refusals",
+                "What was to be stored and found no room in memory",
+                now.memory_refusals,
+            ),
+        ] {
+            let counter: Counter = Counter::default();
+            counter.inc_by(value);
+            let encoder = out.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(encoder)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,284 @@
+//! Servers asked by the cache itself: to validate in the background, and for parts that are
+//! missing.
+//!
+//! What a client's request goes through has a client to tell; this has none, and so none of the
+//! retries that an upstream may allow: what fails here is tried again by the next request.
+//!
+//! Implements: REQ-CACHE-003
+
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::{
+    Cache,
+    flight::{AHEAD, Ends, Flight, Resolution, Seat},
+    policy::Validators,
+    pull::{Pull, Sink},
+    range::{Span, content_range},
+    store::{Fill, Key, ObjectId},
+};
+use crate::{
+    body::BodyStream,
+    config::HostPolicy,
+    error::{Error, Kind},
+    upstream::{
+        balance::{Tried, Upstream},
+        connection::Connection,
+        pool::Making,
+    },
+    wire::{head::Bounds, http2 as http2_head},
+};
+
+/// How often one request is sent, to servers that could not be reached.
+const TRIES: u32 = 3;
+
+/// How far a fetch may be from what somebody wants for them to wait for it, in bytes.
+const REACH: u64 = 4 << 20;
+
+/// Blocks that one request for a part asks for at most.
+const MOST_BLOCKS: u32 = 1024;
+
+/// What a server is asked with.
+#[derive(Debug)]
+pub struct Origin {
+    /// Whose servers.
+    pub upstream: Rc<Upstream>,
+    /// The head of the request as they get it, without conditions and ranges.
+    pub head: request::Parts,
+    /// Whether the route names the host.
+    pub keep_host: bool,
+    /// Who asked, for the choice of the server.
+    pub peer: IpAddr,
+    /// What announces the client, where that is to be.
+    pub announcement: Option<Vec<u8>>,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long the head of an answer may take.
+    pub response_timeout: Duration,
+    /// How long the next chunk may take.
+    pub body_timeout: Duration,
+    /// What heads may be.
+    pub bounds: Bounds,
+    /// Whether the case of names is kept.
+    pub preserve_header_case: bool,
+}
+
+impl Origin {
+    /// Asks, with the fields changed so.
+    ///
+    /// # Errors
+    /// If no server has answered.
+    pub async fn ask(
+        &self,
+        change: impl Fn(&mut HeaderMap),
+    ) -> Result<(Response<Incoming>, Connection), Error> {
+        let upstream = &self.upstream;
+        let permit = upstream.admit()?;
+        let making = Making {
+            timeout: self.connect_timeout,
+            bounds: self.bounds,
+            preserve_header_case: self.preserve_header_case,
+            policy: None,
+            kernel: None,
+            announcement: self.announcement.as_deref(),
+        };
+        let key = upstream.key(&self.head.headers, self.head.uri.path(), self.peer);
+        let mut tried = Tried::default();
+        let mut fresh = false;
+        let mut last = Error::new(Kind::NoServer);
+        for _ in 0..TRIES {
+            let Some(mut picked) = upstream.pick(key, &tried) else { return Err(last) };
+            let pool = Rc::clone(&picked.pool);
+            let kept = if fresh { None } else { pool.try_acquire(&making) };
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => match pool.acquire_slow(making).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        picked.failed(error.kind);
+                        tried.add(&pool);
+                        last = error;
+                        continue;
+                    }
+                },
+            };
+            let mut request = Request::from_parts(self.head.clone(), BodyStream::empty());
+            change(request.headers_mut());
+            let given = request.headers().contains_key(header::HOST);
+            let keeps = self.keep_host || (upstream.host == HostPolicy::Preserve && given);
+            if !keeps {
+                request.headers_mut().insert(header::HOST, pool.host().clone());
+            }
+            let reused = connection.is_reused();
+            let sent = connection.send(request).ok_or(Error::new(Kind::Internal))?;
+            match timeout(self.response_timeout, sent).await {
+                Err(_) => {
+                    picked.failed(Kind::ResponseTimeout);
+                    connection.unanswered();
+                    return Err(Error::new(Kind::ResponseTimeout));
+                }
+                Ok(Ok(answer)) => {
+                    if answer.version() == Version::HTTP_2
+                        && let Err(rule) = http2_head::answer(&answer, &self.bounds)
+                    {
+                        return Err(Error::new(Kind::BadResponse(rule)));
+                    }
+                    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return Err(Error::new(Kind::BadResponse("101 that nobody asked for")));
+                    }
+                    picked.answered(answer.status());
+                    connection.answered();
+                    if answer.version() == Version::HTTP_10 {
+                        connection.retire();
+                    }
+                    connection.carry(picked.load, permit);
+                    return Ok((answer, connection));
+                }
+                Ok(Err(error)) => {
+                    let kind = connection.why(error.error());
+                    last = Error::because(kind, error.into_error());
+                    // A kept one that had been closed meanwhile says nothing of the server.
+                    if reused {
+                        fresh = true;
+                    } else {
+                        picked.failed(kind);
+                        tried.add(&pool);
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// What it takes to get parts of an object that are missing.
+#[derive(Debug)]
+pub struct Mend {
+    /// The cache.
+    pub cache: Arc<Cache>,
+    /// Whom to ask.
+    pub origin: Rc<Origin>,
+    /// What is missing parts.
+    pub object: ObjectId,
+    /// Its key.
+    pub text: String,
+    /// What only the same version agrees with.
+    pub validators: Validators,
+    /// Bytes of the whole.
+    pub total: Option<u64>,
+}
+
+impl Mend {
+    /// Whether there is a way at all.
+    pub fn is_possible(&self) -> bool {
+        self.validators.strong().is_some()
+    }
+
+    /// A place to read from `at` on, up to `until` at most: in a fetch that is under way, or in a
+    /// new one. `None`: there is no way.
+    pub fn fetch(self: &Rc<Self>, at: u64, until: Option<u64>) -> Option<Seat> {
+        self.begin(at, until).map(|(seat, _)| seat)
+    }
+
+    /// The same with the fetch, whose head is to be waited for.
+    pub fn begin(self: &Rc<Self>, at: u64, until: Option<u64>) -> Option<(Seat, Arc<Flight>)> {
+        let flights = &self.cache.flights;
+        if let Some(flight) = flights.part(self.object, at, REACH)
+            && flight.reaches(at)
+            && let Some(seat) = Seat::take(&flight, at)
+        {
+            return Some((seat, flight));
+        }
+        let validator = self.validators.strong()?.clone();
+        let span = self.missing(at, until)?;
+        let block_bytes = self.cache.store.block_bytes() as u64;
+        let number = u32::try_from(span.start / block_bytes).ok()?;
+        let charge = self.cache.store.hold(block_bytes as usize + 2 * AHEAD as usize);
+        let flight = Flight::new();
+        flight.begins_at(span.start, false, charge);
+        let seat = Seat::take(&flight, at)?;
+        flights.add_part(self.object, span.start, &flight);
+        self.cache.counters.parts.inc();
+        // Before it is asked for: what is purged from now on is not stored by it.
+        let fill = self.cache.store.refill(self.object);
+        let (this, under_way) = (Rc::clone(self), Arc::clone(&flight));
+        tokio::task::spawn_local(async move {
+            this.bring(&under_way, span, &validator, (fill, number)).await;
+            this.cache.flights.forget_part(this.object, &under_way);
+        });
+        Some((seat, flight))
+    }
+
+    /// The blocks from `at` on that are missing, one behind the other.
+    fn missing(&self, at: u64, until: Option<u64>) -> Option<Span> {
+        let block_bytes = self.cache.store.block_bytes() as u64;
+        let first = u32::try_from(at / block_bytes).ok()?;
+        let last = until.map_or(u64::from(first), |until| (until - 1) / block_bytes);
+        let mut end = first + 1;
+        while u64::from(end) <= last
+            && end - first < MOST_BLOCKS
+            && !self.cache.store.has_block(self.object, end)
+        {
+            end += 1;
+        }
+        let end = (u64::from(end) * block_bytes).min(self.total.unwrap_or(u64::MAX));
+        let start = u64::from(first) * block_bytes;
+        (start < end).then_some(Span { start, end })
+    }
+
+    async fn bring(
+        &self,
+        flight: &Arc<Flight>,
+        span: Span,
+        validator: &HeaderValue,
+        (fill, number): (Fill<super::meta::Meta>, u32),
+    ) {
+        let _ends = Ends(Arc::clone(flight));
+        let fails = |kind| {
+            flight.resolve(Resolution::Failed(kind));
+            flight.finish(Err(kind));
+        };
+        let range = format!("bytes={}-{}", span.start, span.end - 1);
+        let Ok(range) = HeaderValue::try_from(range) else { return fails(Kind::Internal) };
+        let asked = self.origin.ask(|headers| {
+            headers.insert(header::RANGE, range.clone());
+            headers.insert(header::IF_RANGE, validator.clone());
+        });
+        let (answer, connection) = match asked.await {
+            Ok(answered) => answered,
+            Err(error) => return fails(error.kind),
+        };
+        if !self.is_of_it(&answer, span) {
+            if answer.status().is_success() {
+                // Another version is there, or none in parts: it begins anew.
+                self.cache.store.remove(Key::of(&self.text));
+            }
+            return fails(Kind::BadResponse("not the part of an answer that was asked for"));
+        }
+        flight.resolve(Resolution::Stored);
+        let pull = Pull {
+            cache: Arc::clone(&self.cache),
+            flight: Arc::clone(flight),
+            ticket: None,
+            body: answer.into_body(),
+            connection,
+            patience: self.origin.body_timeout,
+            sink: Some(Sink::part(&self.cache, fill, number, span.end)),
+        };
+        pull.run().await;
+    }
+
+    /// Whether it is the very part that was asked for, of the same version.
+    fn is_of_it(&self, answer: &Response<Incoming>, span: Span) -> bool {
+        use http_body::Body as _;
+        let total = |total| self.total.is_none_or(|known| known == total);
+        // Its length is known before a byte of it counts.
+        answer.status() == StatusCode::PARTIAL_CONTENT
+            && self.validators.agree_strongly(answer.headers())
+            && content_range(answer.headers()).is_some_and(|(of, all)| of == span && total(all))
+            && answer.body().size_hint().exact() == Some(span.len())
+    }
+}

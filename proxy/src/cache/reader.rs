@@ -1,0 +1,299 @@
+//! A body out of the cache: blocks that are stored, chunks that are on their way, and what has to
+//! be fetched because it is gone.
+//!
+//! Invariant: it ends as long as its head said, or with an error. Where a block is missing it is
+//! fetched by a range request that only the same version answers (`origin.rs`); where there is no
+//! way to say so, the answer is cut.
+//!
+//! Implements: REQ-CACHE-003, REQ-CACHE-005
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Cache,
+    flight::{Next, Seat},
+    meta::Meta,
+    origin::Mend,
+    range::Span,
+    store::{Block, Found, ObjectId, Reading, Stored},
+};
+use crate::error::Kind;
+
+/// A piece of an answer's body.
+#[derive(Debug)]
+pub enum Part {
+    /// Of ours: what stands around the parts of a `multipart/byteranges`.
+    Text(Bytes),
+    /// Of what is stored.
+    Span(Span),
+    /// All of what is on its way, however long that is.
+    ToTheEnd,
+}
+
+/// A body out of the cache.
+#[derive(Debug)]
+pub struct Reader {
+    cache: Arc<Cache>,
+    object: ObjectId,
+    /// The whole body, where it is with its head.
+    whole: Option<Block>,
+    parts: VecDeque<Part>,
+    /// Place in the current span.
+    at: u64,
+    /// What is left of a block.
+    rest: Bytes,
+    reading: Option<Reading<Block>>,
+    /// Of the fetch that brings all of it.
+    seat: Option<Seat>,
+    /// Of one that brings a part which was missing.
+    part: Option<Seat>,
+    mend: Option<Rc<Mend>>,
+    /// Where the last block was that could not be had, so that nothing is tried for ever.
+    missed: Option<u64>,
+    left: Option<u64>,
+    counted: bool,
+}
+
+impl Reader {
+    /// Of what is stored.
+    pub fn stored(
+        cache: &Arc<Cache>,
+        stored: &Stored<Meta>,
+        parts: VecDeque<Part>,
+        mend: Option<Rc<Mend>>,
+    ) -> Self {
+        Self::new(cache, stored.object(), parts, mend).with_whole(stored.body.clone())
+    }
+
+    /// Of what is on its way; `counted`: for somebody who did not ask for it first.
+    pub fn under_way(
+        cache: &Arc<Cache>,
+        object: ObjectId,
+        seat: Seat,
+        parts: VecDeque<Part>,
+        mend: Option<Rc<Mend>>,
+        counted: bool,
+    ) -> Self {
+        Self { seat: Some(seat), counted, ..Self::new(cache, object, parts, mend) }
+    }
+
+    fn new(
+        cache: &Arc<Cache>,
+        object: ObjectId,
+        parts: VecDeque<Part>,
+        mend: Option<Rc<Mend>>,
+    ) -> Self {
+        let length = |part: &Part| match part {
+            Part::Text(text) => Some(text.len() as u64),
+            Part::Span(span) => Some(span.len()),
+            Part::ToTheEnd => None,
+        };
+        let left = parts.iter().map(length).sum();
+        let mut this = Self {
+            cache: Arc::clone(cache),
+            object,
+            whole: None,
+            parts,
+            at: 0,
+            rest: Bytes::new(),
+            reading: None,
+            seat: None,
+            part: None,
+            mend,
+            missed: None,
+            left,
+            counted: true,
+        };
+        this.begin_part();
+        this
+    }
+
+    fn with_whole(self, whole: Option<Block>) -> Self {
+        Self { whole, ..self }
+    }
+
+    /// Begins with a part that is being fetched already.
+    pub fn with_part(self, seat: Seat) -> Self {
+        Self { part: Some(seat), ..self }
+    }
+
+    /// How much is to come; `None`: that is not known.
+    pub fn left(&self) -> Option<u64> {
+        self.left
+    }
+
+    fn begin_part(&mut self) {
+        self.at = match self.parts.front() {
+            Some(Part::Span(span)) => span.start,
+            _ => 0,
+        };
+        self.rest = Bytes::new();
+    }
+
+    fn end(&self) -> Option<u64> {
+        match self.parts.front() {
+            Some(Part::Span(span)) => Some(span.end),
+            _ => None,
+        }
+    }
+
+    /// The next chunk.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Kind>>> {
+        let next = ready!(self.poll_chunk(cx));
+        if let Some(Ok(chunk)) = &next {
+            let bytes = chunk.len() as u64;
+            self.left = self.left.map(|left| left.saturating_sub(bytes));
+            if self.counted {
+                self.cache.counters.served.inc_by(bytes);
+            }
+        }
+        Poll::Ready(next)
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Kind>>> {
+        loop {
+            match self.parts.front_mut() {
+                None => return Poll::Ready(None),
+                Some(Part::Text(text)) => {
+                    let text = std::mem::take(text);
+                    self.next_part();
+                    return Poll::Ready(Some(Ok(text)));
+                }
+                Some(Part::Span(span)) if self.at >= span.end => self.next_part(),
+                Some(Part::Span(_) | Part::ToTheEnd) => match ready!(self.poll_span(cx)) {
+                    // An end that nobody has announced.
+                    Some(Ok(chunk)) if chunk.is_empty() => self.next_part(),
+                    Some(next) => return Poll::Ready(Some(next)),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    fn next_part(&mut self) {
+        self.parts.pop_front();
+        self.begin_part();
+    }
+
+    /// More of the current span; an empty chunk at the end of one whose length is not known,
+    /// `None` to be asked again.
+    fn poll_span(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Kind>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.give_rest())));
+        }
+        if let Some(whole) = &self.whole {
+            if self.at as usize >= whole.len() {
+                return self.cut();
+            }
+            self.rest = whole.bytes().slice(self.at as usize..);
+            return Poll::Ready(None);
+        }
+        if let Some(reading) = &mut self.reading {
+            let block = ready!(Pin::new(reading).poll(cx));
+            self.reading = None;
+            return match block {
+                Some(block) => self.begin_block(&block),
+                None => self.mend(),
+            };
+        }
+        if let Some(part) = &self.part {
+            match ready!(part.poll(self.at, cx)) {
+                Next::Chunk(chunk) => return Poll::Ready(Some(Ok(self.give(chunk)))),
+                // It has brought its part, or that is in the store.
+                Next::End(Ok(())) | Next::Behind => self.part = None,
+                Next::End(Err(kind)) => {
+                    self.part = None;
+                    return self.fails(kind);
+                }
+            }
+        }
+        if let Some(seat) = &self.seat {
+            match ready!(seat.poll(self.at, cx)) {
+                Next::Chunk(chunk) => return Poll::Ready(Some(Ok(self.give(chunk)))),
+                Next::End(Ok(())) if self.end().is_none() => {
+                    self.seat = None;
+                    return Poll::Ready(Some(Ok(Bytes::new())));
+                }
+                Next::End(Ok(())) => self.seat = None,
+                Next::End(Err(kind)) => return self.fails(kind),
+                Next::Behind => {}
+            }
+        }
+        let number = self.at / self.cache.store.block_bytes() as u64;
+        let Ok(number) = u32::try_from(number) else { return self.cut() };
+        match self.cache.store.block(self.object, number) {
+            Found::Memory(block) => self.begin_block(&block),
+            Found::Disk(reading) => {
+                self.reading = Some(reading);
+                Poll::Ready(None)
+            }
+            Found::Absent => self.mend(),
+        }
+    }
+
+    fn begin_block(&mut self, block: &Block) -> Poll<Option<Result<Bytes, Kind>>> {
+        let offset = (self.at % self.cache.store.block_bytes() as u64) as usize;
+        if offset >= block.len() {
+            return self.cut();
+        }
+        self.rest = block.bytes().slice(offset..);
+        self.missed = None;
+        Poll::Ready(None)
+    }
+
+    /// A block is gone, or has never been there: it is fetched.
+    fn mend(&mut self) -> Poll<Option<Result<Bytes, Kind>>> {
+        let Some(mend) = self.mend.clone() else { return self.cut() };
+        // Whatever a fetch brings, it is not asked for again at the same place.
+        if self.missed == Some(self.at) {
+            return self.cut();
+        }
+        self.missed = Some(self.at);
+        match mend.fetch(self.at, self.end()) {
+            Some(seat) => {
+                self.part = Some(seat);
+                Poll::Ready(None)
+            }
+            None => self.cut(),
+        }
+    }
+
+    fn cut(&mut self) -> Poll<Option<Result<Bytes, Kind>>> {
+        self.cache.counters.cut.inc();
+        self.fails(Kind::ResponseBodyBroken)
+    }
+
+    fn fails(&mut self, kind: Kind) -> Poll<Option<Result<Bytes, Kind>>> {
+        self.parts.clear();
+        (self.seat, self.part, self.reading) = (None, None, None);
+        // Whoever is still here has not left.
+        let kind = if kind == Kind::ClientGone { Kind::ResponseBodyBroken } else { kind };
+        Poll::Ready(Some(Err(kind)))
+    }
+
+    fn give_rest(&mut self) -> Bytes {
+        let rest = std::mem::take(&mut self.rest);
+        let chunk = self.give(rest);
+        if let Some(seat) = &self.seat {
+            seat.has(self.at);
+        }
+        chunk
+    }
+
+    /// What of a chunk at the current place belongs to the span.
+    fn give(&mut self, mut chunk: Bytes) -> Bytes {
+        if let Some(end) = self.end() {
+            chunk.truncate((end - self.at).min(chunk.len() as u64) as usize);
+        }
+        self.at += chunk.len() as u64;
+        chunk
+    }
+}

@@ -1,0 +1,172 @@
+//! A request comes to the cache: it is answered, waits for somebody else's fetch, or goes on.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::{
+    Asked,
+    lead::Lead,
+    unsafe_methods::Forgets,
+    way::{Joined, Use, Way},
+};
+use crate::{
+    body::BodyStream,
+    cache::{
+        Cache,
+        key::{self, Key},
+        outcome::{Forwarded, Outcome, Told},
+        policy::{conditional, invalidate::is_unsafe, reuse::Wishes},
+        range,
+    },
+    config::{ForwardedPolicy, RouteCache},
+    error::Error,
+    exchange::Exchange,
+    headers,
+    relay::outgoing,
+    upstream::balance::Upstream,
+};
+
+/// How often a request looks again before it asks for itself.
+const ROUNDS: u32 = 6;
+
+/// Fields that some servers take for the method, the target or the host. What they lead to is
+/// not what the key says, so requests with one pass by.
+const OVERRIDES: [&str; 10] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-host",
+    "x-forwarded-scheme",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+];
+
+/// What becomes of a request.
+#[allow(clippy::large_enum_variant, reason = "taken apart where it is made")]
+#[derive(Debug)]
+pub(in crate::relay) enum Turn {
+    /// It is answered.
+    Answer(Response<BodyStream>),
+    /// It goes to its server, and this wants to see the answer.
+    Send(Option<Lead>),
+}
+
+/// Looks at a request that would go to `upstream`.
+pub(in crate::relay) async fn enter(
+    exchange: &Rc<Exchange>,
+    cache: &Arc<Cache>,
+    rules: &Arc<RouteCache>,
+    upstream: &Rc<Upstream>,
+    request: &mut Request<Incoming>,
+) -> Result<Turn, Error> {
+    let method = request.method().clone();
+    if is_unsafe(&method) {
+        let forgets = Box::new(Forgets::new(cache, exchange, request));
+        return Ok(Turn::Send(Some(Lead::Forgets(forgets, Arc::clone(cache), Arc::clone(rules)))));
+    }
+    let passes = |forwarded, outcome| {
+        let told = Told { forwarded: Some(forwarded), ..Told::of(outcome) };
+        Ok(Turn::Send(Some(Lead::Passes(told, Arc::clone(cache), Arc::clone(rules)))))
+    };
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return passes(Forwarded::Method, Outcome::Bypass);
+    }
+    if !exchange.is_request_ended() || passes_by(exchange, rules, request) {
+        return passes(Forwarded::Bypass, Outcome::Bypass);
+    }
+    let asked = Asked {
+        cache: Arc::clone(cache),
+        rules: Arc::clone(rules),
+        primary: key_of(exchange, rules, request),
+        fields: request.headers().clone(),
+        wishes: Wishes::of(request.headers(), &rules.policy),
+        method,
+    };
+    let way = Way { exchange, upstream, request };
+    for _ in 0..ROUNDS {
+        let looked = asked.look().await;
+        let forwarded = match (&looked.stored, &looked.varies) {
+            (Some(_), _) => Forwarded::Stale,
+            (None, Some(_)) => Forwarded::VaryMiss,
+            (None, None) => Forwarded::UriMiss,
+        };
+        let mut looked = looked;
+        if let Some(stored) = looked.stored.clone() {
+            match way.use_stored(&asked, &looked, &stored).await? {
+                Use::Answer(answer) => return Ok(Turn::Answer(answer)),
+                Use::Validate => {}
+                // It cannot be used for this, and validating it would not help.
+                Use::Not => looked.stored = None,
+            }
+        }
+        if asked.wishes.only_if_cached() {
+            return Ok(Turn::Answer(only_if_cached(exchange)));
+        }
+        let is_range = range::asked(&asked.fields).is_some();
+        let alone = asked.method == Method::HEAD || (is_range && looked.stored.is_none());
+        if alone && !asked.cache.flights.is_under_way(looked.key.text()) {
+            return passes(forwarded, Outcome::Bypass);
+        }
+        let ticket = match way.join_or_lead(&asked, &looked, forwarded).await? {
+            Joined::Answer(answer) => return Ok(Turn::Answer(answer)),
+            Joined::Again => continue,
+            Joined::Lead(_) if alone => return passes(forwarded, Outcome::Bypass),
+            Joined::Lead(ticket) => Some(ticket),
+            Joined::Alone => None,
+        };
+        let as_asked = ticket.is_none() && looked.stored.is_none();
+        return Ok(way.leads(asked, looked, ticket, forwarded, as_asked));
+    }
+    passes(Forwarded::Bypass, Outcome::Bypass)
+}
+
+fn key_of(exchange: &Exchange, rules: &RouteCache, request: &Request<Incoming>) -> Key {
+    let route = exchange.route().map_or("", |route| &route.name);
+    let authority = key::authority(request.uri(), request.headers());
+    let scheme = exchange.client().scheme();
+    let forwarded = exchange.client().listener().config.forwarded;
+    let at = (scheme, authority);
+    if forwarded == ForwardedPolicy::Replace {
+        return Key::of(at, request.uri(), request.headers(), route, &rules.key);
+    }
+    // What the client, or the proxy before us, says of these reaches the server.
+    let mut by = rules.key.clone();
+    by.headers.extend(["x-forwarded-host", "x-forwarded-proto"].map(http::HeaderName::from_static));
+    Key::of(at, request.uri(), request.headers(), route, &by)
+}
+
+/// Whether a request is none for the cache, for what is in its head.
+fn passes_by(exchange: &Exchange, rules: &RouteCache, request: &Request<Incoming>) -> bool {
+    let fields = request.headers();
+    let has =
+        |name: &&str| fields.contains_key(*name) && !rules.key.headers.iter().any(|k| k == *name);
+    let replaced = exchange.client().listener().config.forwarded == ForwardedPolicy::Replace;
+    let overridden = OVERRIDES.iter().any(|name| {
+        // We take that one out ourselves.
+        has(name) && !(replaced && *name == "x-forwarded-server")
+    });
+    overridden
+        || (!replaced && has(&"forwarded"))
+        || exchange.is_grpc()
+        || outgoing::asks_upgrade(request)
+        || conditional::is_for_server(fields)
+        || rules.bypass_headers.iter().any(|name| fields.contains_key(name))
+        || rules.bypass_cookies.iter().any(|name| headers::cookie(fields, name).is_some())
+}
+
+/// RFC 9111 section 5.2.1.7.
+fn only_if_cached(exchange: &Rc<Exchange>) -> Response<BodyStream> {
+    exchange.answer(StatusCode::GATEWAY_TIMEOUT);
+    let text = Bytes::from_static(b"not in the cache\n");
+    let length = text.len();
+    let mut response = Response::new(BodyStream::fixed(text, Rc::clone(exchange)));
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}

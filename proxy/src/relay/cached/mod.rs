@@ -1,0 +1,88 @@
+//! What the cache does with a request of a route that is cached, and with the answer.
+//!
+//! `enter.rs` and `way.rs` look, and answers with what is stored or on its way; else the request goes on to
+//! its server with a [`Lead`], which is shown the answer (`lead.rs`): it is stored while it goes
+//! to the client, and to everybody who asks meanwhile. `question.rs` is what that has in common
+//! with a validation in the background; `plan.rs` and `serve.rs` make an answer out of a stored
+//! one; `unsafe_methods.rs` forgets what a request has made worthless.
+//!
+//! Whatever goes wrong in here, the request is served as if there were no cache.
+//!
+//! Implements: REQ-CACHE-004, REQ-CACHE-005, REQ-CACHE-007
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+use crate::{
+    cache::{
+        Cache,
+        key::Key,
+        meta::{Answer, Meta, Varies},
+        policy::{reuse::Wishes, vary::Chosen},
+        store::{self, Found, Stored},
+    },
+    config::RouteCache,
+};
+
+mod enter;
+mod lead;
+mod plan;
+mod question;
+mod serve;
+mod unsafe_methods;
+mod way;
+
+pub(super) use enter::{Turn, enter};
+
+/// What a request is to the cache.
+#[derive(Debug, Clone)]
+struct Asked {
+    cache: Arc<Cache>,
+    rules: Arc<RouteCache>,
+    /// Of its target on its route.
+    primary: Key,
+    /// As the client sent them.
+    fields: HeaderMap,
+    method: Method,
+    wishes: Wishes,
+}
+
+/// What there is for it.
+#[derive(Debug)]
+struct Looked {
+    /// What it is found by: of its variant, where there are several.
+    key: Key,
+    varies: Option<Varies>,
+    stored: Option<Arc<Stored<Meta>>>,
+}
+
+impl Asked {
+    /// Looks. Waits for the disk, and not for long.
+    async fn look(&self) -> Looked {
+        let first = self.head(&self.primary).await;
+        let Some(Meta::Varies(varies)) = first.as_ref().map(|head| &head.meta) else {
+            return Looked { key: self.primary.clone(), varies: None, stored: first };
+        };
+        let chosen = Chosen::by(&varies.names, &self.fields);
+        let key = self.primary.variant(varies.salt, &chosen);
+        let stored = self.head(&key).await;
+        Looked { key, varies: Some(varies.clone()), stored }
+    }
+
+    async fn head(&self, key: &Key) -> Option<Arc<Stored<Meta>>> {
+        match self.cache.store.head(store::Key::of(key.text()), key.text()) {
+            Found::Memory(head) => Some(head),
+            Found::Disk(reading) => reading.await,
+            Found::Absent => None,
+        }
+    }
+}
+
+/// The head of a stored answer. `None`: it says only that there are variants.
+fn answer_of(stored: &Stored<Meta>) -> Option<&Answer> {
+    match &stored.meta {
+        Meta::Answer(answer) => Some(answer),
+        Meta::Varies(_) => None,
+    }
+}

@@ -1,0 +1,349 @@
+//! A question to a server, and what its answer changes in the cache.
+//!
+//! Used by the request that leads, and by validations in the background.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+
+use super::{Asked, Looked, answer_of};
+use crate::{
+    cache::{
+        flight::{AHEAD, Flight, Offer, Resolution},
+        flights::Ticket,
+        meta::{Answer, Meta, Varies},
+        policy::{Moment, Refusal, Terms, freshen, terms, vary::Chosen},
+        pull::{Pull, Sink},
+        store::{self, Fill, Head, Stored},
+    },
+    headers,
+    upstream::connection::Connection,
+};
+
+/// For how long beyond its use an answer with a validator is kept to be validated.
+const KEPT_FOR_VALIDATION: Duration = Duration::from_secs(3600);
+
+/// Tags that one answer may have, and the length of one.
+const MOST_TAGS: (usize, usize) = (64, 256);
+
+/// A question.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) asked: Asked,
+    pub(super) looked: Looked,
+    /// Those who wait for it; `None`: nobody can.
+    pub(super) ticket: Option<Ticket>,
+    /// When it was put.
+    pub(super) at: Moment,
+    /// Made when it is put: what is purged from then on is not stored by it.
+    fills: Fills,
+    authorized: bool,
+}
+
+#[derive(Debug)]
+struct Fills {
+    body: Option<Fill<Meta>>,
+    same_body: Option<Fill<Meta>>,
+    varies: Option<Fill<Meta>>,
+}
+
+/// What an answer comes to.
+#[derive(Debug)]
+pub(super) enum Settled {
+    /// What is stored still holds.
+    Confirmed(Arc<Stored<Meta>>),
+    /// It is stored while it comes.
+    Filling(Arc<Offer>, Box<Pull>),
+    /// It is for who asked.
+    Solo(Refusal, Response<Incoming>, Connection),
+    /// A 304 that speaks of another version than ours.
+    Unconfirmed(Connection),
+}
+
+impl Question {
+    /// Puts it.
+    pub(super) fn new(asked: Asked, looked: Looked, ticket: Option<Ticket>) -> Self {
+        let store = &asked.cache.store;
+        let same_body = looked.stored.as_ref().map(|stored| store.refill(stored.object()));
+        let fills = Fills { body: Some(store.fill()), same_body, varies: Some(store.fill()) };
+        let authorized = asked.fields.contains_key(header::AUTHORIZATION);
+        Self { at: Moment::now(), fills, authorized, asked, looked, ticket }
+    }
+
+    /// Tells those who wait.
+    pub(super) fn resolve(&self, resolution: Resolution) {
+        if let Some(ticket) = &self.ticket {
+            ticket.flight().resolve(resolution);
+        }
+    }
+
+    /// What is stored, if it may be used where no server answers.
+    pub(super) fn stale(&self) -> Option<Arc<Stored<Meta>>> {
+        let stored = self.looked.stored.as_ref()?;
+        let answer = answer_of(stored)?;
+        answer.terms.serves_errors(Moment::now()).then(|| Arc::clone(stored))
+    }
+
+    /// Conditions for the server, in the place of the client's; none: all of it is asked for.
+    pub(super) fn ask(&self, fields: &mut HeaderMap) {
+        let answer = self.looked.stored.as_deref().and_then(answer_of);
+        crate::cache::policy::conditional::forget(fields);
+        if let Some(answer) = answer {
+            answer.validators().ask(fields);
+        }
+    }
+
+    /// Takes an answer in.
+    pub(super) fn settle(
+        &mut self,
+        mut answer: Response<Incoming>,
+        connection: Connection,
+        finishes: bool,
+        patience: Duration,
+    ) -> Settled {
+        let received = Moment::now();
+        if answer.status() == StatusCode::NOT_MODIFIED && self.looked.stored.is_some() {
+            return match self.confirm(answer.headers(), received) {
+                Some(stored) => {
+                    connection.give_back();
+                    Settled::Confirmed(stored)
+                }
+                None => Settled::Unconfirmed(connection),
+            };
+        }
+        let received_as = answer.version();
+        let mut fields = answer.headers().clone();
+        headers::strip_hop_by_hop(&mut fields);
+        let head = match self.storable(&answer, &fields, received) {
+            Ok(head) => head,
+            Err(refusal) => return Settled::Solo(refusal, answer, connection),
+        };
+        let (terms, chosen) = head;
+        let Some(varies) = self.varies(&chosen) else {
+            return Settled::Solo(Refusal::VaryAny, answer, connection);
+        };
+        let key = match &varies {
+            Some(varies) => {
+                let chosen = Chosen::by(&varies.names, &self.asked.fields);
+                self.asked.primary.variant(varies.salt, &chosen)
+            }
+            None => self.asked.primary.clone(),
+        };
+        use http_body::Body as _;
+        let length = answer.body().size_hint().exact();
+        let store = &self.asked.cache.store;
+        let block_bytes = store.block_bytes();
+        let Some(charge) = store.hold(block_bytes + 2 * AHEAD as usize) else {
+            return Settled::Solo(Refusal::TooLarge, answer, connection);
+        };
+        let Some(fill) = self.fills.body.take() else {
+            return Settled::Solo(Refusal::TooLarge, answer, connection);
+        };
+        let own_cookies = self.asked.rules.policy.set_cookie;
+        freshen::storable(&mut fields, own_cookies);
+        fields.entry(header::DATE).or_insert_with(|| received.field());
+        fields.remove(header::CONTENT_LENGTH);
+        fields.append(header::VIA, headers::via(received_as));
+        let tags = tags(answer.headers());
+        let kept = Answer { status: answer.status(), headers: fields, terms };
+        let offer = Arc::new(Offer { answer: kept.clone(), length, object: fill.object(), chosen });
+        let head = Head {
+            text: key.text().into(),
+            tags,
+            length: None,
+            keep_until: keep_until(&kept),
+            meta: Meta::Answer(kept),
+            body: None,
+        };
+        let most = self.asked.rules.max_object_bytes;
+        let cache = &self.asked.cache;
+        let sink = Sink::whole(cache, fill, (key.text().to_owned(), head), most);
+        let mut ticket = self.ticket.take();
+        let flight = match &mut ticket {
+            Some(ticket) => {
+                let flight = Arc::clone(ticket.flight());
+                ticket.moves_to(key.text());
+                flight
+            }
+            None => Flight::new(),
+        };
+        flight.begins_at(0, finishes, Some(charge));
+        cache.uncacheable.remove(self.looked.key.text());
+        cache.uncacheable.remove(key.text());
+        flight.resolve(match terms.is_fresh(received) {
+            true => Resolution::Filling(Arc::clone(&offer)),
+            // Each use of it is to be validated: nobody else can have it.
+            false => Resolution::Solo,
+        });
+        let body = std::mem::take(answer.headers_mut());
+        drop(body);
+        let pull = Pull {
+            cache: Arc::clone(cache),
+            flight,
+            ticket,
+            body: answer.into_body(),
+            connection,
+            patience,
+            sink: Some(sink),
+        };
+        Settled::Filling(offer, Box::new(pull))
+    }
+
+    /// Whether it may be stored, and for whom it is.
+    fn storable(
+        &self,
+        answer: &Response<Incoming>,
+        fields: &HeaderMap,
+        received: Moment,
+    ) -> Result<(Terms, Chosen), Refusal> {
+        use http_body::Body as _;
+        let rules = &self.asked.rules;
+        if self.asked.wishes.no_store() {
+            return Err(Refusal::NoStore);
+        }
+        let said = terms::Answer {
+            status: answer.status(),
+            headers: fields,
+            asked: self.at,
+            received,
+            authorized: self.authorized,
+        };
+        let terms = Terms::of(&said, &rules.policy)?;
+        let chosen = Chosen::of(fields, &self.asked.fields, &rules.policy.ignored_vary);
+        if chosen.names().any(is_ours) {
+            // The server saw another value of it than the client sent.
+            return Err(Refusal::VaryAny);
+        }
+        let length = answer.body().size_hint().exact();
+        if length.is_some_and(|length| length > rules.max_object_bytes) {
+            return Err(Refusal::TooLarge);
+        }
+        let chunked = answer.headers().contains_key(header::TRANSFER_ENCODING);
+        if length.is_none() && !chunked && answer.version() != Version::HTTP_2 {
+            return Err(Refusal::NoLength);
+        }
+        // Trailers that are announced are not stored, so the answer would not be whole.
+        if answer.headers().contains_key(header::TRAILER) {
+            return Err(Refusal::NoLength);
+        }
+        Ok((terms, chosen))
+    }
+
+    /// What the target's answers vary by, with this one. `Some(None)`: by nothing. `None`: that
+    /// cannot be stored.
+    fn varies(&mut self, chosen: &Chosen) -> Option<Option<Varies>> {
+        let before = self.looked.varies.as_ref();
+        if chosen.is_empty() && before.is_none() {
+            return Some(None);
+        }
+        let mut names: Vec<HeaderName> = chosen.names().cloned().collect();
+        if let Some(before) = before {
+            names.extend(before.names.iter().cloned());
+            names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+            names.dedup();
+            if names == before.names {
+                return Some(Some(before.clone()));
+            }
+        }
+        if names.len() > crate::cache::policy::vary::MOST_NAMES {
+            return None;
+        }
+        let varies = Varies { salt: fastrand::u64(..), names };
+        let text = self.asked.primary.text();
+        let head = Head {
+            text: text.into(),
+            tags: Box::default(),
+            length: None,
+            keep_until: Moment::now().plus(KEPT_FOR_VALIDATION * 24).0 / 1000,
+            meta: Meta::Varies(varies.clone()),
+            body: None,
+        };
+        self.fills.varies.take()?.commit(store::Key::of(text), head)?;
+        Some(Some(varies))
+    }
+
+    /// Writes what a 304 says over what is stored. `None`: it speaks of something else.
+    fn confirm(&mut self, said: &HeaderMap, received: Moment) -> Option<Arc<Stored<Meta>>> {
+        let stored = Arc::clone(self.looked.stored.as_ref()?);
+        let answer = answer_of(&stored)?;
+        let mut said = said.clone();
+        headers::strip_hop_by_hop(&mut said);
+        if !answer.validators().are_confirmed(&said) {
+            return None;
+        }
+        let rules = &self.asked.rules.policy;
+        let mut fields = answer.headers.clone();
+        freshen::freshen(&mut fields, said.clone(), rules.set_cookie);
+        // Its age is told by the 304, not by what was stored.
+        let mut judged = fields.clone();
+        if let Some(age) = said.get(header::AGE) {
+            judged.insert(header::AGE, age.clone());
+        }
+        if !said.contains_key(header::DATE) {
+            fields.insert(header::DATE, received.field());
+            judged.insert(header::DATE, received.field());
+        }
+        let judged = terms::Answer {
+            status: answer.status,
+            headers: &judged,
+            asked: self.at,
+            received,
+            authorized: self.authorized,
+        };
+        let fill = self.fills.same_body.take()?;
+        let terms = match Terms::of(&judged, rules) {
+            Ok(terms) => terms,
+            Err(_) => {
+                // It may not be kept any more; this once it is right all the same.
+                let key = store::Key::of(self.looked.key.text());
+                self.asked.cache.store.remove(key);
+                return Some(stored);
+            }
+        };
+        let kept = Answer { status: answer.status, headers: fields, terms };
+        let head = Head {
+            text: stored.text.clone(),
+            tags: stored.tags.clone(),
+            length: stored.length,
+            keep_until: keep_until(&kept),
+            meta: Meta::Answer(kept),
+            body: stored.body.clone(),
+        };
+        let key = store::Key::of(self.looked.key.text());
+        // If it has been purged meanwhile, it has been validated for this request at least.
+        Some(fill.commit(key, head).unwrap_or(stored))
+    }
+}
+
+/// Fields that the server gets from us, whatever the client sent.
+fn is_ours(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "via")
+}
+
+fn keep_until(answer: &Answer) -> u64 {
+    let until = answer.terms.useless_after();
+    let validates = !answer.validators().is_empty();
+    let until = match validates {
+        true => until.max(answer.terms.received.plus(KEPT_FOR_VALIDATION)),
+        false => until,
+    };
+    until.0 / 1000 + 1
+}
+
+/// `Surrogate-Key` (by spaces) and `Cache-Tag` (by commas).
+fn tags(headers: &HeaderMap) -> Box<[Box<str>]> {
+    let mut tags: Vec<Box<str>> = Vec::new();
+    for (name, separators) in [("surrogate-key", &[' ', '\t'][..]), ("cache-tag", &[','][..])] {
+        for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
+            for tag in value.split(separators).map(str::trim).filter(|tag| !tag.is_empty()) {
+                let fits = tags.len() < MOST_TAGS.0 && tag.len() <= MOST_TAGS.1;
+                if fits && !tags.iter().any(|known| **known == *tag) {
+                    tags.push(tag.into());
+                }
+            }
+        }
+    }
+    tags.into()
+}

@@ -1,0 +1,154 @@
+//! What is found by what: nobody gets an answer that is for somebody else.
+
+use mantra_macros::req_test;
+use underpass_tests::Origin;
+
+use super::{answer, ask, did, get, proxy};
+
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn variants_are_kept_apart() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let language = seen.message.head.get("accept-language").unwrap_or("none").to_owned();
+        answer("Cache-Control: max-age=60|Vary: Accept-Language", &language)
+    });
+    let proxy = proxy(origin.addr(), "").start();
+    let mut wire = proxy.connect().await;
+    for outcome in ["MISS", "HIT"] {
+        for language in ["de", "en", "none"] {
+            let fields = match language {
+                "none" => String::new(),
+                language => format!("Accept-Language: {language}"),
+            };
+            let got = ask(&mut wire, "GET", "/x", &fields).await;
+            assert_eq!((did(&got), got.text().as_str()), (outcome, language));
+        }
+    }
+    // A change of the target makes all of them worthless, also those that come back later.
+    ask(&mut wire, "POST", "/x", "Content-Length: 0").await;
+    for language in ["de", "en"] {
+        let got = ask(&mut wire, "GET", "/x", &format!("Accept-Language: {language}")).await;
+        assert_eq!((did(&got), got.text().as_str()), ("MISS", language));
+    }
+}
+
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn hosts_queries_and_methods_are_kept_apart() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let head = &seen.message.head;
+        answer(
+            "Cache-Control: max-age=60",
+            &format!("{} {}", head.get("host").unwrap(), head.target()),
+        )
+    });
+    let proxy = proxy(origin.addr(), "ignored_query = [\"utm_*\"]\nsorted_query = true").start();
+    let mut wire = proxy.connect().await;
+    for (host, target, outcome, body) in [
+        ("a", "/x?b=1&a=2", "MISS", "a /x?b=1&a=2"),
+        ("a", "/x?a=2&utm_source=z&b=1", "HIT", "a /x?b=1&a=2"),
+        ("A:80", "/x?a=2&b=1", "HIT", "a /x?b=1&a=2"),
+        ("b", "/x?a=2&b=1", "MISS", "b /x?a=2&b=1"),
+        ("a:81", "/x?a=2&b=1", "MISS", "a:81 /x?a=2&b=1"),
+        ("a", "/x?a=2", "MISS", "a /x?a=2"),
+        ("a", "/X?a=2", "MISS", "a /X?a=2"),
+        ("a", "/x%3Fa=2", "MISS", "a /x%3Fa=2"),
+    ] {
+        wire.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let got = wire.read_response().await;
+        assert_eq!((did(&got), got.text().as_str()), (outcome, body), "{host} {target}");
+    }
+}
+
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_is_for_one_user_is_not_given_to_another() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let head = &seen.message.head;
+        let who = head.get("authorization").or(head.get("cookie")).unwrap_or("nobody").to_owned();
+        let fields = match head.target() {
+            "/cookie" => "Cache-Control: max-age=60|Set-Cookie: id=1",
+            "/public" => "Cache-Control: max-age=60, public",
+            "/private" => "Cache-Control: max-age=60, private",
+            _ => "Cache-Control: max-age=60",
+        };
+        answer(fields, &who)
+    });
+    let proxy = proxy(origin.addr(), "bypass_cookies = [\"session\"]").start();
+    let mut wire = proxy.connect().await;
+    for (target, fields, outcome, body) in [
+        ("/", "Authorization: Bearer one", "UNCACHEABLE", "Bearer one"),
+        ("/", "Authorization: Bearer two", "UNCACHEABLE", "Bearer two"),
+        ("/", "", "MISS", "nobody"),
+        ("/", "", "HIT", "nobody"),
+        ("/public", "Authorization: Bearer one", "MISS", "Bearer one"),
+        ("/public", "", "HIT", "Bearer one"),
+        ("/private", "", "UNCACHEABLE", "nobody"),
+        ("/private", "", "UNCACHEABLE", "nobody"),
+        ("/cookie", "", "UNCACHEABLE", "nobody"),
+        ("/cookie", "", "UNCACHEABLE", "nobody"),
+        // Whoever has this cookie is not served from what is kept, nor kept.
+        ("/", "Cookie: a=b; session=1", "BYPASS", "a=b; session=1"),
+        ("/new", "Cookie: session=2", "BYPASS", "session=2"),
+        ("/new", "", "MISS", "nobody"),
+    ] {
+        let got = ask(&mut wire, "GET", target, fields).await;
+        assert_eq!((did(&got), got.text().as_str()), (outcome, body), "{target} {fields}");
+    }
+}
+
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn cookies_of_answers_are_for_who_asked() {
+    let origin = Origin::bind()
+        .await
+        .serve(|_| answer("Cache-Control: max-age=60|Set-Cookie: id=1|Set-Cookie: b=2", "body"));
+    let proxy = proxy(origin.addr(), "set_cookie = \"strip\"").start();
+    let first = get(&proxy, "/x", "").await;
+    assert_eq!((did(&first), first.head.all("set-cookie").len()), ("MISS", 2));
+    let second = get(&proxy, "/x", "").await;
+    assert_eq!((did(&second), second.head.all("set-cookie").len()), ("HIT", 0));
+}
+
+/// Inputs that are in no key and that servers may answer by.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn nothing_that_is_in_no_key_changes_what_others_get() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let head = &seen.message.head;
+        let fields = ["x-forwarded-host", "x-host", "x-original-url", "x-http-method-override"];
+        let echo: Vec<_> = fields.iter().filter_map(|name| head.get(name)).collect();
+        answer("Cache-Control: max-age=60", &echo.join(","))
+    });
+    let proxy = proxy(origin.addr(), "").start();
+    for (at, field) in ["X-Forwarded-Host", "X-Host", "X-Original-URL", "X-HTTP-Method-Override"]
+        .iter()
+        .enumerate()
+    {
+        let target = format!("/{at}");
+        let evil = get(&proxy, &target, &format!("{field}: evil")).await;
+        let victim = get(&proxy, &target, "").await;
+        assert!(!victim.text().contains("evil"), "{field}: {}", victim.text());
+        if *field == "X-Forwarded-Host" {
+            assert_eq!(evil.text(), "h", "we say it, not the client");
+        } else {
+            assert_eq!(did(&evil), "BYPASS", "{field}");
+        }
+    }
+}
+
+/// A body to a GET, which is in no key either.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn a_request_with_a_body_passes_by() {
+    let origin = Origin::bind()
+        .await
+        .serve(|seen| answer("Cache-Control: max-age=60", &seen.message.text()));
+    let proxy = proxy(origin.addr(), "").start();
+    let mut wire = proxy.connect().await;
+    wire.send("GET /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nevil").await;
+    let evil = wire.read_response().await;
+    assert_eq!((did(&evil), evil.text().as_str()), ("BYPASS", "evil"));
+    let victim = get(&proxy, "/x", "").await;
+    assert_eq!((did(&victim), victim.text().as_str()), ("MISS", ""));
+}

@@ -1,0 +1,83 @@
+//! What is forgotten by hand: by URL, prefix and tag, through the admin endpoint and the command.
+
+use std::process::Command;
+
+use mantra_macros::req_test;
+use underpass_tests::{Origin, Proxy, binary::binary};
+
+use super::{answer, did, get, proxy};
+
+const TOKEN: &str = "0123456789abcdef";
+
+fn purge(proxy: &Proxy, what: &[&str], token: &str) -> (bool, String) {
+    let output = Command::new(binary())
+        .args(["cache", "purge", "--admin", &proxy.admin().to_string()])
+        .args(what)
+        .env("UNDERPASS_ADMIN_TOKEN", token)
+        .output()
+        .expect("the command");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).trim().to_owned())
+}
+
+#[req_test("REQ-CACHE-006")]
+#[tokio::test]
+async fn answers_are_forgotten_by_url_prefix_and_tag() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let tags = match seen.message.head.target() {
+            "/red" => "|Surrogate-Key: red warm",
+            "/blue" => "|Cache-Tag: blue, cold one",
+            _ => "",
+        };
+        answer(&format!("Cache-Control: max-age=600|Vary: Accept{tags}"), "x")
+    });
+    let proxy = proxy(origin.addr(), "").env("UNDERPASS_ADMIN_TOKEN", TOKEN).start();
+    let all = ["/red", "/blue", "/a", "/a/b", "/ab", "/a?q"];
+    let mut gone: Vec<&str> = all.to_vec();
+    for (what, next) in [
+        (&["--url", "http://H:80/a"][..], &["/a"][..]),
+        (&["--prefix", "http://h/a"], &["/a", "/a/b", "/ab", "/a?q"]),
+        (&["--tag", "warm"], &["/red"]),
+        (&["--tag", "cold one"], &["/blue"]),
+        (&["--tag", "warmer"], &[]),
+        (&["--all"], &all),
+    ] {
+        for target in all {
+            let outcome = if gone.contains(&target) { "MISS" } else { "HIT" };
+            assert_eq!(did(&get(&proxy, target, "").await), outcome, "{target} before {what:?}");
+            assert_eq!(did(&get(&proxy, target, "").await), "HIT", "{target}");
+        }
+        let (done, said) = purge(&proxy, what, TOKEN);
+        assert!(done, "{what:?}: {said}");
+        gone = next.to_vec();
+    }
+    assert_eq!(did(&get(&proxy, "/a", "").await), "MISS");
+    let (done, said) = purge(&proxy, &["--all"], "another token that is wrong");
+    assert!(!done && said.contains("401"), "{said}");
+    let (done, said) = purge(&proxy, &["--url", "nonsense"], TOKEN);
+    assert!(!done && said.contains("400"), "{said}");
+    let stats = proxy.ask_admin("GET", "/cache").await.text();
+    assert!(stats.contains("\"enabled\":true"), "{stats}");
+}
+
+/// What was asked for before a purge is not stored by it afterwards, and nobody joins it.
+#[req_test("REQ-CACHE-006")]
+#[tokio::test]
+async fn what_is_under_way_during_a_purge_is_not_kept() {
+    let origin = Origin::bind().await;
+    let proxy = proxy(origin.addr(), "").env("UNDERPASS_ADMIN_TOKEN", TOKEN).start();
+    let mut first = proxy.open("GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let mut server = origin.accept().await;
+    server.read_request().await;
+    let (done, said) = purge(&proxy, &["--url", "http://h/x"], TOKEN);
+    assert!(done, "{said}");
+    let mut second = proxy.open("GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let mut other = origin.accept().await;
+    other.read_request().await;
+    server.send(answer("Cache-Control: max-age=60", "old")).await;
+    assert_eq!(first.read_response().await.text(), "old");
+    other.send(answer("Cache-Control: max-age=60", "new")).await;
+    assert_eq!(second.read_response().await.text(), "new");
+    let got = get(&proxy, "/x", "").await;
+    assert_eq!((did(&got), got.text().as_str()), ("HIT", "new"));
+}
