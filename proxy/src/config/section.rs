@@ -40,9 +40,6 @@ pub(super) struct Section<'a> {
     misspelt: Vec<&'static str>,
 }
 
-/// Keys that a reader of the design may try, and that come with a later version.
-const LATER: &[&str] = &[];
-
 /// Keys at home elsewhere: TOML puts a key into whatever section stands above it.
 const TOP_LEVEL: &[&str] =
     &["workers", "pin_workers", "splice", "drain_timeout", "watch", "handover"];
@@ -107,16 +104,6 @@ impl<'a> Section<'a> {
                 continue;
             }
             let at = source.place(key.span().start);
-            if LATER.contains(&name) {
-                source.add(
-                    &at,
-                    Wrong::new(
-                        format!("`{name}` is not available in this version"),
-                        "remove the key",
-                    ),
-                );
-                continue;
-            }
             let cure = if TOP_LEVEL.contains(&name) {
                 format!("`{name}` belongs at the top of the file, before the first section")
             } else if limits::find(name).is_some() && title == "[[listener]]" {

@@ -164,7 +164,6 @@ fn every_wrong_file_names_the_line_and_the_cure() {
             "belongs in [listener.limits]",
         ),
         (replaced("[[listener]]", "[listener]"), "1:1", "write [[listener]] (two brackets"),
-        (replaced(name, "name = \"web\"\ncache = true"), "3:1", "not available in this version"),
         (replaced(name, "name = \"web\"\nlocal_bypass = \"yes\""), "3:16", "true"),
         // Top-level values.
         (with("workers = 0"), "1:11", "from 1 to 1024"),
