@@ -61,6 +61,7 @@ pub mod relay;
 pub mod request;
 pub mod response;
 pub mod route;
+pub(crate) mod scribe;
 pub mod spans;
 pub mod splice;
 pub mod tls;

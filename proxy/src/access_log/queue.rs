@@ -17,16 +17,17 @@ use std::{
     marker::PhantomData,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering::*},
     },
-    thread::{self, JoinHandle, Thread},
-    time::{Duration, Instant, SystemTime},
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use prometheus_client::metrics::counter::Counter;
 
 use super::{Exchange, Form, format};
+use crate::scribe::{Bell, Scribe};
 
 /// Most that one buffer of a lane holds: some 4000 lines, a tenth of a second of a busy
 /// worker. Two buffers per worker and one of the thread make the bound of the memory.
@@ -35,9 +36,6 @@ pub(super) const QUEUE_BYTES: usize = 1024 * 1024;
 /// How long a line may wait for company. Promised: 200 ms; the rest is for the write.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the end of the process waits for a reader that has stalled.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Pause before writing again to a descriptor that somebody made non-blocking.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -45,7 +43,8 @@ const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Queue {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped, it writes what is left.
+    _scribe: Scribe,
 }
 
 /// One worker's end of the log. Not to be shared between threads, so that its lane has
@@ -64,14 +63,11 @@ struct Shared {
     dropped: Counter,
     /// Locked when a worker starts and once per batch; never by a line.
     lanes: Mutex<Vec<Arc<Lane>>>,
-    /// A buffer is half full: write now.
-    urgent: AtomicBool,
-    stopping: AtomicBool,
+    bell: Arc<Bell>,
     /// Whether lines go anywhere.
     on: AtomicBool,
     /// Where they go from the next pass on.
     next: Mutex<Option<File>>,
-    thread: OnceLock<Thread>,
 }
 
 #[derive(Debug, Default)]
@@ -91,15 +87,14 @@ impl Queue {
             queue_bytes,
             dropped,
             lanes: Mutex::default(),
-            urgent: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
+            bell: Arc::default(),
             on: AtomicBool::new(on),
             next: Mutex::default(),
-            thread: OnceLock::new(),
         });
         let drained = Drainer { shared: shared.clone(), out: Out::new(sink), batch: Vec::new() };
-        let thread = thread::Builder::new().name("access-log".into()).spawn(|| drained.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        let stalled = "access log: reader stalled, last lines are lost";
+        let scribe = Scribe::start("access-log", stalled, &shared.bell, || drained.run())?;
+        Ok(Self { shared, _scribe: scribe })
     }
 
     /// Writes to another file, once what has been logged so far is in the one before; `None`:
@@ -108,28 +103,8 @@ impl Queue {
         self.shared.on.store(to.is_some(), Relaxed);
         if let Some(file) = to {
             *lock(&self.shared.next) = Some(file);
-            if let Some(thread) = self.shared.thread.get() {
-                thread.unpark();
-            }
+            self.shared.bell.wake();
         }
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        self.shared.stopping.store(true, Release);
-        let Some(thread) = self.thread.take() else { return };
-        thread.thread().unpark();
-        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
-        while !thread.is_finished() {
-            if Instant::now() >= deadline {
-                tracing::warn!("access log: reader stalled, last lines are lost");
-                return;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        // Its panic has been reported by the hook; there is nobody left to tell.
-        let _ = thread.join();
     }
 }
 
@@ -153,7 +128,7 @@ impl Writer {
         if !self.is_on() || !shared.form.keeps(exchange) {
             return;
         }
-        if shared.stopping.load(Acquire) {
+        if shared.bell.is_stopping() {
             shared.dropped.inc();
             return;
         }
@@ -186,13 +161,7 @@ impl Shared {
         let half_full = buffer.len() >= self.queue_bytes / 2;
         drop(buffer);
         if before == 0 || half_full {
-            // A flag that is up has been followed by a wake-up already.
-            if half_full && self.urgent.swap(true, AcqRel) {
-                return;
-            }
-            if let Some(thread) = self.thread.get() {
-                thread.unpark();
-            }
+            self.bell.ring(half_full);
         }
     }
 }
@@ -206,12 +175,8 @@ struct Drainer<W> {
 
 impl<W: Write> Drainer<W> {
     fn run(mut self) {
-        // Lines that were left before this are found by the first pass below.
-        let _ = self.shared.thread.set(thread::current());
         loop {
-            // Read before the pass: what was left before the stop is then in it.
-            let last = self.shared.stopping.load(Acquire);
-            self.shared.urgent.store(false, Release);
+            let last = self.shared.bell.looks();
             let found = self.drain();
             if let Some(file) = lock(&self.shared.next).take() {
                 self.out.switch(file);
@@ -222,18 +187,7 @@ impl<W: Write> Drainer<W> {
             if !found {
                 thread::park();
             }
-            self.gather();
-        }
-    }
-
-    fn gather(&self) {
-        let deadline = Instant::now() + FLUSH_INTERVAL;
-        while !self.shared.urgent.load(Acquire) && !self.shared.stopping.load(Acquire) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::park_timeout(left);
+            self.shared.bell.gather(FLUSH_INTERVAL);
         }
     }
 

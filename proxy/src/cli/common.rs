@@ -55,6 +55,10 @@ pub(super) struct Common {
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
 
+    /// Record frames of WebSockets as well; their tunnels stay in userspace
+    #[arg(long, requires = "record")]
+    record_websocket: bool,
+
     /// A limit, for example head_timeout=5s or max_head_bytes=32KiB (docs/configuration.md)
     #[arg(long = "limit", value_name = "KEY=VALUE", value_parser = Setting::from_flag)]
     limits: Vec<Setting>,
@@ -87,7 +91,8 @@ impl Common {
         if let Some(directory) = &self.record {
             let others = draft.record.take();
             let record = others.unwrap_or_else(|| Record::with_defaults(PathBuf::new()));
-            draft.record = Some(Record { directory: directory.clone(), ..record });
+            let websocket = record.websocket || self.record_websocket;
+            draft.record = Some(Record { directory: directory.clone(), websocket, ..record });
         }
         match self.admin {
             None => {}

@@ -75,7 +75,9 @@ pub async fn run_tunnel(
         local_bypass: [client.listener.config.local_bypass, upstream_bypass],
         idle_timeout: client.limits().tunnel_idle_timeout,
     };
+    let tap = exchange.taps_frames(kind).map(Box::new);
     let begins_with = match (&downstream, settings.mode) {
+        _ if tap.is_some() => Engine::Copy,
         (tunnel::Downstream::Tcp(stream, _), SpliceMode::Pipe)
             if !stream.is_tls() && upstream.is_plain() =>
         {
@@ -89,7 +91,7 @@ pub async fn run_tunnel(
     };
     // A stream outlives its request, and may its connection.
     let _guard = worker.connection_opens();
-    let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early };
+    let parts = tunnel::Handover { downstream, downstream_early, upstream, upstream_early, tap };
     let outcome = worker
         // Boxed once per tunnel, so that connections without one do not carry its state.
         .report_tunnel(begins_with, Box::pin(tunnel::run(parts, settings, ticket, watched)))

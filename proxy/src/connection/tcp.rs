@@ -201,6 +201,7 @@ impl Connection {
             downstream_early: early.freeze(),
             upstream: server.into(),
             upstream_early: Bytes::new(),
+            tap: None,
         };
         Ok((kind, upstream, handover))
     }

@@ -13,6 +13,7 @@ use http_body::Frame;
 use crate::{
     access_log,
     record::{Begin, Chosen, End, Lane, Recording, Side},
+    tunnel,
     watchdog::Wait,
 };
 
@@ -78,6 +79,14 @@ impl Exchange {
         if let Some(recording) = self.recording() {
             recording.answer(status, fields, of_server);
         }
+    }
+
+    /// Who is told of what goes through the tunnel that it becomes, where frames of WebSockets are
+    /// to be recorded.
+    pub fn taps_frames(self: &Rc<Self>, kind: tunnel::registry::Kind) -> Option<tunnel::Tap> {
+        let wanted = kind == tunnel::registry::Kind::WebSocket
+            && self.recording().is_some_and(Recording::wants_frames);
+        wanted.then(|| tunnel::Tap::new(self))
     }
 
     /// A chunk or the trailers of a body.

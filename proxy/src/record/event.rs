@@ -1,17 +1,10 @@
-//! What a worker leaves for the writer: events of fixed size, the bytes they speak of, and
-//! handles of large chunks.
+//! What a worker leaves for the writer: events of fixed size, and the bytes they speak of.
 //!
-//! Heads, ends and small chunks are copied into one buffer that is used again and again, so an
-//! event allocates nothing. A chunk of more than [`COPY_AT_MOST`] is kept by its handle. Small
-//! ones are copied because a handle pins the whole buffer that hyper read into (up to 128 KiB for
-//! a token of fifty bytes), and makes hyper allocate another for what comes next: the first table of
+//! Heads, chunks and ends are copied into one buffer that is used again and again, so an event
+//! allocates nothing, and what it is charged is the memory that it takes. A handle of a chunk would
+//! pin the whole buffer that hyper read into (128 KiB and more, by the limit of heads, for a token
+//! of fifty bytes), and make hyper allocate another for what comes next: the first table of
 //! `cargo xtask bench record` counts both.
-
-use bytes::Bytes;
-
-/// A chunk of at most so many bytes is copied. Also the largest frame of HTTP/2 that servers send
-/// unless they are asked for more.
-pub(super) const COPY_AT_MOST: usize = 16 * 1024;
 
 /// What an event costs besides its bytes.
 pub(super) const EVENT_BYTES: usize = size_of::<Event>();
@@ -107,8 +100,8 @@ pub(super) enum What {
     Begin(Span),
     Answer(Span),
     Chunk(Side, Span),
-    /// By the number of its handle.
-    Held(Side, u32),
+    /// The head of a frame of a WebSocket.
+    Frame(Side, Span),
     Trailers(Side, Span),
     Gap(Side, Gap),
     End(Span),
@@ -119,9 +112,8 @@ pub(super) enum What {
 pub(super) struct Buffer {
     pub(super) events: Vec<Event>,
     pub(super) bytes: Vec<u8>,
-    pub(super) held: Vec<Bytes>,
     /// What the last batches needed, of each.
-    recent: [usize; 3],
+    recent: [usize; 2],
 }
 
 impl Buffer {
@@ -139,17 +131,10 @@ impl Buffer {
         let start = self.bytes.len();
         write(&mut self.bytes);
         let len = self.bytes.len() - start;
-        // A head is at most 16 MiB, a copied chunk 16 KiB.
+        // A head is at most 16 MiB; a chunk is what one read had, or a frame of HTTP/2 (16 MiB).
         let span = Span { start, len: len as u32 };
         self.events.push(Event { record, micros, what: what(span) });
         len
-    }
-
-    /// Adds a chunk by its handle.
-    pub(super) fn hold(&mut self, (record, micros): (u64, u64), side: Side, chunk: &Bytes) {
-        let what = What::Held(side, self.held.len() as u32);
-        self.held.push(chunk.clone());
-        self.events.push(Event { record, micros, what });
     }
 
     /// Adds an event without bytes.
@@ -159,17 +144,16 @@ impl Buffer {
 
     /// Moves everything of `other` behind what is here.
     pub(super) fn append(&mut self, other: &mut Self) {
-        let (base, held) = (self.bytes.len(), self.held.len() as u32);
+        let base = self.bytes.len();
         self.bytes.append(&mut other.bytes);
-        self.held.append(&mut other.held);
         self.events.extend(other.events.drain(..).map(|mut event| {
             match &mut event.what {
                 What::Begin(span)
                 | What::Answer(span)
                 | What::Chunk(_, span)
+                | What::Frame(_, span)
                 | What::Trailers(_, span)
                 | What::End(span) => span.start += base,
-                What::Held(_, number) => *number += held,
                 What::Gap(..) => {}
             }
             event
@@ -179,10 +163,9 @@ impl Buffer {
     /// Forgets everything and keeps the memory, at most `most` bytes of it, as long as batches
     /// need it: a buffer that grows anew with each is copied by the worker each time.
     pub(super) fn clear(&mut self, most: usize) {
-        let [bytes, events, held] = &mut self.recent;
+        let [bytes, events] = &mut self.recent;
         forget(&mut self.bytes, bytes, most);
         forget(&mut self.events, events, most);
-        forget(&mut self.held, held, most);
     }
 
     pub(super) fn text(&self, span: Span) -> &[u8] {
@@ -195,8 +178,8 @@ impl Buffer {
             What::Begin(span)
             | What::Answer(span)
             | What::Chunk(_, span)
+            | What::Frame(_, span)
             | What::Trailers(_, span) => EVENT_BYTES + span.len as usize,
-            What::Held(_, number) => EVENT_BYTES + self.held[number as usize].len(),
             What::Gap(..) => EVENT_BYTES,
             What::End(_) => END_BYTES,
         }
@@ -221,20 +204,19 @@ mod tests {
     fn buffers_are_joined_with_all_they_speak_of() {
         let mut first = Buffer::default();
         first.push((1, 0), What::Begin, |out| out.extend_from_slice(b"head"));
-        first.hold((1, 5), Side::Response, &Bytes::from_static(b"large"));
         let mut second = Buffer::default();
         second.push((2, 0), |span| What::Chunk(Side::Request, span), |out| out.push(b'x'));
-        second.hold((2, 9), Side::Response, &Bytes::from_static(b"other"));
+        second.push((2, 9), |span| What::Frame(Side::Response, span), |out| out.push(b'y'));
         first.append(&mut second);
         assert!(second.is_empty() && second.bytes.is_empty());
-        let [_, _, chunk, held] = first.events.as_slice() else { panic!("four events") };
+        let [_, chunk, frame] = first.events.as_slice() else { panic!("three events") };
         let What::Chunk(Side::Request, span) = chunk.what else { panic!("a chunk") };
         assert_eq!(first.text(span), b"x");
-        let What::Held(Side::Response, number) = held.what else { panic!("a handle") };
-        assert_eq!(first.held[number as usize], "other");
-        assert_eq!(first.cost(held), EVENT_BYTES + 5);
+        let What::Frame(Side::Response, span) = frame.what else { panic!("a frame") };
+        assert_eq!(first.text(span), b"y");
+        assert_eq!(first.cost(frame), EVENT_BYTES + 1);
         first.clear(1024);
-        assert!(first.is_empty() && first.held.is_empty());
+        assert!(first.is_empty());
     }
 
     #[test]

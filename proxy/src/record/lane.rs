@@ -16,11 +16,10 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     task::{Context, Poll, Waker},
-    thread::Thread,
 };
 
 use super::{
@@ -28,7 +27,7 @@ use super::{
     metrics::Counters,
     redact::Heads,
 };
-use crate::config::Record;
+use crate::{config::Record, scribe::Bell};
 
 /// What a lane may hold at least, however many there are.
 const LEAST_BYTES: usize = 64 << 10;
@@ -43,12 +42,9 @@ pub(super) struct Shared {
     pub(super) run: String,
     /// Locked when a worker starts and once per batch.
     pub(super) lanes: Mutex<Vec<Arc<Queue>>>,
-    /// A batch is there: write now.
-    pub(super) urgent: AtomicBool,
-    pub(super) stopping: AtomicBool,
+    pub(super) bell: Arc<Bell>,
     /// The disk takes nothing.
     pub(super) failing: AtomicBool,
-    pub(super) thread: OnceLock<Thread>,
 }
 
 impl Shared {
@@ -59,10 +55,8 @@ impl Shared {
             counters,
             run,
             lanes: Mutex::default(),
-            urgent: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
+            bell: Arc::default(),
             failing: AtomicBool::new(false),
-            thread: OnceLock::new(),
         }
     }
 }
@@ -239,7 +233,7 @@ impl Lane {
         drop(buffer);
         self.pushed.set(self.pushed.get() + count as u64);
         if first || full {
-            self.wake(full);
+            self.shared.bell.ring(full);
         }
         self.pushed.get()
     }
@@ -254,16 +248,6 @@ impl Lane {
         }
         // Not reached: the writer holds one at a time, for as long as a swap takes.
         lock(&self.queue.buffers[0])
-    }
-
-    fn wake(&self, full: bool) {
-        // A flag that is up has been followed by a wake-up already.
-        if full && self.shared.urgent.swap(true, AcqRel) {
-            return;
-        }
-        if let Some(thread) = self.shared.thread.get() {
-            thread.unpark();
-        }
     }
 
     /// Resolves when there is room in the budget, or no hope of it.
@@ -290,7 +274,7 @@ impl Lane {
         if done() {
             return Poll::Ready(());
         }
-        self.wake(true);
+        self.shared.bell.ring(true);
         Poll::Pending
     }
 }

@@ -7,20 +7,20 @@
 //! folder. What found no room is marked in the record and counted. Nothing parses a body until
 //! somebody asks to see it: `read/` understands the files, `show/` and `export/` what is in them.
 //!
-//! On the way: `tap.rs` (decides and tells) → `event.rs`, `note.rs` (how) → `lane.rs` (where to) →
+//! On the way: `tap.rs` (decides and tells; `frames.rs` finds frames in tunnels) → `event.rs`, `note.rs` (how) → `lane.rs` (where to) →
 //! `write/` (lines, segments). `redact/` blanks heads in the first and bodies in the last of them.
 //!
 //! Implements: REQ-REC-001, REQ-REC-002, REQ-REC-003
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering::*},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 mod event;
 pub mod export;
+mod frames;
 mod lane;
 mod metrics;
 mod note;
@@ -35,22 +35,21 @@ mod wait;
 mod write;
 
 pub use event::Side;
+pub use frames::Frames;
 pub use lane::Lane;
 pub use metrics::Counters;
 pub use ship::{Destination, Shipper};
 pub use tap::{Begin, Chosen, End, Recording};
 
-use crate::config::Record;
-
-/// How long the end of the process waits for a disk that has stalled.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::{config::Record, scribe::Scribe};
 
 /// The recorder of the process.
 #[derive(Debug)]
 pub struct Recorder {
     shared: Arc<lane::Shared>,
     workers: usize,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped, it writes what is left.
+    _scribe: Scribe,
 }
 
 impl Recorder {
@@ -62,10 +61,10 @@ impl Recorder {
         let segments = write::Segments::open(config, &counters)?;
         let shared = Arc::new(lane::Shared::new(config, counters, run()));
         let writer = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("recorder".into())
-            .spawn(|| write::Writer::new(writer, segments).run())?;
-        Ok(Self { shared, workers, thread: Some(thread) })
+        let stalled = "recorder: the disk stalled, the last records are lost";
+        let run = || write::Writer::new(writer, segments).run();
+        let scribe = Scribe::start("recorder", stalled, &shared.bell, run)?;
+        Ok(Self { shared, workers, _scribe: scribe })
     }
 
     /// The end that a worker writes to. One for each thread.
@@ -77,24 +76,6 @@ impl Recorder {
     /// a disk that has stalled. The same as dropping it, said aloud.
     pub fn shutdown(self) {
         drop(self);
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.shared.stopping.store(true, Release);
-        let Some(thread) = self.thread.take() else { return };
-        thread.thread().unpark();
-        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
-        while !thread.is_finished() {
-            if Instant::now() >= deadline {
-                tracing::warn!("recorder: the disk stalled, the last records are lost");
-                return;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        // Its panic has been reported by the hook; there is nobody left to tell.
-        let _ = thread.join();
     }
 }
 

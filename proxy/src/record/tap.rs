@@ -20,7 +20,8 @@ use http_body::Frame;
 use tokio::time::Instant;
 
 use super::{
-    event::{Buffer, COPY_AT_MOST, END_BYTES, EVENT_BYTES, Gap, Side, What, Why},
+    event::{Buffer, END_BYTES, EVENT_BYTES, Gap, Side, What, Why},
+    frames::unmask,
     lane::{Lane, chunk_cost},
     note::{put, put_fields, put_number, put_option},
     wait::Patience,
@@ -122,6 +123,8 @@ pub struct Recording {
     seen: [Cell<u64>; 2],
     /// Heads that found no room.
     lost: Cell<u8>,
+    /// Heads of frames that found no room, of each direction, since the last that did.
+    pub(super) missed_frames: [Cell<u64>; 2],
     /// Of this record's last event, when it is written.
     pub(super) last: Cell<u64>,
     /// The last frame of an answer, until everything is written.
@@ -159,6 +162,7 @@ impl Recording {
             gaps: Default::default(),
             seen: Default::default(),
             lost: Cell::new(0),
+            missed_frames: Default::default(),
             last: Cell::new(0),
             kept: RefCell::default(),
             patience: Default::default(),
@@ -214,7 +218,7 @@ impl Recording {
     }
 
     /// Pushes one event of about `bytes` bytes; false: there is no room.
-    fn event(
+    pub(super) fn event(
         &self,
         bytes: usize,
         what: impl FnOnce(super::event::Span) -> What,
@@ -276,7 +280,12 @@ impl Recording {
     }
 
     /// A chunk of a body has come.
-    pub fn chunk(&self, side: Side, chunk: &Bytes) {
+    pub fn chunk(&self, side: Side, chunk: &[u8]) {
+        self.comes(side, chunk, [0; 4]);
+    }
+
+    /// Bytes of a body have come, masked so.
+    pub(super) fn comes(&self, side: Side, chunk: &[u8], mask: [u8; 4]) {
         if chunk.is_empty() {
             return;
         }
@@ -288,15 +297,15 @@ impl Recording {
             Some(left) if left < chunk.len() as u64 => {
                 let left = left as usize;
                 if left > 0 {
-                    self.whole_chunk(side, &chunk.slice(..left));
+                    self.all_of(side, &chunk[..left], mask);
                 }
                 self.missing(side, chunk.len() - left, Why::Limit);
             }
-            _ => self.whole_chunk(side, chunk),
+            _ => self.all_of(side, chunk, mask),
         }
     }
 
-    fn whole_chunk(&self, side: Side, chunk: &Bytes) {
+    fn all_of(&self, side: Side, chunk: &[u8], mask: [u8; 4]) {
         let gap = self.gaps[side as usize].get();
         let fills = if gap.bytes > 0 { EVENT_BYTES } else { 0 };
         let cost = chunk_cost(chunk.len()) + fills;
@@ -313,11 +322,7 @@ impl Recording {
             if gap.bytes > 0 {
                 buffer.note(at, What::Gap(side, gap));
             }
-            if chunk.len() <= COPY_AT_MOST {
-                buffer.push(at, |span| What::Chunk(side, span), |out| out.extend_from_slice(chunk));
-            } else {
-                buffer.hold(at, side, chunk);
-            }
+            buffer.push(at, |span| What::Chunk(side, span), |out| unmask(out, chunk, mask));
             1 + usize::from(gap.bytes > 0)
         });
         self.gaps[side as usize].set(Gap::default());
@@ -382,6 +387,7 @@ impl Recording {
                     put_number(out, u64::from(gap.get().chunks));
                     put_number(out, gap.get().why as u64);
                 }
+                self.missed_frames.iter().for_each(|missed| put_number(out, missed.get()));
             });
             1
         });

@@ -209,7 +209,9 @@ async fn relay(
         Class::InspectAt(server) => {
             exchange.begin_record(&request).await;
             let inside = client.inside().map(|inside| &inside.rules);
-            let http2 = inside.is_some() && request.version() == Version::HTTP_2;
+            // A WebSocket goes on over HTTP/1.1: of that every server knows.
+            let is_shared = request.version() == Version::HTTP_2 && stream.is_none();
+            let http2 = inside.is_some() && is_shared;
             client.worker().forward_upstream(client.listener(), &server, inside, http2)
         }
         Class::Connect(server) => {

@@ -49,6 +49,8 @@ pub enum Why {
     H2Upstream,
     /// What goes over the socket of one side or both are records of TLS.
     Tls,
+    /// What goes through is recorded.
+    Recorded,
     /// EMFILE, or the worker's budget is spent; tried again later.
     NoPipe,
     /// splice(2) was refused.
@@ -110,6 +112,7 @@ impl Why {
             Why::H2Downstream => "h2 downstream",
             Why::H2Upstream => "h2 upstream",
             Why::Tls => "tls",
+            Why::Recorded => "recorded",
             Why::NoPipe => "no pipe to be had",
             Why::NoSplice => "splice(2) refused",
         }
@@ -161,12 +164,13 @@ pub struct KernelShare {
 }
 
 /// Every engine with every reason it can stand with: what [`Meter`] keeps is an index.
-const STANDINGS: [(Engine, Option<Why>); 10] = [
+const STANDINGS: [(Engine, Option<Why>); 11] = [
     (Engine::Copy, None),
     (Engine::Pipe, None),
     (Engine::Copy, Some(Why::H2Downstream)),
     (Engine::Copy, Some(Why::H2Upstream)),
     (Engine::Copy, Some(Why::Tls)),
+    (Engine::Copy, Some(Why::Recorded)),
     (Engine::Copy, Some(Why::NoPipe)),
     (Engine::Copy, Some(Why::NoSplice)),
     (Engine::Kernel, None),

@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_no_socket_is_copied_and_says_why() {
-        for why in [Why::H2Downstream, Why::H2Upstream, Why::Tls] {
+        for why in [Why::H2Downstream, Why::H2Upstream, Why::Tls, Why::Recorded] {
             for mode in [SpliceMode::Auto, SpliceMode::Pipe, SpliceMode::Kernel] {
                 let mut picker = Picker::new(mode, Some(why));
                 fill(&mut picker, BUFFER_BYTES, 100);

@@ -38,12 +38,14 @@ use relay::Relay;
 pub mod h2;
 pub mod registry;
 mod relay;
+mod tap;
 #[cfg(test)]
 mod tests;
 pub mod view;
 pub mod watch;
 
 pub use registry::{Registry, Ticket};
+pub use tap::Tap;
 
 /// How long bytes that one side sent before its reset may take to reach the other, before
 /// that is reset too. A reset discards what is queued; a direct connection would have had
@@ -96,6 +98,8 @@ pub struct Handover {
     pub upstream: Upstream,
     /// Already read from the server: due to the client before anything else.
     pub upstream_early: Bytes,
+    /// Who is told of the bytes, if anybody. Boxed: few tunnels have it.
+    pub tap: Option<Box<Tap>>,
 }
 
 /// How a tunnel is run.
@@ -183,7 +187,7 @@ pub fn run(
     ticket: registry::Ticket,
     watched: Rc<Watched>,
 ) -> impl Future<Output = Outcome> {
-    let Handover { downstream, downstream_early, upstream, upstream_early } = handover;
+    let Handover { downstream, downstream_early, upstream, upstream_early, tap } = handover;
     let early = relay::Early { to_upstream: downstream_early, to_downstream: upstream_early };
     match downstream {
         Downstream::Tcp(downstream, hop) => {
@@ -196,10 +200,10 @@ pub fn run(
                 settings.kernel = None;
                 downstream.keep(hop);
             }
-            Either::Left(between(downstream, upstream, early, settings, ticket, watched))
+            Either::Left(between(downstream, upstream, early, settings, (ticket, tap), watched))
         }
         Downstream::H2(stream) => {
-            Either::Right(between(stream, upstream, early, settings, ticket, watched))
+            Either::Right(between(stream, upstream, early, settings, (ticket, tap), watched))
         }
     }
 }
@@ -209,17 +213,17 @@ fn between<D: Endpoint>(
     upstream: Upstream,
     early: relay::Early,
     settings: Settings,
-    ticket: registry::Ticket,
+    (ticket, tap): (registry::Ticket, Option<Box<Tap>>),
     watched: Rc<Watched>,
 ) -> impl Future<Output = Outcome> {
     match upstream {
         Upstream::Socket(upstream) => {
             let upstream = SocketEnd::new(upstream);
-            let relay = Relay::new(downstream, upstream, early, settings, ticket, watched);
+            let relay = Relay::new(downstream, upstream, early, settings, (ticket, tap), watched);
             Either::Left(carry(relay))
         }
         Upstream::H2(upstream) => {
-            let relay = Relay::new(downstream, upstream, early, settings, ticket, watched);
+            let relay = Relay::new(downstream, upstream, early, settings, (ticket, tap), watched);
             Either::Right(carry(relay))
         }
     }

@@ -25,15 +25,20 @@ use tokio::time::timeout;
 
 use crate::{
     error::Side,
+    record,
     splice::{
-        Endpoint, Fault, Lane, Meter, TcpEnd,
+        Endpoint, Fault, Lane, Meter, TcpEnd, Why,
         tier::{Parts, Tier},
         without::without,
     },
     watchdog::{Wait, Watched},
 };
 
-use super::{End, FORCED_LINGER, RESET_LINGER, Settings, registry::Ticket};
+use super::{
+    End, FORCED_LINGER, RESET_LINGER, Settings,
+    registry::Ticket,
+    tap::{Tap, Tapped},
+};
 
 /// What had been read before the tunnel began.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ pub(super) struct Relay<D, U> {
     /// Bytes in our kernel's queues when the idle timeout last passed.
     queued: usize,
     ticket: Ticket,
+    tap: Option<Box<Tap>>,
 }
 
 /// What the kernel can do for this tunnel, where there is anything.
@@ -81,10 +87,15 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
         upstream: U,
         early: Early,
         settings: Settings,
-        ticket: Ticket,
+        (ticket, tap): (Ticket, Option<Box<Tap>>),
         watched: Rc<Watched>,
     ) -> Self {
-        let must_copy = downstream.must_copy().or(upstream.must_copy());
+        let recorded = tap.as_ref().map(|_| Why::Recorded);
+        let must_copy = recorded.or(downstream.must_copy()).or(upstream.must_copy());
+        if let Some(tap) = &tap {
+            tap.pass(record::Side::Request, &early.to_upstream);
+            tap.pass(record::Side::Response, &early.to_downstream);
+        }
         let lane = |early, meter| Lane::new(settings.mode, must_copy, early, meter);
         watched.clear();
         watched.unregister();
@@ -92,13 +103,17 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
         Self {
             to_upstream: lane(early.to_upstream, ticket.to_upstream()),
             to_downstream: lane(early.to_downstream, ticket.to_downstream()),
-            tier: tier(&downstream, &upstream, &settings, &ticket),
+            tier: match &tap {
+                None => tier(&downstream, &upstream, &settings, &ticket),
+                Some(_) => None,
+            },
             downstream,
             upstream,
             ticket,
             watched,
             idle_timeout: settings.idle_timeout,
             queued: 0,
+            tap,
         }
     }
 
@@ -166,14 +181,26 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
 
     /// A turn of both lanes.
     fn poll_lanes(&mut self, cx: &mut Context<'_>) -> Option<(Side, io::Error)> {
-        let Self { downstream, upstream, to_upstream, to_downstream, ticket, .. } = self;
-        let lane = to_upstream.poll(cx, downstream, upstream, ticket.to_upstream());
+        let Self { downstream, upstream, to_upstream, to_downstream, ticket, tap, .. } = self;
+        let lane = match tap.as_deref() {
+            None => to_upstream.poll(cx, downstream, upstream, ticket.to_upstream()),
+            Some(tap) => {
+                let from = Tapped { end: downstream, tap, side: record::Side::Request };
+                to_upstream.poll(cx, &from, upstream, ticket.to_upstream())
+            }
+        };
         if let Poll::Ready(Err(fault)) = lane {
             // The other lane is left alone: a write that failed has used up the news of a
             // reset, and a read behind it would find a clean end that is none.
             return Some(at(fault, Side::Downstream, Side::Upstream));
         }
-        let lane = to_downstream.poll(cx, upstream, downstream, ticket.to_downstream());
+        let lane = match tap.as_deref() {
+            None => to_downstream.poll(cx, upstream, downstream, ticket.to_downstream()),
+            Some(tap) => {
+                let from = Tapped { end: upstream, tap, side: record::Side::Response };
+                to_downstream.poll(cx, &from, downstream, ticket.to_downstream())
+            }
+        };
         if let Poll::Ready(Err(fault)) = lane {
             return Some(at(fault, Side::Upstream, Side::Downstream));
         }
@@ -238,15 +265,30 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
                 return;
             }
         };
-        let Self { downstream, upstream, to_upstream, to_downstream, ticket, watched, .. } = self;
+        let Self { downstream, upstream, to_upstream, to_downstream, ticket, watched, tap, .. } =
+            self;
         let (downstream, upstream) = (&*downstream, &*upstream);
         let rest = async {
             match broken {
                 Side::Downstream => {
-                    deliver_rest(to_upstream, downstream, upstream, ticket.to_upstream()).await;
+                    let meter = ticket.to_upstream();
+                    match tap.as_deref() {
+                        None => deliver_rest(to_upstream, downstream, upstream, meter).await,
+                        Some(tap) => {
+                            let from = Tapped { end: downstream, tap, side: record::Side::Request };
+                            deliver_rest(to_upstream, &from, upstream, meter).await;
+                        }
+                    }
                 }
                 _ => {
-                    deliver_rest(to_downstream, upstream, downstream, ticket.to_downstream()).await;
+                    let meter = ticket.to_downstream();
+                    match tap.as_deref() {
+                        None => deliver_rest(to_downstream, upstream, downstream, meter).await,
+                        Some(tap) => {
+                            let from = Tapped { end: upstream, tap, side: record::Side::Response };
+                            deliver_rest(to_downstream, &from, downstream, meter).await;
+                        }
+                    }
                 }
             }
         };

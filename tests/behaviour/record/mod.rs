@@ -13,4 +13,5 @@ mod ship;
 mod standard;
 mod streams;
 mod waits;
+mod websocket;
 mod which;

@@ -13,19 +13,12 @@ use crate::{
     },
 };
 
-use super::{Filter, Folder, MOST_BYTES, write_out};
+use super::{Lines, MOST_BYTES, write_out};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    folder: Folder,
-
-    #[command(flatten)]
-    filter: Filter,
-
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
+    lines: Lines,
 
     /// Only the last so many
     #[arg(long, short = 'n', value_name = "N")]
@@ -34,25 +27,18 @@ pub(in crate::cli) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // A model is named in a body.
-    let wanted = if args.filter.model.is_some() { Lookup::All } else { Lookup::Heads };
+    let Lines { folder, filter, .. } = &args.lines;
+    let wanted = if filter.model.is_some() { Lookup::All } else { Lookup::Heads };
     let most = value::size(MOST_BYTES).map_or(usize::MAX, |bytes| bytes as usize);
-    let mut records = args.folder.records(wanted)?;
-    records.retain(|record| args.filter.takes_also(record, most));
+    let mut records = folder.records(wanted)?;
+    records.retain(|record| filter.takes_also(record, most));
     let from = args.last.map_or(0, |last| records.len().saturating_sub(last));
-    let out: String = records[from..].iter().map(|record| shown(record, args.json)).collect();
+    let out: String = records[from..].iter().map(|record| args.lines.shown(record)).collect();
     write_out(out.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A record in a line.
-pub(super) fn shown(record: &Record, json: bool) -> String {
-    match json {
-        true => format!("{}\n", as_json(record)),
-        false => as_line(record) + "\n",
-    }
-}
-
-fn as_line(record: &Record) -> String {
+pub(super) fn as_line(record: &Record) -> String {
     let mut line = record.id.clone();
     if let Some(begin) = &record.begin {
         let time = begin.time.get(..23).unwrap_or(&begin.time);
@@ -77,7 +63,7 @@ fn as_line(record: &Record) -> String {
     plain(&line, false)
 }
 
-fn as_json(record: &Record) -> serde_json::Value {
+pub(super) fn as_json(record: &Record) -> serde_json::Value {
     let begin = record.begin.as_ref();
     json!({
         "id": record.id,

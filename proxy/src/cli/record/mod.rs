@@ -43,6 +43,30 @@ struct Folder {
     dir: PathBuf,
 }
 
+/// Exchanges, one a line: which, and in which form.
+#[derive(Debug, clap::Args)]
+struct Lines {
+    #[command(flatten)]
+    folder: Folder,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Lines {
+    /// A record in a line.
+    fn shown(&self, record: &Record) -> String {
+        match self.json {
+            true => format!("{}\n", ls::as_json(record)),
+            false => ls::as_line(record) + "\n",
+        }
+    }
+}
+
 pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ls(args) => ls::run(&args),

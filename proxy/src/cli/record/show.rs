@@ -9,7 +9,7 @@ use crate::{
     record::{
         Side,
         read::Record,
-        show::{Detail, Shown, as_text, decode, look},
+        show::{Detail, Shown, as_text, decode, look, socket::as_messages},
     },
 };
 
@@ -112,6 +112,7 @@ fn as_json(record: &Record, shown: &Shown) -> String {
         "response": response,
         "events": shown.events,
         "message": shown.message,
+        "websocket": as_messages(&shown.socket),
     });
     serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"
 }

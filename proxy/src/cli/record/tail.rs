@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::record::read::{Follow, Place, lines_from};
 
-use super::{Filter, Folder, ls, write_out};
+use super::{Lines, write_out};
 
 /// How often is looked whether there is more.
 const LOOK: Duration = Duration::from_millis(200);
@@ -14,14 +14,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    folder: Folder,
-
-    #[command(flatten)]
-    filter: Filter,
-
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
+    lines: Lines,
 
     /// Begin with all that has been recorded
     #[arg(long)]
@@ -38,15 +31,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut tells = args.all;
     while left > 0 {
         let mut out = String::new();
-        let read = lines_from(&args.folder.dir, &mut place, |line| {
+        let read = lines_from(&args.lines.folder.dir, &mut place, |line| {
             let Some(record) = follow.take(line) else { return ControlFlow::Continue(()) };
-            if tells && left > 0 && args.filter.takes(&record) {
-                out += &ls::shown(&record, args.json);
+            if tells && left > 0 && args.lines.filter.takes(&record) {
+                out += &args.lines.shown(&record);
                 left -= 1;
             }
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        read.with_context(|| format!("reading {}", args.folder.dir.display()))?;
+        read.with_context(|| format!("reading {}", args.lines.folder.dir.display()))?;
         if !write_out(out.as_bytes())? {
             break;
         }

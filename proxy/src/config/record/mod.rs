@@ -34,6 +34,8 @@ pub struct Record {
     pub sampling: Sampling,
     /// Bytes of a body in each direction that are recorded; `None`: all.
     pub max_body_bytes: Option<u64>,
+    /// Whether frames of WebSockets are recorded: their tunnels stay in userspace.
+    pub websocket: bool,
     /// When what has come is written.
     pub batch: Batch,
     /// The files.
@@ -233,6 +235,7 @@ impl Record {
                 max_undecided_bytes: 512 << 10,
             },
             max_body_bytes: None,
+            websocket: false,
             batch: Batch { entries: 4096, bytes: 256 << 10, delay: Duration::from_millis(50) },
             segments: Segments {
                 bytes: 64 << 20,

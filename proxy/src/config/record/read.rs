@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "keep_slower_than",
     "max_undecided_bytes",
     "max_body_bytes",
+    "websocket",
     "batch_entries",
     "batch_bytes",
     "batch_delay",
@@ -73,6 +74,7 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Record> {
     sampling.max_undecided_bytes =
         bytes("max_undecided_bytes", 1 << 10, 1 << 30, sampling.max_undecided_bytes);
     record.max_body_bytes = size("max_body_bytes", 1, i64::MAX as u64);
+    record.websocket = section.switch("websocket").unwrap_or(false);
     let batch = &mut record.batch;
     let entries = section.number("batch_entries", 1, 1 << 20);
     batch.entries = entries.map_or(batch.entries, |number| number.value);

@@ -27,6 +27,7 @@ pub(in crate::config) fn write(out: &mut String, record: Option<&Record>) {
     if let Some(bytes) = record.max_body_bytes {
         text(out, "max_body_bytes", show_size(bytes));
     }
+    key(out, "websocket", record.websocket);
     key(out, "batch_entries", batch.entries);
     text(out, "batch_bytes", show_size(batch.bytes as u64));
     text(out, "batch_delay", show_duration(batch.delay));

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 
 use crate::record::{
     Side,
-    read::{Fields, Record, Text},
-    show::{Decoded, decode, field, fields},
+    read::{Begin, Fields, Record, Text},
+    show::{
+        Decoded, decode, field, fields,
+        socket::{Message, messages},
+    },
 };
 
 pub(super) fn archive(records: &[Record], most: usize) -> Value {
@@ -46,6 +49,20 @@ fn entry(record: &Record, most: usize) -> Option<Value> {
         "_id": record.id,
         "_chunks": record.body(Side::Response).chunks.iter().map(|c| [c.at, c.len]).collect::<Vec<_>>(),
     });
+    let said: Vec<Value> = messages(record, most)
+        .iter()
+        .filter(|message| message.is_data())
+        .map(|message| socket(begin, message))
+        .collect();
+    if !said.is_empty() {
+        entry["_resourceType"] = "websocket".into();
+        entry["_webSocketMessages"] = said.into();
+        // They are what the connection carried behind the answer, which had no body.
+        entry["response"]["content"] = json!({ "size": 0, "mimeType": "x-unknown" });
+        if let Some(request) = entry["request"].as_object_mut() {
+            request.remove("postData");
+        }
+    }
     let server = record.end.as_ref().and_then(|end| end.server.as_ref());
     if let Some(server) = server.and_then(|s| s.parse::<std::net::SocketAddr>().ok()) {
         entry["serverIPAddress"] = server.ip().to_string().into();
@@ -55,6 +72,25 @@ fn entry(record: &Record, most: usize) -> Option<Value> {
         entry["comment"] = format!("not whole: {missing} bytes of bodies are missing").into();
     }
     Some(entry)
+}
+
+/// A message as Chromium exports it: seconds since 1970, and bytes that are no text to the base of
+/// 64.
+fn socket(begin: &Begin, message: &Message) -> Value {
+    let data = match std::str::from_utf8(&message.data) {
+        Ok(text) if message.opcode == 1 => text.to_owned(),
+        _ => STANDARD.encode(&message.data),
+    };
+    let mut value = json!({
+        "type": if message.side == Side::Request { "send" } else { "receive" },
+        "time": begin.seconds() + message.at as f64 / 1e6,
+        "opcode": message.opcode,
+        "data": data,
+    });
+    if let Some(stopped) = &message.stopped {
+        value["_comment"] = format!("not all of it: {stopped}").into();
+    }
+    value
 }
 
 fn request(record: &Record, body: &Decoded) -> Value {

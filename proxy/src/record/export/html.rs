@@ -12,7 +12,7 @@ use super::text_or_base64;
 use crate::record::{
     Side,
     read::Record,
-    show::{Shown, fields, look},
+    show::{Shown, fields, look, socket::as_messages},
 };
 
 const STYLE: &str = include_str!("report.css");
@@ -98,5 +98,6 @@ fn entry(record: &Record, shown: &Shown) -> Value {
         "response": response,
         "events": shown.events,
         "message": shown.message,
+        "websocket": as_messages(&shown.socket),
     })
 }

@@ -3,10 +3,14 @@
 use serde_json::{Value, json};
 
 use super::text_or_base64;
-use crate::record::read::{Body, Record};
+use crate::record::{
+    read::{Body, Record},
+    show::socket::{as_messages, messages},
+};
 
-pub(super) fn object(record: &Record) -> Value {
+pub(super) fn object(record: &Record, most: usize) -> Value {
     let [request, response] = record.bodies.each_ref().map(body);
+    let websocket = as_messages(&messages(record, most));
     json!({
         "id": record.id,
         "begin": record.begin,
@@ -15,6 +19,7 @@ pub(super) fn object(record: &Record) -> Value {
         "request": request,
         "response": response,
         "whole": record.is_whole(),
+        "websocket": websocket,
     })
 }
 

@@ -52,7 +52,7 @@ pub fn export(
         Format::Html => html::page(records, most, out),
         Format::Jsonl => {
             for record in records {
-                serde_json::to_writer(&mut *out, &jsonl::object(record))?;
+                serde_json::to_writer(&mut *out, &jsonl::object(record, most))?;
                 out.write_all(b"\n")?;
             }
             Ok(())

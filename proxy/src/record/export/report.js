@@ -55,14 +55,14 @@ const timeline = (record) => {
   chunks.forEach(([at, bytes], index) => { if (index % step === 0) mark(at, bytes + " bytes, " + ms(at)); });
   detail.append(line, make("div", chunks.length + " chunks in " + ms(last), "dim"));
 };
-const side = (name, part) => {
+const side = (name, part, websocket) => {
   section(name);
   headers(part.headers);
   for (const gap of part.missing) {
     detail.append(make("p", gap.missing.bytes + " bytes are missing behind byte " + gap.offset + " (" + gap.missing.why + ")", "bad"));
   }
   const text = bodyText(part.body);
-  if (text) detail.append(make("pre", pretty(text)));
+  if (text && !websocket) detail.append(make("pre", pretty(text)));
   if (part.stopped) detail.append(make("p", "Not all of it: " + part.stopped, "bad"));
 };
 const message = (said) => {
@@ -88,8 +88,20 @@ const show = (record) => {
   if (!record.whole) detail.append(make("p", "This record is not whole.", "bad"));
   timeline(record);
   if (record.message) message(record.message);
-  side("Request", record.request);
-  side("Answer", record.response);
+  side("Request", record.request, record.websocket);
+  side("Answer", record.response, record.websocket);
+  if (record.websocket) {
+    section("Messages of the WebSocket");
+    const table = make("table");
+    for (const said of record.websocket.slice(0, 5000)) {
+      const row = make("tr");
+      const text = said.text !== undefined ? said.text : "(base64) " + said.base64;
+      row.append(make("td", ms(said.at), "dim"), make("td", (said.side === "request" ? "\u2192 " : "\u2190 ") + said.kind), make("td", text));
+      if (said.stopped) row.append(make("td", "Not all of it: " + said.stopped, "bad"));
+      table.append(row);
+    }
+    detail.append(table);
+  }
   if (record.events.length > 0) {
     section("Events");
     const table = make("table");

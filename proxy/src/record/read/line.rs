@@ -91,6 +91,21 @@ impl Begin {
         format!("{}://{}{}", self.scheme, self.host, self.target)
     }
 
+    /// Its time in seconds since 1970; 0 where it cannot be read.
+    pub fn seconds(&self) -> f64 {
+        // Always in one form: 2026-01-02T03:04:05.678901Z.
+        let number = |from: usize, to: usize| self.time.get(from..to)?.parse::<i64>().ok();
+        let date = || Some((number(0, 4)?, number(5, 7)?, number(8, 10)?));
+        let clock = || Some(number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?);
+        let Some(((year, month, day), clock)) = date().zip(clock()) else { return 0.0 };
+        // Days since 1970 of a date: years begin in March, so that the leap day is their last.
+        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+        let days = days + (153 * month + 2) / 5 + day - 1 - 719_468;
+        let micros = number(20, 26).unwrap_or(0);
+        (days * 86_400 + clock) as f64 + micros as f64 / 1e6
+    }
+
     /// The target's path.
     pub fn path(&self) -> &str {
         let rest = self.target.split_once("://").map_or(self.target.as_str(), |(_, rest)| {
@@ -125,6 +140,21 @@ pub struct Entry<T> {
     pub base64: Option<T>,
     pub trailers: Option<Fields>,
     pub missing: Option<Missing>,
+    pub frame: Option<FrameHead>,
+    #[serde(default)]
+    pub missed_frames: u64,
+}
+
+/// The head of a frame of a WebSocket.
+#[derive(Debug, Deserialize)]
+#[expect(missing_docs, reason = "the format's page says what each is")]
+pub struct FrameHead {
+    pub fin: bool,
+    pub rsv: u8,
+    pub opcode: u8,
+    pub masked: bool,
+    pub len: u64,
+    pub offset: u64,
 }
 
 /// Bytes that are not in the record.
@@ -152,4 +182,26 @@ pub struct End {
     pub response_bytes: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::access_log::timestamp::Rfc3339Micros;
+
+    #[test]
+    fn times_are_read_as_they_were_written() {
+        for seconds in [0, 951_782_399, 951_868_800, 1_709_251_199, 1_772_323_200, 4_107_542_400] {
+            let micros = seconds * 1_000_000 + 123_456;
+            let time = Rfc3339Micros(UNIX_EPOCH + Duration::from_micros(micros)).to_string();
+            let begin = format!(
+                "{{\"time\":\"{time}\",\"listener\":\"\",\"client\":\"\",\"version\":\"\",\
+                 \"scheme\":\"\",\"method\":\"\",\"host\":\"\",\"target\":\"\",\"headers\":[]}}"
+            );
+            let begin: Begin = serde_json::from_str(&begin).unwrap();
+            assert!((begin.seconds() - micros as f64 / 1e6).abs() < 1e-5, "{time}");
+        }
+    }
 }

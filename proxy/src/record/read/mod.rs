@@ -16,8 +16,8 @@ use zstd::zstd_safe;
 mod line;
 mod record;
 
-pub use line::{Answer, Begin, End, Entry, Fields, Line, Missing, Text};
-pub use record::{Body, Chunk, Follow, Gap, Lookup, Record, assemble};
+pub use line::{Answer, Begin, End, Entry, Fields, FrameHead, Line, Missing, Text};
+pub use record::{Body, Chunk, Follow, Frame, Gap, Lookup, Record, assemble};
 
 use super::write::{is_after, list};
 

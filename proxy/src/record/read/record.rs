@@ -1,9 +1,17 @@
 //! Records, put together from their lines.
 
-use std::{collections::HashMap, io, ops::ControlFlow, path::Path};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    ops::ControlFlow,
+    path::Path,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use super::{Answer, Begin, Damage, End, Entry, Fields, Line, Missing, lines};
 use crate::record::Side;
@@ -39,6 +47,34 @@ pub struct Body {
     pub gaps: Vec<Gap>,
     /// Its trailers.
     pub trailers: Fields,
+    /// Of a WebSocket: its frames, whose payload the bytes are.
+    pub frames: Vec<Frame>,
+    /// Frames that are not among these, because their heads found no room.
+    pub missed_frames: u64,
+}
+
+/// A frame of a WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Frame {
+    /// When its head was there: microseconds from the head of the request.
+    pub at: u64,
+    /// FIN, the reserved bits and the opcode.
+    pub first: u8,
+    /// Whether it came with a mask.
+    pub masked: bool,
+    /// Of its payload, as its head says.
+    pub len: u64,
+    /// Payload of this direction before it, recorded or not, that of control frames apart.
+    pub offset: u64,
+    /// The payload of a control frame.
+    pub control: Option<Vec<u8>>,
+}
+
+impl Frame {
+    /// What it is.
+    pub fn opcode(&self) -> u8 {
+        self.first & 0xf
+    }
 }
 
 /// One chunk.
@@ -92,8 +128,13 @@ impl Record {
 
     /// Whether everything of the exchange is here.
     pub fn is_whole(&self) -> bool {
+        let missed: u64 = self.bodies.iter().map(|body| body.missed_frames).sum();
         let heads = self.end.as_ref().is_some_and(|end| end.missing.is_empty());
-        self.begin.is_some() && heads && self.missing_bytes() == 0 && self.lost_lines == 0
+        self.begin.is_some()
+            && heads
+            && self.missing_bytes() == 0
+            && self.lost_lines == 0
+            && missed == 0
     }
 
     fn add<T: Content>(&mut self, line: Line<T>) {
@@ -117,6 +158,7 @@ impl Record {
 
 impl Body {
     fn add<T: Content>(&mut self, entry: Entry<T>) {
+        // None of a frame's head: it has no `len`.
         let mut chunks = entry.at.iter().zip(&entry.len);
         if entry.goes_on
             && let Some((_, more)) = chunks.next()
@@ -127,6 +169,21 @@ impl Body {
             }
         }
         self.chunks.extend(chunks.map(|(&at, &len)| Chunk { at, len }));
+        self.missed_frames += entry.missed_frames;
+        if let Some(head) = entry.frame {
+            let mut control = Vec::new();
+            T::add(entry.text, entry.base64, &mut control);
+            let first = u8::from(head.fin) << 7 | (head.rsv & 7) << 4 | head.opcode & 0xf;
+            let is_control = first & 8 != 0 && head.len <= 125;
+            return self.frames.push(Frame {
+                at: entry.at.first().copied().unwrap_or(0),
+                first,
+                masked: head.masked,
+                len: head.len,
+                offset: head.offset,
+                control: is_control.then_some(control),
+            });
+        }
         self.length += entry.len.iter().sum::<u64>();
         T::add(entry.text, entry.base64, &mut self.bytes);
         if let Some(missing) = entry.missing {
@@ -185,18 +242,46 @@ pub fn assemble(directory: &Path, wanted: Lookup<'_>) -> io::Result<(Vec<Record>
 #[derive(Debug, Default)]
 pub struct Follow {
     open: HashMap<String, Record>,
+    ended: Ended,
+}
+
+/// Ids of records that have ended lately: a batch that could not be taken back when its write
+/// failed is there a second time, with the ends of its records.
+#[derive(Debug, Default)]
+struct Ended {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+/// How many of them are remembered: what a batch may hold, and more.
+const MOST_ENDED: usize = 1 << 16;
+
+impl Ended {
+    /// Whether it is the first time.
+    fn add(&mut self, id: &str) -> bool {
+        if !self.ids.insert(id.to_owned()) {
+            return false;
+        }
+        self.order.push_back(id.to_owned());
+        if self.order.len() > MOST_ENDED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl Follow {
     /// Takes the next line; a record, if it has ended with it.
     pub fn take(&mut self, line: &[u8]) -> Option<Record> {
         let line = serde_json::from_slice::<Line<IgnoredAny>>(line).ok()?;
-        let id = line.id.clone().filter(|_| line.v == 1)?;
+        let id = line.id.clone().filter(|id| line.v == 1 && !self.ended.ids.contains(id))?;
         let mut record = self.open.remove(&id).unwrap_or_default();
         record.id.clone_from(&id);
         record.add(line);
         if record.end.is_some() {
-            return Some(record);
+            return self.ended.add(&id).then_some(record);
         }
         self.open.insert(id, record);
         None
@@ -229,5 +314,34 @@ impl Assembly {
         };
         self.records[index].add(line);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[mantra_macros::req_test("REQ-REC-006")]
+    #[test]
+    fn a_record_whose_lines_are_there_twice_ends_once() {
+        let end = r#""end":{"at":9,"how":"complete","request_bytes":0,"response_bytes":0}"#;
+        let lines = [
+            r#"{"v":1,"id":"a-0-1","part":0}"#.to_owned(),
+            format!(r#"{{"v":1,"id":"a-0-1","part":1,{end}}}"#),
+            format!(r#"{{"v":1,"id":"a-0-2","part":0,{end}}}"#),
+        ];
+        let mut follow = Follow::default();
+        let twice = lines.iter().chain(&lines);
+        let ended: Vec<String> =
+            twice.filter_map(|line| Some(follow.take(line.as_bytes())?.id)).collect();
+        assert_eq!(ended, ["a-0-1", "a-0-2"]);
+        assert!(follow.open.is_empty(), "nothing is held of what has ended");
+    }
+
+    #[test]
+    fn what_is_remembered_of_ends_is_bounded() {
+        let mut ended = Ended::default();
+        assert!((0..3 * MOST_ENDED).all(|number| ended.add(&number.to_string())));
+        assert_eq!((ended.ids.len(), ended.order.len()), (MOST_ENDED, MOST_ENDED));
     }
 }

@@ -132,6 +132,14 @@ fn join(pieces: &mut Vec<Piece>, piece: Piece) {
     }
 }
 
+/// A text that stands by itself, blanked.
+pub(in crate::record) fn blanked(redact: &Redact, text: &[u8]) -> Vec<u8> {
+    let (mut body, mut out, mut pieces) = (Body::default(), Vec::new(), Vec::new());
+    body.push(redact, 0, text);
+    body.take(redact, true, &mut out, &mut pieces);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

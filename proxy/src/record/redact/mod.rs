@@ -12,7 +12,7 @@ mod framing;
 mod json;
 mod url;
 
-pub(super) use body::{Body, Piece};
+pub(super) use body::{Body, Piece, blanked};
 pub(super) use framing::Framing;
 
 /// What stands in the place of a value.

@@ -10,6 +10,7 @@ use super::{
 
 mod decode;
 pub mod llm;
+pub mod socket;
 mod sse;
 mod text;
 
@@ -29,6 +30,8 @@ pub struct Shown {
     pub events: Vec<Event>,
     /// The message of a language model, where the answer is one.
     pub message: Option<Message>,
+    /// What was said over a WebSocket.
+    pub socket: Vec<socket::Message>,
 }
 
 /// Looks into a record; of each body at most `most` bytes.
@@ -49,7 +52,8 @@ pub fn look(record: &Record, most: usize) -> Shown {
         true => llm::of_events(&events),
         false => json[1].as_ref().and_then(|json| llm::of_json(json, at)),
     };
-    Shown { decoded, json, events, message }
+    let socket = socket::messages(record, most);
+    Shown { decoded, json, events, message, socket }
 }
 
 /// The model that a request asks for.

@@ -53,13 +53,38 @@ pub fn record(record: &Record, shown: &Shown, detail: Detail) -> String {
             let (name, value) = (plain(&name.lossy(), false), plain(&value.lossy(), false));
             let _ = writeln!(out, "{mark} {name}: {value}");
         }
-        body(shown, side, detail, &mut out);
+        if shown.socket.is_empty() {
+            body(shown, side, detail, &mut out);
+        }
         for (name, value) in &record.body(side).trailers {
             let (name, value) = (plain(&name.lossy(), false), plain(&value.lossy(), false));
             let _ = writeln!(out, "{mark} trailer {name}: {value}");
         }
     }
+    socket(shown, &mut out);
     out
+}
+
+/// What was said over a WebSocket, a message a line.
+fn socket(shown: &Shown, out: &mut String) {
+    for message in &shown.socket {
+        let mark = if message.side == Side::Request { '>' } else { '<' };
+        let text = match std::str::from_utf8(&message.data) {
+            Ok(text) => plain(text, false),
+            Err(_) => format!("({} bytes that are no text)", message.data.len()),
+        };
+        let _ = write!(out, "\n{:>12} {mark} {}", ms(message.at), message.kind());
+        if message.frames > 1 {
+            let _ = write!(out, " in {} frames", message.frames);
+        }
+        let _ = write!(out, "  {text}");
+        if let Some(stopped) = &message.stopped {
+            let _ = write!(out, "  (not all of it: {})", plain(stopped, false));
+        }
+    }
+    if !shown.socket.is_empty() {
+        out.push('\n');
+    }
 }
 
 fn head(record: &Record, out: &mut String) {
@@ -98,6 +123,10 @@ fn head(record: &Record, out: &mut String) {
         None => out.push_str("unfinished: it goes on, or the process was killed\n"),
     }
     for side in Side::ALL {
+        let missed = record.body(side).missed_frames;
+        if missed > 0 {
+            let _ = writeln!(out, "missing: heads of {missed} frames of the {}", side.name());
+        }
         for gap in &record.body(side).gaps {
             let (bytes, chunks) = (gap.missing.bytes, gap.missing.chunks);
             let (side, why) = (side.name(), plain(&gap.missing.why, false));

@@ -6,6 +6,7 @@ use base64::{display::Base64Display, engine::general_purpose::STANDARD};
 
 use crate::record::{
     event::{Gap, Side, Why},
+    frames::Head,
     note::Reader,
     redact::Piece,
 };
@@ -96,17 +97,19 @@ impl Run {
         }
         list(out, "at", self.pieces.iter().map(|piece| piece.micros));
         list(out, "len", self.pieces.iter().map(|piece| piece.bytes as u64));
-        match std::str::from_utf8(&self.bytes) {
-            Ok(_) => text(out, "text", &self.bytes),
-            Err(_) => {
-                let encoded = Base64Display::new(&self.bytes, &STANDARD);
-                let _ = write!(out, "\"base64\":\"{encoded}\"");
-            }
-        }
+        text_or_base64(out, &self.bytes);
         close(out, "},");
         self.bytes.clear();
         self.pieces.clear();
         self.bytes.shrink_to(1 << 20);
+    }
+}
+
+/// `text` where bytes are some, else `base64`.
+fn text_or_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => text(out, "text", bytes),
+        Err(_) => _ = write!(out, "\"base64\":\"{}\"", Base64Display::new(bytes, &STANDARD)),
     }
 }
 
@@ -125,6 +128,30 @@ pub(super) fn gap(out: &mut Vec<u8>, side: Side, micros: u64, gap: Gap) {
         "{{\"side\":\"{side}\",\"at\":[{micros}],\
          \"missing\":{{\"bytes\":{bytes},\"chunks\":{chunks},\"why\":\"{why}\"}}}},"
     );
+}
+
+/// The head of a frame; with its payload, where it is a control frame.
+pub(super) fn frame(out: &mut Vec<u8>, side: Side, micros: u64, head: &Head, payload: &[u8]) {
+    let Head { first, masked, len, offset } = head;
+    let (side, fin, rsv, opcode) = (side.name(), first & 0x80 != 0, first >> 4 & 7, first & 0xf);
+    let _ = write!(
+        out,
+        "{{\"side\":\"{side}\",\"at\":[{micros}],\"frame\":{{\"fin\":{fin},\"rsv\":{rsv},\
+         \"opcode\":{opcode},\"masked\":{masked},\"len\":{len},\"offset\":{offset}}},"
+    );
+    if head.is_control() {
+        text_or_base64(out, payload);
+    }
+    close(out, "},");
+}
+
+/// An entry that says how many heads of frames are missing before it, if any are.
+pub(super) fn missed_frames(out: &mut Vec<u8>, side: Side, micros: u64, missed: u64) {
+    if missed > 0 {
+        let side = side.name();
+        let _ =
+            write!(out, "{{\"side\":\"{side}\",\"at\":[{micros}],\"missed_frames\":{missed}}},");
+    }
 }
 
 /// A gap as it was put with the end.

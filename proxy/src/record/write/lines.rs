@@ -17,9 +17,10 @@ use crate::{
     access_log::timestamp::{Rfc3339, Rfc3339Micros},
     record::{
         event::{Buffer, Event, Gap, Side, What, Why},
+        frames,
         lane::{Queue, Shared},
         note::Reader,
-        redact::{Body, Framing, Piece},
+        redact::{Body, Framing, Piece, blanked},
     },
 };
 
@@ -85,7 +86,7 @@ impl Lines {
     pub(super) fn encode(
         &mut self,
         worker: usize,
-        batch: &mut Buffer,
+        batch: &Buffer,
         events: Range<usize>,
         out: &mut Vec<u8>,
     ) {
@@ -105,10 +106,6 @@ impl Lines {
                 let event = batch.events[*index];
                 self.event(&mut open, batch, &event, out);
                 ended |= matches!(event.what, What::End(_));
-                if let What::Held(_, number) = event.what {
-                    // What it pins is free from here on.
-                    batch.held[number as usize] = bytes::Bytes::new();
-                }
             }
             self.close_line(&mut open, out);
             if !ended {
@@ -122,8 +119,8 @@ impl Lines {
             What::Begin(span) => self.begin(open, Reader(batch.text(span)), out),
             What::Answer(span) => self.answer(open, event.micros, Reader(batch.text(span)), out),
             What::Chunk(side, span) => self.chunk(open, side, event.micros, batch.text(span)),
-            What::Held(side, number) => {
-                self.chunk(open, side, event.micros, &batch.held[number as usize]);
+            What::Frame(side, span) => {
+                self.frame(open, side, event.micros, Reader(batch.text(span)));
             }
             What::Trailers(side, span) => {
                 self.breaks(open, side);
@@ -211,6 +208,24 @@ impl Lines {
         }
     }
 
+    /// The head of a frame. Payload is searched message by message; of one that is compressed
+    /// nothing can be found.
+    fn frame(&mut self, open: &mut Open, side: Side, micros: u64, mut reader: Reader<'_>) {
+        let (head, missed, payload) = frames::read(&mut reader);
+        let opcode = head.first & 0xf;
+        if opcode != 0 && !head.is_control() && self.searches() {
+            self.breaks(open, side);
+            let direction = &mut open.sides[side as usize];
+            direction.is_plain = head.first & 0x70 == 0;
+            (direction.framing, direction.is_lost) = (Framing::default(), false);
+        }
+        self.run.flush(&mut self.body);
+        entry::missed_frames(&mut self.body, side, micros, missed);
+        let redact = self.searches().then_some(&self.shared.config.redact);
+        let blanked = redact.map(|redact| blanked(redact, payload));
+        entry::frame(&mut self.body, side, micros, &head, blanked.as_deref().unwrap_or(payload));
+    }
+
     /// Takes over what may be stored of a body.
     fn take(&mut self, open: &mut Open, side: Side, all: bool) {
         self.run.turn(side, &mut self.body);
@@ -271,6 +286,9 @@ impl Lines {
         for side in Side::ALL {
             let gap = entry::read_gap(&mut end);
             self.gap(open, side, micros, gap);
+        }
+        for side in Side::ALL {
+            entry::missed_frames(&mut self.body, side, micros, end.number());
         }
     }
 

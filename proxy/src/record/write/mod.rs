@@ -53,12 +53,8 @@ impl Writer {
 
     /// Writes until the recorder is stopped, and then what is left.
     pub(in crate::record) fn run(mut self) {
-        // What was left before this is found by the first pass below.
-        let _ = self.shared.thread.set(thread::current());
         loop {
-            // Read before the pass: what was left before the stop is then in it.
-            let last = self.shared.stopping.load(Acquire);
-            self.shared.urgent.store(false, Release);
+            let last = self.shared.bell.looks();
             let found = self.drain();
             if last {
                 return self.segments.close();
@@ -67,18 +63,7 @@ impl Writer {
                 thread::park_timeout(LOOK);
                 self.segments.look_at_the_age();
             }
-            self.gather();
-        }
-    }
-
-    fn gather(&self) {
-        let deadline = Instant::now() + self.shared.config.batch.delay;
-        while !self.shared.urgent.load(Acquire) && !self.shared.stopping.load(Acquire) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::park_timeout(left);
+            self.shared.bell.gather(self.shared.config.batch.delay);
         }
     }
 
@@ -125,7 +110,7 @@ impl Writer {
                 to += 1;
             }
             self.out.clear();
-            self.lines.encode(lane.worker, &mut self.batch, from..to, &mut self.out);
+            self.lines.encode(lane.worker, &self.batch, from..to, &mut self.out);
             self.store();
             lane.release((to - from) as u64, cost);
             from = to;
@@ -145,7 +130,7 @@ impl Writer {
                 Err(error) => error,
             };
             self.failed(&failure);
-            if self.shared.stopping.load(Acquire) {
+            if self.shared.bell.is_stopping() {
                 let since = *stopping_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > LAST_TRIES {
                     tracing::error!("records are lost at the end: {failure}");

@@ -85,6 +85,7 @@ async fn connect(mode: SpliceMode) -> Rig {
                     downstream_early: Bytes::new(),
                     upstream: upstream.into(),
                     upstream_early: Bytes::from_static(b"early"),
+                    tap: None,
                 };
                 let settings = Settings {
                     mode,

@@ -110,6 +110,7 @@ impl Rig {
             downstream_early: setup.client_early,
             upstream: upstream.into(),
             upstream_early: setup.server_early,
+            tap: None,
         };
         let settings = Settings {
             mode: setup.mode,
