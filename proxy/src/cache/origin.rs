@@ -212,6 +212,40 @@ impl Mend {
         Some((seat, flight))
     }
 
+    /// Goes on with an answer that has come already, to a request for these blocks: the place of
+    /// who asked for it.
+    pub fn goes_on(
+        self: &Rc<Self>,
+        (answer, connection): (Response<Incoming>, Connection),
+        span: Span,
+        at: u64,
+    ) -> Option<Seat> {
+        let block_bytes = self.cache.store.block_bytes() as u64;
+        let number = u32::try_from(span.start / block_bytes).ok()?;
+        let charge = self.cache.store.hold(block_bytes as usize + 2 * AHEAD as usize)?;
+        let flight = Flight::new();
+        flight.begins_at(span.start, false, Some(charge));
+        let seat = Seat::take(&flight, at)?;
+        self.cache.flights.add_part(self.object, span.start, &flight);
+        flight.resolve(Resolution::Stored);
+        let fill = self.cache.store.refill(self.object);
+        let pull = Pull {
+            cache: Arc::clone(&self.cache),
+            flight: Arc::clone(&flight),
+            ticket: None,
+            body: answer.into_body(),
+            connection,
+            patience: self.origin.body_timeout,
+            sink: Some(Sink::part(&self.cache, fill, number, span.end)),
+        };
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            pull.run().await;
+            this.cache.flights.forget_part(this.object, &flight);
+        });
+        Some(seat)
+    }
+
     /// The blocks from `at` on that are missing, one behind the other.
     fn missing(&self, at: u64, until: Option<u64>) -> Option<Span> {
         let block_bytes = self.cache.store.block_bytes() as u64;

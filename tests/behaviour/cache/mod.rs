@@ -8,6 +8,7 @@ mod conditions;
 mod fill;
 mod join;
 mod keys;
+mod parts;
 mod purge;
 mod ranges;
 mod stale;

@@ -5,7 +5,7 @@ use underpass_tests::{Message, Origin, pattern};
 
 use super::{ask, did, get, with_cache};
 
-const LENGTH: usize = 300_000;
+pub(super) const LENGTH: usize = 300_000;
 
 /// An origin that answers ranges of [`LENGTH`] bytes of the pattern, as RFC 9110 says.
 pub(super) fn reply(message: &Message, etag: &str, fields: &str) -> Vec<u8> {

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use super::{
     Asked,
     lead::Lead,
+    part,
     unsafe_methods::Forgets,
     way::{Joined, Use, Way},
 };
@@ -109,9 +110,16 @@ pub(in crate::relay) async fn enter(
             return Ok(Turn::Answer(only_if_cached(exchange)));
         }
         let is_range = range::asked(&asked.fields).is_some();
-        let alone = asked.method == Method::HEAD || (is_range && looked.stored.is_none());
+        let is_get = asked.method == Method::GET;
+        let alone = !is_get || (is_range && looked.stored.is_none());
         if alone && !asked.cache.flights.is_under_way(looked.key.text()) {
-            return passes(forwarded, Outcome::Bypass);
+            let blocks = part::blocks(&asked).filter(|_| is_get && asked.rules.slices);
+            let Some(span) = blocks else { return passes(forwarded, Outcome::Bypass) };
+            match way.part(&asked, looked, span, forwarded).await? {
+                Joined::Answer(answer) => return Ok(Turn::Answer(answer)),
+                Joined::Again => continue,
+                Joined::Lead(_) | Joined::Alone => return passes(forwarded, Outcome::Bypass),
+            }
         }
         let ticket = match way.join_or_lead(&asked, &looked, forwarded).await? {
             Joined::Answer(answer) => return Ok(Turn::Answer(answer)),

@@ -4,7 +4,7 @@
 //! its server with a [`Lead`], which is shown the answer (`lead.rs`): it is stored while it goes
 //! to the client, and to everybody who asks meanwhile. `question.rs` is what that has in common
 //! with a validation in the background; `plan.rs` and `serve.rs` make an answer out of a stored
-//! one; `unsafe_methods.rs` forgets what a request has made worthless.
+//! one; `part.rs` fetches blocks for a range; `unsafe_methods.rs` forgets what a request has made worthless.
 //!
 //! Whatever goes wrong in here, the request is served as if there were no cache.
 //!
@@ -27,6 +27,7 @@ use crate::{
 
 mod enter;
 mod lead;
+mod part;
 mod plan;
 mod question;
 mod serve;

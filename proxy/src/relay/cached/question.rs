@@ -12,9 +12,11 @@ use crate::{
     cache::{
         flight::{AHEAD, Flight, Offer, Resolution},
         flights::Ticket,
+        key::Key,
         meta::{Answer, Meta, Varies},
-        policy::{Moment, Refusal, Terms, freshen, terms, vary::Chosen},
+        policy::{Moment, Refusal, Terms, Validators, freshen, terms, vary::Chosen},
         pull::{Pull, Sink},
+        range::{Span, content_range},
         store::{self, Fill, Head, Stored},
     },
     headers,
@@ -97,7 +99,7 @@ impl Question {
     /// Takes an answer in.
     pub(super) fn settle(
         &mut self,
-        mut answer: Response<Incoming>,
+        answer: Response<Incoming>,
         connection: Connection,
         finishes: bool,
         patience: Duration,
@@ -115,23 +117,15 @@ impl Question {
         let received_as = answer.version();
         let mut fields = answer.headers().clone();
         headers::strip_hop_by_hop(&mut fields);
-        let head = match self.storable(&answer, &fields, received) {
+        use http_body::Body as _;
+        let length = answer.body().size_hint().exact();
+        let (terms, chosen) = match self.storable(&answer, &fields, received, length) {
             Ok(head) => head,
             Err(refusal) => return Settled::Solo(refusal, answer, connection),
         };
-        let (terms, chosen) = head;
-        let Some(varies) = self.varies(&chosen) else {
+        let Some(key) = self.key(&chosen) else {
             return Settled::Solo(Refusal::VaryAny, answer, connection);
         };
-        let key = match &varies {
-            Some(varies) => {
-                let chosen = Chosen::by(&varies.names, &self.asked.fields);
-                self.asked.primary.variant(varies.salt, &chosen)
-            }
-            None => self.asked.primary.clone(),
-        };
-        use http_body::Body as _;
-        let length = answer.body().size_hint().exact();
         let store = &self.asked.cache.store;
         let block_bytes = store.block_bytes();
         let Some(charge) = store.hold(block_bytes + 2 * AHEAD as usize) else {
@@ -140,22 +134,11 @@ impl Question {
         let Some(fill) = self.fills.body.take() else {
             return Settled::Solo(Refusal::TooLarge, answer, connection);
         };
-        let own_cookies = self.asked.rules.policy.set_cookie;
-        freshen::storable(&mut fields, own_cookies);
-        fields.entry(header::DATE).or_insert_with(|| received.field());
-        fields.remove(header::CONTENT_LENGTH);
-        fields.append(header::VIA, headers::via(received_as));
+        self.kept(&mut fields, received, received_as);
         let tags = tags(answer.headers());
         let kept = Answer { status: answer.status(), headers: fields, terms };
         let offer = Arc::new(Offer { answer: kept.clone(), length, object: fill.object(), chosen });
-        let head = Head {
-            text: key.text().into(),
-            tags,
-            length: None,
-            keep_until: keep_until(&kept),
-            meta: Meta::Answer(kept),
-            body: None,
-        };
+        let head = head_of(&key, tags, None, kept);
         let most = self.asked.rules.max_object_bytes;
         let cache = &self.asked.cache;
         let sink = Sink::whole(cache, fill, (key.text().to_owned(), head), most);
@@ -176,8 +159,6 @@ impl Question {
             // Each use of it is to be validated: nobody else can have it.
             false => Resolution::Solo,
         });
-        let body = std::mem::take(answer.headers_mut());
-        drop(body);
         let pull = Pull {
             cache: Arc::clone(cache),
             flight,
@@ -190,20 +171,78 @@ impl Question {
         Settled::Filling(offer, Box::new(pull))
     }
 
-    /// Whether it may be stored, and for whom it is.
+    /// Takes the part of something in that was asked for with `span`, whose last byte may lie
+    /// behind the end of the whole: its head is stored at once, unless it is `there` by now. `None`: that cannot be.
+    pub(super) fn settle_part(
+        &mut self,
+        answer: &Response<Incoming>,
+        asked: Span,
+        there: Looked,
+    ) -> Option<(Key, Span, Arc<Stored<Meta>>)> {
+        use http_body::Body as _;
+        let received = Moment::now();
+        let (span, total) = content_range(answer.headers())?;
+        let wanted = Span { start: asked.start, end: asked.end.min(total) };
+        if span != wanted || answer.body().size_hint().exact() != Some(span.len()) {
+            return None;
+        }
+        let mut fields = answer.headers().clone();
+        headers::strip_hop_by_hop(&mut fields);
+        fields.remove(header::CONTENT_RANGE);
+        Validators::of(&fields).strong()?;
+        // Other blocks of it may have come meanwhile.
+        if let Some(stored) = there.stored
+            && stored.length == Some(total)
+            && answer_of(&stored)?.validators().agree_strongly(&fields)
+        {
+            return Some((there.key, span, stored));
+        }
+        let (terms, chosen) = self.storable(answer, &fields, received, Some(total)).ok()?;
+        let key = self.key(&chosen)?;
+        let fill = self.fills.body.take()?;
+        self.kept(&mut fields, received, answer.version());
+        let kept = Answer { status: StatusCode::OK, headers: fields, terms };
+        let head = head_of(&key, tags(answer.headers()), Some(total), kept);
+        let stored = fill.commit(store::Key::of(key.text()), head)?;
+        Some((key, span, stored))
+    }
+
+    /// What of its fields is kept.
+    fn kept(&self, fields: &mut HeaderMap, received: Moment, version: Version) {
+        freshen::storable(fields, self.asked.rules.policy.set_cookie);
+        fields.entry(header::DATE).or_insert_with(|| received.field());
+        fields.remove(header::CONTENT_LENGTH);
+        fields.append(header::VIA, headers::via(version));
+    }
+
+    /// What an answer that is chosen so is found by. `None`: that cannot be stored.
+    fn key(&mut self, chosen: &Chosen) -> Option<Key> {
+        Some(match self.varies(chosen)? {
+            Some(varies) => {
+                let chosen = Chosen::by(&varies.names, &self.asked.fields);
+                self.asked.primary.variant(varies.salt, &chosen)
+            }
+            None => self.asked.primary.clone(),
+        })
+    }
+
+    /// Whether it may be stored, and for whom it is. `length`: of the whole. A part counts as
+    /// what it is a part of.
     fn storable(
         &self,
         answer: &Response<Incoming>,
         fields: &HeaderMap,
         received: Moment,
+        length: Option<u64>,
     ) -> Result<(Terms, Chosen), Refusal> {
-        use http_body::Body as _;
         let rules = &self.asked.rules;
         if self.asked.wishes.no_store() {
             return Err(Refusal::NoStore);
         }
+        let part = answer.status() == StatusCode::PARTIAL_CONTENT
+            && !fields.contains_key(header::CONTENT_RANGE);
         let said = terms::Answer {
-            status: answer.status(),
+            status: if part { StatusCode::OK } else { answer.status() },
             headers: fields,
             asked: self.at,
             received,
@@ -215,7 +254,6 @@ impl Question {
             // The server saw another value of it than the client sent.
             return Err(Refusal::VaryAny);
         }
-        let length = answer.body().size_hint().exact();
         if length.is_some_and(|length| length > rules.max_object_bytes) {
             return Err(Refusal::TooLarge);
         }
@@ -320,6 +358,12 @@ impl Question {
 fn is_ours(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "via")
+}
+
+/// A head, without a body.
+fn head_of(key: &Key, tags: Box<[Box<str>]>, length: Option<u64>, kept: Answer) -> Head<Meta> {
+    let (text, keep_until) = (key.text().into(), keep_until(&kept));
+    Head { text, tags, length, keep_until, meta: Meta::Answer(kept), body: None }
 }
 
 fn keep_until(answer: &Answer) -> u64 {

@@ -205,7 +205,7 @@ impl Way<'_> {
     }
 
     /// Waits until it is known what became of a fetch, for as long as for a server's answer.
-    async fn wait(&self, flight: &Arc<Flight>) -> Result<Resolution, Error> {
+    pub(super) async fn wait(&self, flight: &Arc<Flight>) -> Result<Resolution, Error> {
         let waiting = Waiting::new(flight);
         let watched = self.exchange.watched();
         let limit = self.exchange.client().limits().response_timeout;
@@ -263,7 +263,7 @@ impl Way<'_> {
     }
 
     /// What the server is asked with, if something is missing.
-    fn origin(&self) -> Result<Origin, Error> {
+    pub(super) fn origin(&self) -> Result<Origin, Error> {
         let mut head = Request::new(());
         *head.uri_mut() = self.request.uri().clone();
         *head.version_mut() = self.request.version();

@@ -1,0 +1,196 @@
+//! What is stored in part: only what is missing is fetched, and no answer is made of two versions.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use mantra_macros::req_test;
+use underpass_tests::{Message, Origin, Served, pattern};
+
+use super::{
+    ask, did, get,
+    ranges::{LENGTH, Seeded, check_part, reply},
+    with_cache,
+};
+
+const BLOCK: usize = 16 << 10;
+
+const SMALL: &str = "block_bytes = \"16KiB\"";
+
+fn asked(origin: &Served) -> Vec<String> {
+    let range = |message: &Message| message.head.get("range").unwrap_or("all").to_owned();
+    origin.seen().iter().map(|seen| range(&seen.message)).collect()
+}
+
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn a_range_of_what_is_not_stored_fetches_its_blocks_and_no_others() {
+    let origin = Origin::bind().await.serve(|seen| reply(&seen.message, "\"a\"", ""));
+    let proxy = with_cache(origin.addr(), SMALL, "").start();
+    let mut wire = proxy.connect().await;
+    for (range, (start, end), outcome, fetched) in [
+        ("20000-20010", (20_000, 20_011), "MISS", Some("bytes=16384-32767")),
+        ("16384-32767", (16_384, 32_768), "HIT", None),
+        ("30000-40000", (30_000, 40_001), "PARTIAL", Some("bytes=32768-49151")),
+        ("0-50000", (0, 50_001), "PARTIAL", Some("bytes=0-16383")),
+        ("299999-", (299_999, 300_000), "PARTIAL", Some("bytes=294912-299999")),
+        ("-10", (299_990, 300_000), "HIT", None),
+    ] {
+        let before = asked(&origin).len();
+        let got = ask(&mut wire, "GET", "/x", &format!("Range: bytes={range}")).await;
+        assert_eq!(did(&got), outcome, "{range}");
+        check_part(&got, start, end);
+        // The fourth also lacks the block behind the third.
+        assert_eq!(asked(&origin).get(before).map(String::as_str), fetched, "{range}");
+    }
+    let before = asked(&origin).len();
+    let whole = ask(&mut wire, "GET", "/x", "").await;
+    assert_eq!((whole.status(), did(&whole), whole.body.len()), (200, "PARTIAL", LENGTH));
+    pattern::check(0, &whole.body);
+    assert_eq!(asked(&origin)[before..], ["bytes=65536-294911"]);
+    assert_eq!(did(&ask(&mut wire, "GET", "/x", "").await), "HIT");
+    for seen in &origin.seen()[1..] {
+        assert_eq!(seen.message.head.get("if-range"), Some("\"a\""));
+    }
+}
+
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn however_ranges_come_they_are_exact_and_no_block_is_fetched_twice() {
+    let origin = Origin::bind().await.serve(|seen| reply(&seen.message, "\"a\"", ""));
+    let proxy = with_cache(origin.addr(), SMALL, "").start();
+    let mut wire = proxy.connect().await;
+    let mut seeded = Seeded(7);
+    for _ in 0..150 {
+        let start = seeded.below(LENGTH);
+        let last = start + seeded.below(60_000);
+        let got = ask(&mut wire, "GET", "/x", &format!("Range: bytes={start}-{last}")).await;
+        check_part(&got, start, (last + 1).min(LENGTH));
+    }
+    let mut times = vec![0; LENGTH.div_ceil(BLOCK)];
+    for range in asked(&origin) {
+        let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap());
+        assert_eq!(first % BLOCK, 0);
+        (first / BLOCK..=last.min(LENGTH - 1) / BLOCK).for_each(|block| times[block] += 1);
+    }
+    assert!(times.iter().all(|times| *times <= 1), "{times:?}");
+}
+
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn another_version_begins_anew_and_is_never_mixed_in() {
+    let version = Arc::new(AtomicUsize::new(1));
+    let of_origin = Arc::clone(&version);
+    let origin = Origin::bind().await.serve(move |seen| {
+        let version = of_origin.load(SeqCst);
+        let mut bytes = reply(&seen.message, &format!("\"{version}\""), "");
+        if version == 2 {
+            let body = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+            bytes[body..].iter_mut().for_each(|byte| *byte = 0);
+        }
+        bytes
+    });
+    let proxy = with_cache(origin.addr(), SMALL, "").start();
+    let mut wire = proxy.connect().await;
+    check_part(&ask(&mut wire, "GET", "/x", "Range: bytes=0-9").await, 0, 10);
+    check_part(&ask(&mut wire, "GET", "/y", "Range: bytes=0-9").await, 0, 10);
+    version.store(2, SeqCst);
+    // What comes first is missing: nothing has been said yet, and all of it is of the new one.
+    let got = ask(&mut wire, "GET", "/x", "Range: bytes=20000-40000").await;
+    assert_eq!((got.status(), got.head.get("etag")), (206, Some("\"2\"")));
+    assert!(got.body.len() == 20_001 && got.body.iter().all(|byte| *byte == 0));
+    let again = ask(&mut wire, "GET", "/x", "Range: bytes=0-9").await;
+    assert!(again.body.len() == 10 && again.body.iter().all(|byte| *byte == 0));
+    // What comes first is there: the answer has begun, and is cut where the old one ends.
+    let mut cut = proxy.open("GET /y HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let head = cut.read_head().await;
+    assert_eq!((head.status(), head.get("etag")), (200, Some("\"1\"")));
+    let (body, _) = cut.read_to_end().await;
+    assert_eq!(body.len(), BLOCK);
+    pattern::check(0, &body);
+    let whole = get(&proxy, "/y", "").await;
+    assert_eq!(whole.head.get("etag"), Some("\"2\""));
+    assert!(whole.body.len() == LENGTH && whole.body.iter().all(|byte| *byte == 0));
+}
+
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn servers_that_answer_ranges_in_their_own_way_are_passed_on() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let mut message = seen.message.clone();
+        match message.head.target() {
+            // No ranges at all.
+            "/whole" => {
+                message.head.fields.retain(|(name, _)| !name.eq_ignore_ascii_case("range"));
+                reply(&message, "\"a\"", "")
+            }
+            "/weak" => reply(&message, "W/\"a\"", ""),
+            // Another part than was asked for.
+            _ => b"HTTP/1.1 206 Partial Content\r\nETag: \"a\"\r\nCache-Control: max-age=60\r\n\
+                   Content-Range: bytes 5-9/300000\r\nContent-Length: 5\r\n\r\n12345"
+                .to_vec(),
+        }
+    });
+    let proxy = with_cache(origin.addr(), SMALL, "").start();
+    let mut wire = proxy.connect().await;
+    for outcomes in [&["MISS"][..], &["HIT", "JOINED"]] {
+        let got = ask(&mut wire, "GET", "/whole", "Range: bytes=100000-100009").await;
+        assert!(outcomes.contains(&did(&got)), "{}", did(&got));
+        check_part(&got, 100_000, 100_010);
+    }
+    let whole = |range: &&String| range.as_str() == "bytes=98304-114687";
+    assert_eq!(asked(&origin).iter().filter(whole).count(), 1);
+    for _ in 0..2 {
+        let got = ask(&mut wire, "GET", "/weak", "Range: bytes=100000-100009").await;
+        assert_eq!(did(&got), "BYPASS");
+        check_part(&got, 100_000, 100_010);
+        let got = ask(&mut wire, "GET", "/odd", "Range: bytes=0-9").await;
+        assert_eq!((did(&got), got.text().as_str()), ("BYPASS", "12345"), "as the server says");
+    }
+}
+
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn who_wants_the_same_blocks_at_the_same_time_shares_their_fetch() {
+    let origin = Origin::bind().await;
+    let proxy = with_cache(origin.addr(), SMALL, "").start();
+    let ask = "GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=20000-20009\r\n\r\n";
+    let mut first = proxy.open(ask).await;
+    let mut server = origin.accept().await;
+    let asked = server.read_request().await;
+    let mut others = Vec::new();
+    for _ in 0..8 {
+        others.push(proxy.open(ask).await);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let bytes = reply(&asked, "\"a\"", "");
+    // Half of it: enough for all of them.
+    let (some, rest) = bytes.split_at(bytes.len() - 8000);
+    server.send(some).await;
+    check_part(&first.read_response().await, 20_000, 20_010);
+    for other in &mut others {
+        check_part(&other.read_response().await, 20_000, 20_010);
+    }
+    server.send(rest).await;
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("underpass_cache_part_fetches_total", &[]), 1.0);
+}
+
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn what_has_been_evicted_of_something_large_is_fetched_again() {
+    let origin = Origin::bind().await.serve(|seen| reply(&seen.message, "\"a\"", ""));
+    // Room for some of them, not for all.
+    let proxy = with_cache(origin.addr(), &format!("{SMALL}\nmemory_bytes = \"1MiB\""), "").start();
+    let mut wire = proxy.connect().await;
+    for _ in 0..3 {
+        for target in 0..8 {
+            let got = ask(&mut wire, "GET", &format!("/{target}"), "").await;
+            assert_eq!((got.status(), got.body.len()), (200, LENGTH));
+            pattern::check(0, &got.body);
+        }
+    }
+    assert_eq!(proxy.metrics().await.sum("underpass_cache_cuts_total", &[]), 0.0);
+}
