@@ -171,6 +171,11 @@ async fn serve<S: Source>(
                 certificates = control.renew_certificates().await;
                 continue;
             }
+            // A folder that was not there at first is not watched.
+            () = control.acme.stored() => {
+                certificates = control.renew_certificates().await;
+                continue;
+            }
             Some(ask) = asked.recv() => {
                 let Ask { wanted, answer } = ask;
                 let done = match wanted {

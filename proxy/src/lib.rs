@@ -22,7 +22,7 @@
 //! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines),
 //! [`lot`] (idle connections), [`reclaim`] (free memory), [`drain`] (orderly end), [`cache`]
 //! (answers that are kept), [`record`]
-//! (exchanges on disk), [`access_log`], [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
+//! (exchanges on disk), [`acme`] (certificates that are ordered), [`access_log`], [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
 //! told), [`app`] (puts it together), [`demo`] (an origin to try it with).
 //!
 //! ```no_run
@@ -32,6 +32,7 @@
 //! ```
 
 pub mod access_log;
+pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod authenticate;

@@ -23,7 +23,7 @@ pub mod thread;
 use forward::Forward;
 
 use crate::{
-    access_log, admin,
+    access_log, acme, admin,
     cache::Cache,
     config::{Config, SpliceMode},
     connection::parked::Parking,
@@ -93,6 +93,8 @@ pub struct Process {
     pub tracer: Option<Tracer>,
     /// The kernel tier, where it is to be had and wanted.
     pub kernel: Option<Arc<Kernel>>,
+    /// What a CA is to find that is asked for a certificate.
+    pub answers: Arc<acme::Answers>,
 }
 
 /// One worker, seen from its own thread.

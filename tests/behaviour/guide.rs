@@ -50,7 +50,10 @@ fn every_example_of_the_guide_is_valid() {
 }
 
 /// What the examples read.
-const FILES: &[(&str, &str)] = &[(
-    "jwks.json",
-    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
-)];
+const FILES: &[(&str, &str)] = &[
+    (
+        "jwks.json",
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+    ),
+    ("eab.key", "YSBrZXkgdGhhdCBib3RoIHNpZGVzIGtub3c"),
+];

@@ -5,6 +5,7 @@
 //! them by `over_versions!` and `over_engines!`.
 
 mod access_log;
+mod acme;
 mod admin_api;
 mod backpressure;
 mod balancing;

@@ -27,6 +27,7 @@
 //! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]; to see a page: [`chromium`]
 //! * the same test over versions and engines: [`matrix`]
 
+pub mod acme;
 pub mod apps;
 pub mod bed;
 pub mod binary;

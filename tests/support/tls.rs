@@ -86,7 +86,7 @@ impl Drop for Folder {
 
 /// Who signs.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
     /// Its own certificate, PEM.
     pub pem: String,
 }
@@ -149,6 +149,11 @@ impl TlsClient {
         Self::build(&authority.pem, rustls::ALL_VERSIONS, None)
     }
 
+    /// One that trusts a root that others made.
+    pub fn trusting_root(root: &CertificateDer<'_>) -> Self {
+        Self::over_root(root.clone().into_owned(), rustls::ALL_VERSIONS, None)
+    }
+
     /// One that speaks this version only.
     pub fn speaking(authority: &Authority, version: &'static SupportedProtocolVersion) -> Self {
         Self::build(&authority.pem, &[version], None)
@@ -169,8 +174,16 @@ impl TlsClient {
         versions: &[&'static SupportedProtocolVersion],
         own: Option<&Issued>,
     ) -> Self {
-        let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate");
+        Self::over_root(root, versions, own)
+    }
+
+    fn over_root(
+        root: CertificateDer<'static>,
+        versions: &[&'static SupportedProtocolVersion],
+        own: Option<&Issued>,
+    ) -> Self {
+        let mut roots = RootCertStore::empty();
         roots.add(root).expect("a root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);

@@ -17,10 +17,11 @@ use crate::{
 };
 
 /// Programs that some tests put beside or behind the proxy.
-const PEERS: [(&str, &str); 6] = [
+const PEERS: [(&str, &str); 7] = [
     ("curl", "tests with curl as the client"),
     ("nginx", "tests with nginx as the origin"),
     ("haproxy", "comparisons with HAProxy"),
+    ("pebble", "tests with Pebble as the CA"),
     ("node", "tests with Node as an end of a tunnel"),
     ("python3", "tests with Python as an end of a tunnel"),
     ("java", "tests with Java as an end of a tunnel"),

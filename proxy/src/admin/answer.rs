@@ -16,7 +16,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::{
-    Stage, State, cache,
+    Stage, State, cache, certificates,
     guard::{self, Refusal},
     write::{self, Wanted},
 };
@@ -119,6 +119,7 @@ fn route<B>(state: &State, request: &Request<B>) -> Answer {
         "/tunnels" => |state| json("tunnels", &state.tunnels.snapshot()),
         "/cache" => |state| json("the cache", &cache::view(state)),
         "/upstreams" => |state| json("upstreams", &state.upstreams.view()),
+        "/certificates" => |state| json("certificates", &certificates::view(state)),
         "/config" => |state| ok(TEXT, String::clone(&state.config_text.load())),
         _ => return text(StatusCode::NOT_FOUND, "not found\n"),
     };

@@ -31,6 +31,7 @@ use crate::{
 
 mod answer;
 mod cache;
+mod certificates;
 mod guard;
 #[cfg(test)]
 mod tests;

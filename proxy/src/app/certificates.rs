@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::control::Control;
 use crate::{
+    acme::Plan,
     config::{Config, Sources},
     tls::{Live, Tls, live::Faults},
 };
@@ -25,6 +26,23 @@ pub(super) fn sources(config: &Config) -> Sources {
     let mut sources = Sources::default();
     of(config).iter().for_each(|tls| sources.extend(&tls.live().sources));
     sources
+}
+
+/// Whether something is missing that is shown now: only what is ordered can be.
+fn lacks(now: &Live, next: &Live) -> bool {
+    let pairs = now.chooser.certificates().iter().zip(next.chooser.certificates());
+    pairs.into_iter().any(|(now, next)| now.there().is_some() && next.there().is_none())
+}
+
+/// What is to be ordered, and by whom.
+pub(super) fn plan(config: &Config) -> Plan {
+    let mut wanted: Vec<_> = of(config)
+        .iter()
+        .flat_map(|tls| tls.settings.certificates.iter().filter_map(|files| files.ordered.clone()))
+        .collect();
+    wanted.sort();
+    wanted.dedup();
+    Plan { settings: config.acme.clone(), wanted }
 }
 
 impl Control {
@@ -43,6 +61,15 @@ impl Control {
             let listener = &tls.settings.listener;
             match read.await {
                 Ok(None) => {}
+                Ok(Some(Ok(live))) if lacks(&tls.live(), &live) => {
+                    metrics.refused();
+                    tracing::error!(
+                        "listener `{listener}`: a certificate that was ordered is gone or damaged, \
+                         the one before stays"
+                    );
+                    sources.extend(&live.sources);
+                    continue;
+                }
                 Ok(Some(Ok(live))) => {
                     for (_, warning) in &live.warnings {
                         tracing::warn!("listener `{listener}`: {warning}");

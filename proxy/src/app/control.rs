@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     access_log::AccessLog,
+    acme::Keeper,
     admin,
     cache::Cache,
     config::{Config, Overlay},
@@ -47,6 +48,8 @@ pub(super) struct Control {
     /// What the files say, and what was changed over it.
     pub(super) base: Config,
     pub(super) overlay: Overlay,
+    /// Who orders certificates.
+    pub(super) acme: Keeper,
 }
 
 /// The admin endpoint.
@@ -133,6 +136,8 @@ impl Control {
         }
         state.token.store(config.admin_token.clone().map(Arc::new));
         state.metrics.certificates().are(certificates::of(&config));
+        let orders = Arc::clone(state.metrics.certificates().orders());
+        let plan_of_orders = certificates::plan(&config);
         let process = Arc::new(Process {
             splice: config.splice,
             tracer,
@@ -142,6 +147,7 @@ impl Control {
             directory,
             tunnels,
             admin: Arc::clone(&state),
+            answers: Arc::clone(&orders.answers),
         });
         let snapshot = process.snapshot.load_full();
         let (drain, watch) = drain::channel();
@@ -175,6 +181,8 @@ impl Control {
             drain,
             base,
             overlay,
+            // Last: what a CA looks at is answered from here on.
+            acme: Keeper::start(plan_of_orders, orders),
         };
         addresses.extend(control.admin_moves(admin_socket));
         Ok((control, addresses))
@@ -209,6 +217,7 @@ impl Control {
     pub(super) async fn drain(mut self, handed_over: bool, wishes: &mut mpsc::Receiver<Wish>) {
         let timeout = self.config().drain_timeout;
         tracing::info!("draining, at most {timeout:?}");
+        self.acme.stop();
         self.reached(admin::Stage::Draining);
         let ended = async {
             match handed_over {

@@ -197,6 +197,7 @@ impl Control {
             new.extend(self.admin_moves(admin));
         }
         state.metrics.certificates().are(certificates::of(&snapshot.config));
+        self.acme.follow(certificates::plan(&snapshot.config));
         state.token.store(snapshot.config.admin_token.clone().map(Arc::new));
         state.config_text.store(Arc::new(snapshot.config.effective()));
         new

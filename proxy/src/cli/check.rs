@@ -63,6 +63,11 @@ pub(super) fn summarise(config: &Config, out: &mut String) {
             }
         }
     }
+    if let Some(acme) = &config.acme {
+        let (directory, storage) = (&acme.directory, acme.storage.display());
+        let challenge = config::acme::challenge(acme);
+        let _ = writeln!(out, "  acme: {directory} by {challenge}, stored in {storage}");
+    }
     let admin = config.admin.map_or("off".to_owned(), |address| address.to_string());
     let _ = writeln!(out, "  admin: {admin}");
 }

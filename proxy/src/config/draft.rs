@@ -54,6 +54,7 @@ pub(crate) struct Draft {
     pub(crate) tracing: Option<Collector>,
     pub(crate) record: Option<super::Record>,
     pub(crate) cache: Option<super::Cache>,
+    pub(crate) acme: Option<crate::acme::Settings>,
     pub(crate) limits: Vec<Placed<Setting>>,
     pub(crate) listeners: Vec<DraftListener>,
     pub(crate) middleware: Vec<DraftMiddleware>,
@@ -113,6 +114,7 @@ impl Draft {
             tracing: None,
             record: None,
             cache: None,
+            acme: None,
             limits: Vec::new(),
             listeners: Vec::new(),
             middleware: Vec::new(),
@@ -212,6 +214,7 @@ impl Draft {
             tracing: self.tracing,
             record: self.record,
             cache: self.cache,
+            acme: self.acme,
             drain_timeout: self.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             watch: self.watch.unwrap_or(false),
             handover: self.handover,
@@ -299,6 +302,7 @@ impl Draft {
         self.warn_unused_middleware(warnings);
         self.warn_no_recorder(routes, warnings);
         super::intercept::warn(&self.listeners, self.record.is_some(), warnings);
+        self.warn_acme(warnings);
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         warnings.extend(tls.flat_map(|tls| tls.warnings.iter().cloned()));
         for (index, DraftUpstream { place, upstream }) in self.upstreams.iter().enumerate() {

@@ -7,8 +7,8 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, cache, limits::TABLE, record,
-    substitute::escape, tls, tracing, upstreams, value,
+    AccessLog, Config, ForwardPolicy, Limits, Listener, Protocol, acme, cache, limits::TABLE,
+    record, substitute::escape, tls, tracing, upstreams, value,
 };
 
 impl Config {
@@ -45,6 +45,7 @@ impl Config {
         tracing::write(&mut out, self.tracing.as_ref());
         record::write(&mut out, self.record.as_ref());
         cache::write(&mut out, self.cache.as_ref());
+        acme::write(&mut out, self);
         self.listeners.iter().for_each(|listener| self.write_listener(&mut out, listener));
         self.middleware.iter().for_each(|middleware| middleware.write(&mut out));
         self.routes.iter().for_each(|route| route.write(&mut out, self));

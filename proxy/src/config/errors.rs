@@ -99,6 +99,11 @@ impl Wrong {
         Self { what: what.into(), cure: cure.into(), alone: false }
     }
 
+    /// What is wrong.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// The only problem that is told of its place.
     pub(crate) fn alone(self) -> Self {
         Self { alone: true, ..self }

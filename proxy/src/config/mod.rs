@@ -17,6 +17,9 @@ use std::{
 
 use http::HeaderName;
 
+pub(crate) mod acme;
+#[cfg(test)]
+mod acme_tests;
 mod cache;
 mod collector;
 pub(crate) mod draft;
@@ -169,6 +172,8 @@ pub struct Config {
     pub cache: Option<Cache>,
     /// Where exchanges are recorded, if anywhere.
     pub record: Option<Record>,
+    /// Where certificates are ordered, if any are.
+    pub acme: Option<crate::acme::Settings>,
     /// How long a drain waits for open requests and tunnels before it ends them.
     pub drain_timeout: Duration,
     /// Where processes meet that take over from each other; `None`: they do not.

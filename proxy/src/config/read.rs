@@ -7,7 +7,9 @@ use toml::de::DeTable;
 
 use super::{
     AmbiguousPaths, ForwardPolicy, ForwardedPolicy, Intercept, Protocol, ProxyProtocol,
-    TrustedProxies, cache,
+    TrustedProxies,
+    acme::{self, Asked},
+    cache,
     draft::{Draft, DraftListener, NO_ADDRESS},
     errors::{Errors, Placed, Wrong},
     include::File,
@@ -55,6 +57,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "tracing",
             "record",
             "cache",
+            "acme",
             "limits",
             "listener",
             "middleware",
@@ -118,7 +121,9 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
         "record",
     ];
     let listeners = file.tables("listener", "[[listener]]", &listener_keys);
-    draft.listeners = listeners.iter().map(listener).collect();
+    let acme = acme::read(&file);
+    draft.listeners = listeners.iter().map(|section| listener(section, &acme)).collect();
+    draft.acme = acme.settings();
     let sections = file.tables("route", "[[route]]", routes::KEYS);
     let usual = draft.cache.as_ref().map(|cache| cache.rules.clone()).unwrap_or_default();
     draft.routes = sections.iter().map(|section| routes::read(section, &usual)).collect();
@@ -129,7 +134,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     draft
 }
 
-fn listener(section: &Section<'_>) -> DraftListener {
+fn listener(section: &Section<'_>, acme: &Asked) -> DraftListener {
     let name = name(section, "name", "\"web\"");
     let address = section
         .required("address", "\"127.0.0.1:8080\"", value::address)
@@ -137,7 +142,7 @@ fn listener(section: &Section<'_>) -> DraftListener {
     let limits =
         section.table("limits", "[listener.limits]", &limit_keys()).map(|limits| limits.limits());
     let protocol = protocol(section);
-    let tls = tls::read(section, &name.value, matches!(protocol, Some(Protocol::Tcp)));
+    let tls = tls::read(section, &name.value, matches!(protocol, Some(Protocol::Tcp)), acme);
     let intercept = Intercept::read(section, protocol.as_ref(), section.place_of("tls").is_some());
     DraftListener {
         name,

@@ -8,27 +8,34 @@
 //! Invariant: there is a deadline from the first moment, and nothing is read that could be
 //! meant for anybody else. A client that speaks plain HTTP is told so in plain HTTP.
 
-use std::{io, net::SocketAddr, pin::pin, rc::Rc};
+use std::{io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
 
-use rustls::Error;
+use rustls::{
+    Error, ServerConfig,
+    server::{Acceptor, ClientHello},
+};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use super::linger::linger;
 use crate::{
+    acme::{Challenge, TLS_PROTOCOL},
     listener::Listener,
     metrics::HandshakeFailure as Failure,
-    tls::{Session, Tls},
+    tls::{Live, Session, Tls, without_dot},
     transport::Transport,
     worker::Worker,
 };
 
 /// ContentType handshake: how a ClientHello begins (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 22;
+
+/// A fatal alert in a record of its own: unrecognized_name (RFC 8446 section 6).
+const UNRECOGNISED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// What a client reads that has forgotten the `s` of `https`.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -59,13 +66,15 @@ async fn secure(
             Some((transport, Rc::new(session)))
         }
         Err(Refused { failure, error, rest }) => {
-            if let Some(error) = error {
-                tracing::debug!(%peer, %error, cause = failure.name(), "no TLS");
+            if let Some(failure) = failure {
+                if let Some(error) = error {
+                    tracing::debug!(%peer, %error, cause = failure.name(), "no TLS");
+                }
+                listener.metrics.handshake_failed(failure);
             }
-            listener.metrics.handshake_failed(failure);
             // It may be sending still, and is to read what it was told.
             if let Some(stream) = rest {
-                Box::pin(linger(worker, stream.into())).await;
+                Box::pin(linger(worker, stream)).await;
             }
             None
         }
@@ -89,17 +98,50 @@ pub(super) async fn secured(
     }
 }
 
-/// Why there is no session.
+/// Why there is no session that a client could use.
 struct Refused {
-    failure: Failure,
+    /// `None`: nothing has failed, a CA has seen what it came for.
+    failure: Option<Failure>,
     error: Option<io::Error>,
-    /// The socket, where something was said on it.
-    rest: Option<TcpStream>,
+    /// The connection, where something was said on it.
+    rest: Option<Transport>,
 }
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
-        Self { failure, error: None, rest: None }
+        Self { failure: Some(failure), error: None, rest: None }
+    }
+}
+
+impl Refused {
+    /// Of a handshake; the client has been told by an alert.
+    fn of(error: io::Error, stream: Option<TcpStream>) -> Self {
+        let failure = failure_of(&error);
+        let rest = stream.filter(|_| failure != Failure::ClientGone).map(Transport::from);
+        Self { failure: Some(failure), error: Some(error), rest }
+    }
+}
+
+/// What a handshake is for.
+enum Purpose {
+    /// A session.
+    Serve,
+    /// A look of a CA at a name that it is asked for a certificate for.
+    Prove(Arc<ServerConfig>),
+    /// A certificate that is being ordered yet.
+    Nothing,
+}
+
+fn purpose(worker: &Worker, live: &Live, hello: &ClientHello<'_>) -> Purpose {
+    let name = hello.server_name().map(without_dot);
+    let proves = hello.alpn().is_some_and(|offered| offered.eq([TLS_PROTOCOL]));
+    let answers = &worker.process.answers;
+    if let Some(config) = name.filter(|_| proves).and_then(|name| answers.tls(name)) {
+        return Purpose::Prove(config);
+    }
+    match live.chooser.for_name(name) {
+        Some(_) => Purpose::Serve,
+        None => Purpose::Nothing,
     }
 }
 
@@ -119,8 +161,8 @@ async fn handshake(
         Ok(Some(b'A'..=b'Z')) => {
             // There is room for it in the socket of a new connection.
             let told = timeout_at(deadline, stream.write_all(PLAIN_HTTP)).await;
-            let rest = matches!(told, Ok(Ok(()))).then_some(stream);
-            return Err(Refused { failure: Failure::NotTls, error: None, rest });
+            let rest = matches!(told, Ok(Ok(()))).then(|| stream.into());
+            return Err(Refused { failure: Some(Failure::NotTls), error: None, rest });
         }
         Ok(Some(_)) => return Err(Failure::NotTls.into()),
     }
@@ -133,20 +175,49 @@ async fn handshake(
         return Err(Failure::Timeout.into());
     }
     let live = tls.live();
-    let acceptor = TlsAcceptor::from(live.config.clone());
-    let accept = pin!(acceptor.accept(stream).into_fallible());
-    match timeout_at(deadline, accept).await {
-        Err(_) => Err(Failure::Timeout.into()),
-        Ok(Err((error, stream))) => {
-            let failure = failure_of(&error);
-            let rest = (failure != Failure::ClientGone).then_some(stream);
-            Err(Refused { failure, error: Some(error), rest })
+    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    let start = match timeout_at(deadline, &mut hello).await {
+        Err(_) => return Err(Failure::Timeout.into()),
+        Ok(Err(error)) => return Err(Refused::of(error, hello.take_io())),
+        Ok(Ok(start)) => start,
+    };
+    let (config, proves) = match purpose(worker, &live, &start.client_hello()) {
+        Purpose::Serve => (live.config.clone(), false),
+        Purpose::Prove(config) => (config, true),
+        Purpose::Nothing => {
+            if tls.tells_of_missing() {
+                let client_hello = start.client_hello();
+                let name = client_hello.server_name().unwrap_or("(none)");
+                let listener = &tls.settings.listener;
+                tracing::warn!(
+                    "listener `{listener}` has no certificate for {name} yet; clients are told so"
+                );
+            }
+            return Err(no_certificate(start.io, deadline).await);
         }
-        Ok(Ok(stream)) => {
-            let session = Session::new(stream.get_ref().1, &tls.settings, live);
-            Ok((Transport::Tls(Box::new(TlsStream::Server(stream))), session))
-        }
+    };
+    let accept = pin!(start.into_stream(config).into_fallible());
+    let mut stream = match timeout_at(deadline, accept).await {
+        Err(_) => return Err(Failure::Timeout.into()),
+        Ok(Err((error, stream))) => return Err(Refused::of(error, Some(stream))),
+        Ok(Ok(stream)) => stream,
+    };
+    if proves {
+        worker.process.answers.count(Challenge::Tls);
+        // It has seen the certificate, and nothing is spoken inside (RFC 8737 section 3).
+        let _ = timeout_at(deadline, stream.shutdown()).await;
+        let rest = Some(Transport::Tls(Box::new(TlsStream::Server(stream))));
+        return Err(Refused { failure: None, error: None, rest });
     }
+    let session = Session::new(stream.get_ref().1, &tls.settings, live);
+    Ok((Transport::Tls(Box::new(TlsStream::Server(stream))), session))
+}
+
+/// Tells the client that there is nothing to show for the name (RFC 6066 section 3).
+async fn no_certificate(mut stream: TcpStream, deadline: Instant) -> Refused {
+    let told = timeout_at(deadline, stream.write_all(&UNRECOGNISED_NAME)).await;
+    let rest = matches!(told, Ok(Ok(()))).then(|| stream.into());
+    Refused { failure: Some(Failure::NoCertificate), error: None, rest }
 }
 
 /// The first byte, which stays where it is; `None` if there will be none.

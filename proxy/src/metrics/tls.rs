@@ -30,11 +30,13 @@ pub enum HandshakeFailure {
     Alert,
     /// What came breaks TLS.
     Protocol,
+    /// The certificate for the name is being ordered yet.
+    NoCertificate,
 }
 
 impl HandshakeFailure {
     /// All of them, each at its own index.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Timeout,
         Self::ClientGone,
         Self::NotTls,
@@ -42,6 +44,7 @@ impl HandshakeFailure {
         Self::ClientCertificate,
         Self::Alert,
         Self::Protocol,
+        Self::NoCertificate,
     ];
 
     /// For labels.
@@ -54,6 +57,7 @@ impl HandshakeFailure {
             Self::ClientCertificate => "client_certificate",
             Self::Alert => "alert",
             Self::Protocol => "protocol",
+            Self::NoCertificate => "no_certificate",
         }
     }
 }

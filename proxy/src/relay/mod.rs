@@ -153,6 +153,10 @@ async fn relay(
     {
         return Err(Error::new(Kind::RequestBodyTooLarge));
     }
+    // Before everything that could turn a CA away: steps, redirects, routes.
+    if let Some(answer) = own::of_order(exchange, &request) {
+        return Ok(answer);
+    }
     if let Some(tracer) = &client.worker().process.tracer {
         exchange.traced(tracer.join(request.headers_mut()));
     }

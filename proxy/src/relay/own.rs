@@ -12,7 +12,9 @@ use hyper::body::Incoming;
 
 use super::target;
 use crate::{
+    acme::{Challenge, HTTP_PATH},
     body::BodyStream,
+    config::Protocol,
     error::{Error, Kind},
     exchange::Exchange,
     route::{Action, Matched},
@@ -51,6 +53,37 @@ pub(super) fn of_route(
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(response)
+}
+
+/// What a CA looks for that is asked for a certificate (RFC 8555 section 8.3). Of those paths
+/// none but what an order under way waits for is ours.
+///
+/// Implements: REQ-EDGE-011
+pub(super) fn of_order(
+    exchange: &Rc<Exchange>,
+    request: &Request<Incoming>,
+) -> Option<Response<BodyStream>> {
+    let path = request.uri().path();
+    if !path.starts_with(HTTP_PATH) {
+        return None;
+    }
+    let (worker, listener) = (exchange.client().worker(), exchange.client().listener());
+    let is_plain = listener.config.tls.is_none() && matches!(*listener.protocol(), Protocol::Http);
+    if !is_plain || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let answers = &worker.process.answers;
+    let body = answers.http(path)?;
+    answers.count(Challenge::Http);
+    exchange.answer_ourselves(StatusCode::OK);
+    let length = body.len();
+    let mut response = Response::new(BodyStream::fixed(body, Rc::clone(exchange)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    // As the RFC's example has it, and nothing that a browser would run.
+    let binary = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, binary);
+    Some(response)
 }
 
 /// An answer of our own, if there is one.

@@ -19,7 +19,10 @@ use x509_parser::{
 };
 
 use super::Files;
-use crate::config::{Sources, Wrong};
+use crate::{
+    acme::Names,
+    config::{Sources, Wrong},
+};
 
 /// Which file of which certificate, or what else of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,9 @@ pub struct Certificate {
     pub names: Vec<Box<str>>,
     /// Addresses that it is for.
     pub addresses: Vec<IpAddr>,
-    /// The last second that it is good for, in Unix time.
+    /// The first second that it is good for, in Unix time.
+    pub not_before: i64,
+    /// The last one.
     pub not_after: i64,
 }
 
@@ -64,6 +69,27 @@ impl Certificate {
             Some(suffix) => beyond == Some(suffix),
             None => **name == *host,
         })
+    }
+
+    /// Reads one that was ordered by ACME. What is missing, or of no use, is no mistake of the
+    /// configuration: it is being ordered. Beside it what is to be said of it.
+    pub(super) fn read_ordered(
+        path: &Path,
+        names: &Names,
+        sources: &mut Sources,
+    ) -> (Option<Self>, Option<String>) {
+        let found = sources.read_bytes(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => None,
+            _ => Some(format!("{} cannot be read: {error}", path.display())),
+        });
+        let made = found.and_then(|bytes| {
+            let made = Self::ordered(names, &bytes);
+            made.map_err(|what| Some(format!("{} is of no use: {what}", path.display())))
+        });
+        match made {
+            Ok(made) => (Some(made), None),
+            Err(what) => (None, what),
+        }
     }
 
     /// Reads one.
@@ -153,8 +179,33 @@ impl Certificate {
             None
         };
         let (names, addresses) = names(&parsed);
-        let not_after = validity.not_after.timestamp();
-        Ok((Self { shown: Arc::new(shown), names, addresses, not_after }, warning))
+        let (not_before, not_after) =
+            (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let shown = Arc::new(shown);
+        Ok((Self { shown, names, addresses, not_before, not_after }, warning))
+    }
+
+    /// One that was ordered for these names, with its key: one file, in PEM.
+    ///
+    /// # Errors
+    /// Why it cannot be shown for them, in words for people.
+    pub fn ordered(names: &Names, bytes: &[u8]) -> Result<Self, String> {
+        let path = Path::new("it");
+        let files = Files {
+            certificate: path.to_owned(),
+            key: path.to_owned(),
+            staple: None,
+            ordered: Some(names.clone()),
+        };
+        let made = certificates(path, bytes).map_err(|wrong| (false, wrong)).and_then(|chain| {
+            let key = private_key(path, bytes).map_err(|wrong| (true, wrong))?;
+            Self::new(&files, chain, key, None)
+        });
+        let (made, _) = made.map_err(|(_, wrong)| wrong.what().to_owned())?;
+        match names.iter().find(|name| !made.covers(name)) {
+            Some(name) => Err(format!("it is not for {name}")),
+            None => Ok(made),
+        }
     }
 }
 

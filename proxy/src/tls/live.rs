@@ -12,7 +12,7 @@ use rustls::{
 use super::{
     ClientAuth, MinVersion, Settings,
     certificate::{self, About, Certificate, Part},
-    choose::Chooser,
+    choose::{Chooser, Shown},
     tickets,
 };
 use crate::config::{Sources, Wrong};
@@ -65,7 +65,15 @@ fn load(
     let mut warnings = Vec::new();
     let files = settings.certificates.iter().enumerate();
     let certificates: Vec<_> = files
-        .map(|(at, files)| Certificate::read(files, at, sources, faults, &mut warnings))
+        .map(|(at, files)| match &files.ordered {
+            None => Certificate::read(files, at, sources, faults, &mut warnings).map(Shown::There),
+            Some(names) => {
+                let path = &files.certificate;
+                let (read, warning) = Certificate::read_ordered(path, names, sources);
+                warnings.extend(warning.map(|warning| (Part::Certificate(at), warning)));
+                Some(read.map_or_else(|| Shown::Awaited(names.clone()), Shown::There))
+            }
+        })
         .collect();
     let client_ca = settings.client_ca.as_deref().map(|path| {
         let bytes = certificate::read(path, sources)?;

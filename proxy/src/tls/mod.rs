@@ -8,10 +8,20 @@
 //! One provider of cryptography serves the process: aws-lc-rs, which is here for tokens
 //! already, and has the fastest signatures of those that rustls knows.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
+
+use crate::acme::Names;
 
 pub mod certificate;
 pub mod choose;
@@ -23,6 +33,10 @@ mod tickets;
 
 pub use live::Live;
 pub use session::Session;
+pub(crate) use session::without_dot;
+
+/// Seconds between two lines of the log about clients for whom there is no certificate.
+const EVERY: u64 = 60;
 
 /// Whether clients show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +67,9 @@ pub struct Files {
     pub key: PathBuf,
     /// An OCSP response to be stapled: DER.
     pub staple: Option<PathBuf>,
+    /// What it is for, where it is ordered by ACME: then the file of certificate and key is one,
+    /// and may not be there yet.
+    pub ordered: Option<Names>,
 }
 
 /// What a listener was told of TLS.
@@ -87,12 +104,15 @@ pub struct Tls {
     /// As configured.
     pub settings: Settings,
     live: ArcSwap<Live>,
+    /// When a client was turned away last for want of a certificate and the log told, in seconds
+    /// since the process began.
+    told: AtomicU64,
 }
 
 impl Tls {
     /// Settings with what their files held.
     pub fn new(settings: Settings, live: Live) -> Self {
-        Self { settings, live: ArcSwap::from_pointee(live) }
+        Self { settings, live: ArcSwap::from_pointee(live), told: AtomicU64::new(0) }
     }
 
     /// What the next handshake goes by.
@@ -103,6 +123,15 @@ impl Tls {
     /// The files hold something else; handshakes from now on go by it.
     pub fn replace(&self, live: Live) {
         self.live.store(Arc::new(live));
+    }
+
+    /// Whether the log is to say that there is no certificate for somebody: once a minute.
+    pub fn tells_of_missing(&self) -> bool {
+        static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        // The first second is not zero.
+        let now = BEGIN.elapsed().as_secs() + EVERY;
+        let told = self.told.load(Relaxed);
+        now - told >= EVERY && self.told.compare_exchange(told, now, Relaxed, Relaxed).is_ok()
     }
 }
 

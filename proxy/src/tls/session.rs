@@ -69,7 +69,9 @@ impl Session {
     pub fn permits(&self, host: &str) -> bool {
         let Some(live) = &self.live else { return true };
         let host = without_dot(host);
-        let covered = |name: Option<&str>, host: &str| live.chooser.for_name(name).covers(host);
+        let covered = |name: Option<&str>, host: &str| {
+            live.chooser.for_name(name).is_some_and(|shown| shown.covers(host))
+        };
         match self.server_name.as_deref() {
             // HTTP/1.0 may say nothing.
             _ if host.is_empty() => true,
@@ -82,6 +84,6 @@ impl Session {
 }
 
 /// A name of DNS may end in a dot, and means the same.
-pub(super) fn without_dot(name: &str) -> &str {
+pub(crate) fn without_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }

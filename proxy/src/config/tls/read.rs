@@ -7,6 +7,7 @@ use rustls::CipherSuite;
 
 use super::{
     super::{
+        acme::{self, Asked},
         errors::{Errors, Place, Wrong},
         paths,
         section::Section,
@@ -15,8 +16,11 @@ use super::{
     },
     DraftTls,
 };
-use crate::tls::{
-    ClientAuth, Files, Live, MinVersion, Settings, Tls, certificate::Part, live::Faults, suites,
+use crate::{
+    acme::Store,
+    tls::{
+        ClientAuth, Files, Live, MinVersion, Settings, Tls, certificate::Part, live::Faults, suites,
+    },
 };
 
 /// The keys of `[listener.tls]`.
@@ -33,7 +37,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// The keys of one of `certificates`.
-const CERTIFICATE_KEYS: &[&str] = &["cert", "key", "ocsp", "default"];
+const CERTIFICATE_KEYS: &[&str] = &["cert", "key", "ocsp", "names", "default"];
 
 /// A full handshake takes two round trips, and some milliseconds of both sides; a bad mobile
 /// network loses a packet or two of it.
@@ -65,10 +69,15 @@ const TAKEN: [HeaderName; 9] = [
 
 /// TLS of a listener; `None` where it is not asked for, or could not be read. `tcp`: it looks
 /// into no request.
-pub(in crate::config) fn read(listener: &Section<'_>, name: &str, tcp: bool) -> Option<DraftTls> {
+pub(in crate::config) fn read(
+    listener: &Section<'_>,
+    name: &str,
+    tcp: bool,
+    acme: &Asked,
+) -> Option<DraftTls> {
     let section = listener.table("tls", "[listener.tls]", KEYS)?;
     let mut places = Places { whole: section.place.clone(), ..Places::default() };
-    let (certificates, default) = certificates(&section, &mut places);
+    let (certificates, default) = certificates(&section, acme, &mut places);
     let (client_auth, client_ca) = client_auth(&section, &mut places);
     let min_version = section
         .parsed("min_version", "\"1.2\" or \"1.3\"", |text| value::choice(text, VERSIONS))
@@ -114,7 +123,7 @@ pub(crate) fn from_flags(
     let http = HTTP_ALPN.iter().map(|(name, _)| (*name).to_owned());
     let settings = Settings {
         listener: listener.to_owned(),
-        certificates: vec![Files { certificate: cert, key, staple: None }],
+        certificates: vec![Files { certificate: cert, key, staple: None, ordered: None }],
         default: 0,
         min_version: MinVersion::Tls12,
         cipher_suites: all_suites(),
@@ -178,7 +187,11 @@ fn load(settings: Settings, places: &Places, errors: &mut Errors) -> Option<Draf
 }
 
 /// The certificates, and which of them is the default.
-fn certificates(section: &Section<'_>, places: &mut Places) -> (Option<Vec<Files>>, usize) {
+fn certificates(
+    section: &Section<'_>,
+    acme: &Asked,
+    places: &mut Places,
+) -> (Option<Vec<Files>>, usize) {
     let example = "certificates = [{ cert = \"site.pem\", key = \"site.key\" }]";
     let given = section.tables("certificates", "one of `certificates`", CERTIFICATE_KEYS);
     if section.is_missing_or_empty("certificates") && !section.is_misspelt("certificates") {
@@ -187,13 +200,26 @@ fn certificates(section: &Section<'_>, places: &mut Places) -> (Option<Vec<Files
     }
     let (mut files, mut default, mut whole) = (Vec::new(), None, true);
     for (at, one) in given.iter().enumerate() {
-        let certificate = one.required("cert", "\"site.pem\"", paths::path);
-        let key = one.required("key", "\"site.key\"", paths::path);
-        let staple = one.parsed("ocsp", "\"site.ocsp\"", paths::path);
         if one.switch("default").unwrap_or(false) && default.replace(at).is_some() {
             let place = one.place_of("default").unwrap_or(one.place.clone());
             one.add(&place, Wrong::new("a second default certificate", "choose one"));
         }
+        if one.place_of("names").is_some() {
+            let place = one.place_of("names").unwrap_or(one.place.clone());
+            places.certificates.push([place.clone(), place.clone(), place]);
+            match (acme::names(one, acme), acme) {
+                (Some(names), Asked::Settings(settings)) => {
+                    let file = Store::new(settings).certificate(&names);
+                    let (certificate, key) = (file.clone(), file);
+                    files.push(Files { certificate, key, staple: None, ordered: Some(names) });
+                }
+                _ => whole = false,
+            }
+            continue;
+        }
+        let certificate = one.required("cert", "\"site.pem\"", paths::path);
+        let key = one.required("key", "\"site.key\"", paths::path);
+        let staple = one.parsed("ocsp", "\"site.ocsp\"", paths::path);
         let place = |placed: Option<&Place>| placed.cloned().unwrap_or_else(|| one.place.clone());
         places.certificates.push([
             place(certificate.as_ref().map(|c| &c.place)),
@@ -205,6 +231,7 @@ fn certificates(section: &Section<'_>, places: &mut Places) -> (Option<Vec<Files
                 certificate: certificate.value,
                 key: key.value,
                 staple: staple.map(|staple| staple.value),
+                ordered: None,
             }),
             _ => whole = false,
         }

@@ -35,7 +35,13 @@ pub(crate) fn write(out: &mut String, settings: &Settings) {
 
 fn certificate(files: &Files, default: bool) -> String {
     let path = |path: &std::path::Path| quoted(path.display());
-    let mut out = format!("{{ cert = {}, key = {}", path(&files.certificate), path(&files.key));
+    let mut out = match &files.ordered {
+        None => format!("{{ cert = {}, key = {}", path(&files.certificate), path(&files.key)),
+        Some(names) => {
+            let names: Vec<String> = names.iter().map(quoted).collect();
+            format!("{{ names = [{}]", names.join(", "))
+        }
+    };
     if let Some(staple) = &files.staple {
         out += &format!(", ocsp = {}", path(staple));
     }
