@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use underpass_tests::{Message, Proxy, ProxyBuilder, Wire};
 
+mod beside;
 mod conditions;
 mod fill;
 mod join;

@@ -60,7 +60,7 @@ impl Moment {
             fixed.truncate(fixed.len() - 3);
             fixed.push_str("GMT");
         }
-        let time = httpdate::parse_http_date(&fixed).ok()?;
+        let time = parse_on_any_day(fixed.as_bytes())?;
         // The form of today has to be the very one, save the name of the day.
         if fixed.as_bytes().get(3) == Some(&b',')
             && httpdate::fmt_http_date(time).get(3..) != fixed.get(3..)
@@ -70,6 +70,21 @@ impl Moment {
         let since = time.duration_since(UNIX_EPOCH).ok()?;
         Some(Self(since.as_millis() as u64))
     }
+}
+
+/// The parser wants the name of the day to be that of the date; servers get it wrong, and it says
+/// nothing.
+fn parse_on_any_day(text: &[u8]) -> Option<SystemTime> {
+    const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(time) = httpdate::parse_http_date(text) {
+        return Some(time);
+    }
+    let (day, rest) = text.split_at_checked(3)?;
+    if !DAYS.contains(&day) || !rest.starts_with([' ', ',']) {
+        return None;
+    }
+    DAYS.iter().find_map(|day| httpdate::parse_http_date(&format!("{day}{rest}")).ok())
 }
 
 /// The last second that a `Date` can tell.

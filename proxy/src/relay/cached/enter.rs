@@ -159,7 +159,10 @@ fn passes_by(exchange: &Exchange, rules: &RouteCache, request: &Request<Incoming
         // We take that one out ourselves.
         has(name) && !(replaced && *name == "x-forwarded-server")
     });
+    // A host that cannot be told is in no key.
+    let hostless = key::authority(request.uri(), fields).is_empty();
     overridden
+        || hostless
         || (!replaced && has(&"forwarded"))
         || exchange.is_grpc()
         || outgoing::asks_upgrade(request)
