@@ -16,6 +16,7 @@
 mod calm;
 pub mod client;
 pub mod counting;
+mod distance;
 mod idle;
 mod launch;
 mod lines;

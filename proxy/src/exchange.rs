@@ -91,7 +91,7 @@ impl Exchange {
         let told = client.log().is_on() || client.worker().process.tracer.is_some();
         client.exchange_begins();
         let grpc = request.version() == Version::HTTP_2 && grpc::is_call(request.headers());
-        if let Some(timeout) = grpc::timeout(request.headers()).filter(|_| grpc) {
+        if grpc && let Some(timeout) = grpc::timeout(request.headers()) {
             watched.wait(Wait::Deadline, timeout);
         }
         Rc::new(Self {
@@ -335,8 +335,9 @@ impl Exchange {
         self.status.set(status);
         self.answered.set(true);
         self.client.answering(false);
-        self.ttfb.set(Some(self.started.elapsed()));
-        self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
+        let now = Instant::now();
+        self.ttfb.set(Some(now.saturating_duration_since(self.started)));
+        self.watched.wait_from(now, Wait::Response, self.client.limits().body_idle_timeout);
     }
 
     /// The same for an answer that no server gave.

@@ -38,8 +38,12 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// to be told so for methods that seldom have a body. `TE: trailers` stays, it is the one
 /// coding that holds for the next hop as well; `Connection: TE` is added by the caller.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Most heads have at most `Connection: keep-alive`; they cost one look-up.
-    if let Entry::Occupied(entry) = headers.entry(header::CONNECTION) {
+    // Most heads have none of these, or `Connection: keep-alive`: the names there are are gone
+    // through once, which costs less than a look-up of each of these.
+    let found = HopByHop::of(headers);
+    if found.connection
+        && let Entry::Occupied(entry) = headers.entry(header::CONNECTION)
+    {
         let named: Vec<HeaderName> = entry
             .iter()
             .flat_map(|value| fields::list(value.as_bytes()))
@@ -56,23 +60,58 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        header::UPGRADE,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-    ] {
-        headers.remove(name);
+    if found.others {
+        for name in HopByHop::OTHERS {
+            headers.remove(name);
+        }
     }
-    if let Some(te) = headers.get(header::TE) {
+    if found.te
+        && let Some(te) = headers.get(header::TE)
+    {
         let trailers = fields::list(te.as_bytes())
             .any(|coding| coding.split(|&b| b == b';').next().is_some_and(is_trailers));
         headers.remove(header::TE);
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
+    }
+}
+
+/// Which fields for one connection only a head has.
+#[derive(Default)]
+struct HopByHop {
+    connection: bool,
+    te: bool,
+    /// One of [`Self::OTHERS`].
+    others: bool,
+}
+
+impl HopByHop {
+    const OTHERS: [HeaderName; 6] = [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+        header::UPGRADE,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+    ];
+
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => found.connection = true,
+                "te" => found.te = true,
+                "keep-alive"
+                | "proxy-connection"
+                | "http2-settings"
+                | "upgrade"
+                | "proxy-authenticate"
+                | "proxy-authorization" => found.others = true,
+                _ => {}
+            }
+        }
+        found
     }
 }
 

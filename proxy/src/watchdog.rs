@@ -59,8 +59,13 @@ pub struct Watched {
 impl Watched {
     /// Starts (or restarts) a wait of at most `limit`.
     pub fn wait(&self, what: Wait, limit: Duration) {
+        self.wait_from(Instant::now(), what, limit);
+    }
+
+    /// The same for one who has looked at the clock.
+    pub fn wait_from(&self, now: Instant, what: Wait, limit: Duration) {
         // A limit too far away to be a time is none.
-        self.deadlines[what as usize].set(Instant::now().checked_add(limit));
+        self.deadlines[what as usize].set(now.checked_add(limit));
     }
 
     /// Starts (or restarts) a wait that began elsewhere. `None`: for ever.

@@ -12,6 +12,7 @@ mod announced;
 mod applications;
 mod degrade;
 mod doctor;
+mod fast_open;
 mod hop;
 mod leftovers;
 mod log;

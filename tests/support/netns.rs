@@ -89,6 +89,14 @@ impl Namespace {
         })
     }
 
+    /// Takes its address away: what is sent there gets no answer.
+    ///
+    /// # Errors
+    /// As `ip`'s.
+    pub fn lose_address(&self) -> Result<(), String> {
+        self.within(|| ip(&["addr", "flush", "dev", "eth0"]))
+    }
+
     /// The host's address, as seen from inside.
     pub fn host(&self) -> Ipv4Addr {
         self.host

@@ -217,6 +217,15 @@ impl TlsOrigin {
 
     async fn answering(config: ServerConfig, pieces: Option<Vec<String>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+        Self::serve(listener, config, pieces)
+    }
+
+    /// Serves on a listener, which has to be nonblocking.
+    pub fn over(listener: std::net::TcpListener, config: ServerConfig) -> Self {
+        Self::serve(TcpListener::from_std(listener).expect("listener"), config, None)
+    }
+
+    fn serve(listener: TcpListener, config: ServerConfig, pieces: Option<Vec<String>>) -> Self {
         let address = listener.local_addr().expect("address");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let connections = Arc::new(AtomicUsize::new(0));

@@ -97,7 +97,22 @@ impl Namespace {
         unsafe { command.pre_exec(enter) };
     }
 
-    fn ip(&self, arguments: &str) -> anyhow::Result<()> {
+    /// Runs `work` inside, on a thread of its own. Sockets that it makes stay there.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let network = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(self.handle.as_fd(), network).map(|()| work())
+            });
+            match inside.join() {
+                Ok(done) => done.expect("a namespace that we made"),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Runs `ip` inside.
+    pub(crate) fn ip(&self, arguments: &str) -> anyhow::Result<()> {
         let mut command = Command::new("ip");
         command.args(arguments.split(' '));
         self.enter(&mut command);

@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Kind},
     upstream::{
         balance::{Tried, Upstream},
+        carried::Carried,
         connection::Connection,
         pool::Making,
     },
@@ -84,6 +85,8 @@ impl Origin {
             policy: None,
             kernel: None,
             announcement: self.announcement.as_deref(),
+            // The first segment is not watched here.
+            repeatable: false,
         };
         let key = upstream.key(&self.head.headers, self.head.uri.path(), self.peer);
         let mut tried = Tried::default();
@@ -134,7 +137,7 @@ impl Origin {
                     if answer.version() == Version::HTTP_10 {
                         connection.retire();
                     }
-                    connection.carry(picked.load, permit);
+                    connection.carry(Carried::of(picked.load, permit));
                     return Ok((answer, connection));
                 }
                 Ok(Err(error)) => {

@@ -34,6 +34,7 @@ use crate::{
     tls::Session,
     transport::Transport,
     tunnel,
+    upstream::connect::{self, First},
     worker::Worker,
 };
 
@@ -305,7 +306,7 @@ async fn speaks_http2(client: &Client, rules: &Intercept, server: &Server) -> bo
 }
 
 async fn ask(rules: &Intercept, server: &Server, policy: &ForwardPolicy) -> Option<bool> {
-    let (stream, _) = crate::upstream::connect::connect(server, Some(policy)).await.ok()?;
+    let (stream, _) = connect::connect(server, Some(policy), First::Once).await.ok()?;
     let name = server.host.clone().try_into().ok()?;
     rules.servers.connector.speaks_http2(stream, name).await.ok()
 }
@@ -357,7 +358,7 @@ async fn connect(
     let Protocol::Forward(policy) = &*protocol else {
         return Err(Error::new(Kind::MethodNotAllowed));
     };
-    let connecting = crate::upstream::connect::connect(server, Some(policy));
+    let connecting = connect::connect(server, Some(policy), First::Once);
     timeout(client.limits().connect_timeout, connecting)
         .await
         .map_err(|_| Error::new(Kind::ConnectTimeout))?

@@ -257,7 +257,13 @@ impl Client {
     }
 
     /// An exchange is over, `taken_back` by the client or not; over HTTP/1 the next head may be waited for.
-    pub fn exchange_ends(&self, exchange: &Exchange, watched: &Watched, taken_back: bool) {
+    pub fn exchange_ends(
+        &self,
+        exchange: &Exchange,
+        watched: &Watched,
+        taken_back: bool,
+        now: Instant,
+    ) {
         if self.wire.is_none() && self.resets.ended(taken_back, exchange.age()) {
             // Its connection looks.
             self.watched.wake();
@@ -273,7 +279,7 @@ impl Client {
             let partial = self.wire.as_ref().is_some_and(|wire| wire.has_partial_head());
             let limits = self.limits();
             let limit = if partial { limits.head_timeout } else { limits.idle_timeout };
-            self.watched.wait(Wait::Head, limit);
+            self.watched.wait_from(now, Wait::Head, limit);
             if self.wire.is_some() {
                 self.watched.rest();
             }

@@ -37,6 +37,7 @@ use crate::{
     tunnel::{self, registry},
     upstream::{
         balance::{Tried, Upstream},
+        carried::Carried,
         pool::Lease,
     },
     worker::{ConnectionGuard, Worker},
@@ -265,7 +266,7 @@ impl Connection {
                 Ok((server, address, lease)) => {
                     self.server = Some(address);
                     picked.connected();
-                    self.lease = Some(lease.carry(picked.load, permit));
+                    self.lease = Some(lease.carry(Carried::of(picked.load, permit)));
                     return Ok(server);
                 }
                 Err(error) => error,

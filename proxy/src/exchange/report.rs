@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::time::Instant;
 
 use crate::{access_log, cache::outcome::Outcome, error::Kind, spans::Span, tunnel};
 
@@ -37,7 +38,8 @@ impl Exchange {
         if self.reported.replace(true) {
             return;
         }
-        let duration = self.started.elapsed();
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.started);
         let client = &self.client;
         let fault = end.fault();
         if let Some(kind) = fault {
@@ -66,7 +68,7 @@ impl Exchange {
             access_log::End::Tunnel { end, .. } => end == tunnel::End::ClientReset.name(),
             _ => false,
         };
-        client.exchange_ends(self, &self.watched, taken_back);
+        client.exchange_ends(self, &self.watched, taken_back, now);
     }
 
     fn log(&self, line: &Line, status: StatusCode, duration: Duration, end: access_log::End<'_>) {

@@ -86,6 +86,8 @@ pub(super) struct UpstreamCells {
     pub(super) reuses: AtomicU64,
     pub(super) connect_failures: AtomicU64,
     pub(super) stale_retries: AtomicU64,
+    pub(super) opened_early: AtomicU64,
+    pub(super) early_failed: AtomicU64,
     /// In the order of [`Again::ALL`].
     pub(super) retries: [AtomicU64; Again::ALL.len()],
     pub(super) retries_denied: AtomicU64,
@@ -350,6 +352,16 @@ impl UpstreamMetrics {
     /// A pooled connection was dead; the request went out again on another.
     pub fn stale_retry(&self) {
         self.0.stale_retries.fetch_add(1, Relaxed);
+    }
+
+    /// A request goes out with the first segment of its connection.
+    pub fn opened_early(&self) {
+        self.0.opened_early.fetch_add(1, Relaxed);
+    }
+
+    /// Nothing has come of such a connection; the request goes out again on an ordinary one.
+    pub fn early_failed(&self) {
+        self.0.early_failed.fetch_add(1, Relaxed);
     }
 
     /// A request is sent to another server, or once more.

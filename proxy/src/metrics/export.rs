@@ -123,7 +123,7 @@ fn listeners(out: &mut DescriptorEncoder<'_>, all: &Named<ListenerCells>) -> fmt
 
 fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt::Result {
     type Count = fn(&UpstreamCells) -> &AtomicU64;
-    let plain: [(&str, &str, Count); 4] = [
+    let plain: [(&str, &str, Count); 6] = [
         ("upstream_connects", "Connections made to servers", |c| &c.connects),
         ("upstream_reuses", "Requests on a pooled connection", |c| &c.reuses),
         ("upstream_connect_failures", "Connections that could not be made", |c| {
@@ -131,6 +131,12 @@ fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt
         }),
         ("upstream_stale_retries", "Requests sent again because a pooled connection was dead", {
             |c| &c.stale_retries
+        }),
+        ("upstream_fast_opens", "Requests sent with the first segment of a connection", {
+            |c| &c.opened_early
+        }),
+        ("upstream_fast_open_failures", "Of these, sent again on an ordinary connection", {
+            |c| &c.early_failed
         }),
     ];
     for (name, help, cell) in plain {

@@ -14,6 +14,7 @@ use crate::{
     middleware::mirror::{Wish, pipe},
     upstream::{
         balance::{Tried, Upstream},
+        carried::Carried,
         pool::Making,
     },
 };
@@ -65,6 +66,7 @@ fn one(exchange: &Rc<Exchange>, request: &Request<BodyStream>, wish: &Wish) {
         policy: None,
         kernel: None,
         announcement: None,
+        repeatable: false,
     };
     let announcement = client.announcement(upstream.proxy_protocol);
     let patience = limits.connect_timeout + limits.response_timeout;
@@ -110,7 +112,7 @@ async fn deliver(
     match sent.await {
         Ok(answer) => {
             picked.answered(answer.status());
-            connection.carry(picked.load, None);
+            connection.carry(Carried::of(picked.load, None));
             retry::discard(answer.into_body(), connection);
             Ok(())
         }

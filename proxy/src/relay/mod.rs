@@ -270,6 +270,7 @@ async fn relay(
         policy,
         kernel: kernel.filter(|_| !wants_tunnel),
         announcement: announcement.as_deref(),
+        repeatable: !wants_tunnel && send::is_repeatable(&request),
     };
     let fresh = wants_tunnel && kernel.is_some();
     let keep_host = outgoing::names_host(exchange);

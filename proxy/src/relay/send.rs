@@ -22,6 +22,7 @@ use crate::{
     request as head,
     upstream::{
         balance::{Tried, Upstream},
+        carried::Carried,
         connection::{Connection, Sent},
         pool::{Making, ServerPool},
     },
@@ -54,7 +55,7 @@ pub(super) struct How {
 pub(super) async fn send(
     exchange: &Rc<Exchange>,
     upstream: &Upstream,
-    making: Making<'_>,
+    mut making: Making<'_>,
     mut request: Request<BodyStream>,
     how: How,
 ) -> Result<(Response<Incoming>, Connection), Error> {
@@ -115,27 +116,41 @@ pub(super) async fn send(
             request.headers_mut().remove(header::EXPECT);
             exchange.may_send_body();
         }
-        let may = connection.is_reused() || retries.are_left();
+        let early = connection.opening().is_some();
+        let may = connection.is_reused() || early || retries.are_left();
         let repeatable = may && is_repeatable(&request);
         // What a shared connection refuses unseen is sent again whatever it is.
         let mut head = (repeatable || wire.is_none()).then(|| head_of(&request));
         let patience = retries.patience().filter(|_| repeatable);
         let response_timeout = exchange.client().limits().response_timeout;
         let patience = patience.filter(|patience| *patience < response_timeout);
-        exchange.watched().wait(Wait::Response, patience.unwrap_or(response_timeout));
+        let limit = patience.unwrap_or(response_timeout);
+        let first = if early { limit.min(making.timeout) } else { limit };
+        exchange.watched().wait(Wait::Response, first);
         let Some(sent) = connection.send(request) else {
             return Err(Error::new(Kind::Internal));
         };
         // Pinned here and passed by reference: by value it would be in the state twice.
-        let sent = std::pin::pin!(sent);
-        let sent = wait(exchange, wire.as_deref(), sent, how.expects_continue).await;
+        let mut sent = std::pin::pin!(sent);
+        let waiting = wait(exchange, wire.as_deref(), sent.as_mut(), how.expects_continue);
+        let sent = match (waiting.await, connection.opening()) {
+            (Err(failed), Some(opening)) if failed.is_timeout() => match opening.is_unanswered() {
+                true => Err(Failed::Unopened),
+                false if limit <= first => Err(failed),
+                false => {
+                    exchange.watched().wait(Wait::Response, limit - first);
+                    wait(exchange, wire.as_deref(), sent, how.expects_continue).await
+                }
+            },
+            (sent, _) => sent,
+        };
         let (why, error, again) = match judged(sent, &making.bounds) {
             Ok(mut response) => {
                 picked.answered(response.status());
                 connection.answered();
                 let again = head.filter(|_| repeatable && retries.are_for(response.status()));
                 let Some(again) = again.filter(|_| retries.take(Again::Status)) else {
-                    connection.carry(picked.load, permit);
+                    connection.carry(Carried::of(picked.load, permit));
                     if let Some(cookie) = picked.set_cookie {
                         response.headers_mut().append(header::SET_COOKIE, cookie);
                     }
@@ -143,6 +158,15 @@ pub(super) async fn send(
                 };
                 retry::discard(response.into_body(), connection);
                 (Again::Status, None, Some(rebuild(again)))
+            }
+            Err(Failed::Unopened) => {
+                // As if it had never been: what is amiss is found by connecting.
+                pool.metrics().early_failed();
+                let Some(again) = head else { return Err(Error::new(Kind::ConnectTimeout)) };
+                request = rebuild(again);
+                fresh = true;
+                making.repeatable = false;
+                continue;
             }
             Err(Failed::Other(error)) => {
                 picked.failed(error.kind);
@@ -167,7 +191,7 @@ pub(super) async fn send(
                 let unanswered = kind == Kind::UpstreamClosed;
                 // Of those that are shared another kept one may be next, but once only.
                 let again_kept = wire.is_some() || !fresh;
-                let stale = connection.is_reused() && again_kept && unanswered;
+                let stale = (connection.is_reused() && again_kept || early) && unanswered;
                 let failed = stale || matches!(kind, Kind::UpstreamClosed | Kind::BadResponse(_));
                 let body = match unsent {
                     Some(_) => None,
@@ -190,11 +214,16 @@ pub(super) async fn send(
                     && connection.may_be_stale(error.error())
                     && let Some(again) = again
                 {
-                    // A kept connection that the server had closed meanwhile: the next one is
-                    // new, so this cannot go on for ever.
-                    pool.metrics().stale_retry();
+                    // A kept connection that the server had closed meanwhile, or one that has not
+                    // come about: the next one is made before anything is sent on it, so this
+                    // cannot go on for ever.
+                    match early {
+                        true => pool.metrics().early_failed(),
+                        false => pool.metrics().stale_retry(),
+                    }
                     request = again;
                     fresh = true;
+                    making.repeatable = false;
                     continue;
                 } else {
                     picked.failed(kind);
@@ -250,7 +279,7 @@ pub(super) fn name_host(request: &mut Request<BodyStream>, upstream: &Upstream, 
 }
 
 /// Whether a request may be sent a second time (RFC 9110 section 9.2.2).
-fn is_repeatable(request: &Request<BodyStream>) -> bool {
+pub(super) fn is_repeatable(request: &Request<BodyStream>) -> bool {
     head::is_idempotent(request.method()) && http_body::Body::is_end_stream(request.body())
 }
 
@@ -292,7 +321,15 @@ fn rebuild(parts: request::Parts) -> Request<BodyStream> {
 enum Failed {
     /// Boxed: with the request inside it is large, and rare.
     Sending(Box<TrySendError<Request<BodyStream>>>),
+    /// The connection that the request opens has not come about in time.
+    Unopened,
     Other(Error),
+}
+
+impl Failed {
+    fn is_timeout(&self) -> bool {
+        matches!(self, Self::Other(error) if error.kind == Kind::ResponseTimeout)
+    }
 }
 
 /// Waits for the head of the answer, and does meanwhile what cannot wait: interim

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Kind},
     exchange::Exchange,
     headers, tunnel,
-    upstream::{balance::Upstream, connection::Connection},
+    upstream::{balance::Upstream, connect::First, connection::Connection},
     wire::{fields, websocket},
 };
 
@@ -266,7 +266,7 @@ pub(super) async fn connect(
     };
     exchange.request_ended();
     exchange.watched().clear();
-    let connecting = crate::upstream::connect::connect(server, Some(policy));
+    let connecting = crate::upstream::connect::connect(server, Some(policy), First::Once);
     let timeout = client.limits().connect_timeout;
     let (stream, address) = tokio::time::timeout(timeout, connecting)
         .await

@@ -86,6 +86,48 @@ pub(crate) fn set_receive_low_water(socket: &impl AsRawFd, bytes: i32) -> io::Re
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has connect(2) wait for the first write, which then goes out with the first segment, if the
+/// server has given a cookie before (TCP Fast Open, RFC 7413; `TCP_FASTOPEN_CONNECT`, Linux 4.11).
+/// Without a cookie it connects as ever and asks for one.
+///
+/// # Errors
+/// If the kernel has it not, or net.ipv4.tcp_fastopen forbids it to clients.
+pub(crate) fn set_fast_open(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option reads one int, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN_CONNECT,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether the peer has yet to answer the first segment, or that has yet to be sent.
+pub(crate) fn is_connecting(socket: &impl AsRawFd) -> bool {
+    /// TCP_SYN_SENT of <net/tcp_states.h>.
+    const SYN_SENT: u8 = 2;
+    // The first field of `struct tcp_info` is all that is asked for.
+    let mut state = 0u8;
+    let mut length = size_of::<u8>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `state`, and both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0 && state == SYN_SENT
+}
+
 /// Sets the send buffer beyond net.core.wmem_max (needs CAP_NET_ADMIN); the kernel doubles
 /// the number and no longer adapts it.
 pub(crate) fn force_send_buffer(socket: &TcpStream, bytes: usize) -> io::Result<()> {

@@ -167,6 +167,7 @@ impl Upstream {
                 max_open_of_all: upstream.breaker.max_connections,
                 min_idle: upstream.min_idle_connections,
                 max_age: upstream.max_connection_age,
+                fast_open: upstream.tcp_fast_open,
                 max_requests: upstream.max_requests_per_connection,
             },
             tls: upstream.tls.clone(),

@@ -13,7 +13,19 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::{
     config::{ForwardPolicy, Server},
     error::{Error, Kind},
+    splice::socket::set_fast_open,
 };
+
+/// What the first bytes on a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// Such as the server is to get once.
+    Once,
+    /// Such as it may get twice, so that they may go out with the first segment (TCP Fast Open:
+    /// a segment may be repeated by the network, RFC 7413 section 6). What becomes of that
+    /// segment is then seen by whoever writes.
+    Repeatable,
+}
 
 /// Connects to a server, trying its addresses in the order the system gives.
 ///
@@ -25,6 +37,7 @@ use crate::{
 pub async fn connect(
     server: &Server,
     policy: Option<&ForwardPolicy>,
+    first: First,
 ) -> Result<(TcpStream, SocketAddr), Error> {
     let addresses = resolve(server).await?;
     let mut last = Error::new(Kind::Resolve).retry_safe();
@@ -35,7 +48,7 @@ pub async fn connect(
             last = Error::new(Kind::Forbidden(rule));
             continue;
         }
-        match open(address).await {
+        match open(address, first).await {
             Ok(stream) => return Ok((stream, address)),
             Err(error) => last = Error::because(Kind::Connect, error).retry_safe(),
         }
@@ -45,10 +58,14 @@ pub async fn connect(
 
 /// Given up before its user has said otherwise, a connection is reset: the server would take
 /// a clean end for one that the client meant.
-async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+async fn open(address: SocketAddr, first: First) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_nodelay(true)?;
     socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    if first == First::Repeatable {
+        // Where it is not to be had the connection is one as ever.
+        let _ = set_fast_open(&socket);
+    }
     socket.connect(address).await
 }
 

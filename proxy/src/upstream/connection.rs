@@ -10,7 +10,7 @@ use std::{future::Future, net::SocketAddr, rc::Rc};
 use futures_util::future::Either;
 use hyper::{Request, Response, body::Incoming, client::conn::TrySendError};
 
-use super::{breaker::Permit, http1::Http1, http2::Stream, load::Load};
+use super::{carried::Carried, fast_open::Opening, http1::Http1, http2::Stream};
 use crate::{body::BodyStream, error::Kind, wire::upstream::Shared};
 
 /// What sending a request comes to.
@@ -22,7 +22,7 @@ pub enum Connection {
     /// HTTP/1.1, alone on it.
     Http1(Http1),
     /// HTTP/2, among others.
-    Http2(Stream),
+    Http2(Box<Stream>),
 }
 
 impl Connection {
@@ -56,10 +56,10 @@ impl Connection {
     }
 
     /// Has the request that goes out on it count as under way for as long as it is checked out.
-    pub fn carry(&mut self, load: Option<Load>, permit: Option<Permit>) {
+    pub fn carry(&mut self, carried: Option<Box<Carried>>) {
         match self {
-            Self::Http1(http1) => http1.carry(load, permit),
-            Self::Http2(stream) => stream.carry(load, permit),
+            Self::Http1(http1) => http1.carry(carried),
+            Self::Http2(stream) => stream.carry(carried),
         }
     }
 
@@ -97,8 +97,17 @@ impl Connection {
 
     /// The head of the answer is there: the request is not sent again from here on.
     pub fn answered(&mut self) {
-        if let Self::Http2(stream) = self {
-            stream.answered();
+        match self {
+            Self::Http1(http1) => http1.answered(),
+            Self::Http2(stream) => stream.answered(),
+        }
+    }
+
+    /// How it opens, if the request went out with its first segment.
+    pub fn opening(&self) -> Option<&Opening> {
+        match self {
+            Self::Http1(http1) => http1.opening(),
+            Self::Http2(_) => None,
         }
     }
 

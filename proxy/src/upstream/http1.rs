@@ -19,8 +19,9 @@ use hyper::{
 use tokio::time::Instant;
 
 use super::{
-    breaker::{Open, Permit},
-    load::Load,
+    breaker::Open,
+    carried::Carried,
+    fast_open::Opening,
     pool::{Lease, ServerPool},
 };
 use crate::{
@@ -137,8 +138,8 @@ pub struct Http1 {
     link: Rc<Link>,
     reused: bool,
     retired: bool,
-    load: Option<Load>,
-    permit: Option<Permit>,
+    carried: Option<Box<Carried>>,
+    opening: Option<Opening>,
 }
 
 impl Http1 {
@@ -174,14 +175,23 @@ impl Http1 {
             .handshake(io)
             .await?;
         tokio::task::spawn_local(drive(connection, Rc::clone(&link)));
-        Ok(Self {
-            sender: Some(sender),
-            link,
-            reused: false,
-            retired: false,
-            load: None,
-            permit: None,
-        })
+        let sender = Some(sender);
+        Ok(Self { sender, link, reused: false, retired: false, carried: None, opening: None })
+    }
+
+    /// The first request goes out with its first segment.
+    pub(super) fn opens_with_request(&mut self, opening: Opening) {
+        self.opening = Some(opening);
+    }
+
+    /// How it opens, if its first request went out with its first segment.
+    pub fn opening(&self) -> Option<&Opening> {
+        self.opening.as_ref()
+    }
+
+    /// The server has answered.
+    pub fn answered(&mut self) {
+        self.opening = None;
     }
 
     /// It has carried a request before, though not in this life.
@@ -192,7 +202,8 @@ impl Http1 {
 
     /// Takes a kept one into use.
     pub(super) fn resume(sender: http1::SendRequest<BodyStream>, link: Rc<Link>) -> Self {
-        Self { sender: Some(sender), link, reused: true, retired: false, load: None, permit: None }
+        let sender = Some(sender);
+        Self { sender, link, reused: true, retired: false, carried: None, opening: None }
     }
 
     /// Whether it carried a request before, so that the server may have closed it meanwhile.
@@ -217,15 +228,14 @@ impl Http1 {
 
     /// Counts the connection for its pool beyond the end of HTTP on it.
     pub fn lease(&mut self) -> Option<Lease> {
-        let (load, permit) = (self.load.take(), self.permit.take());
         let life = self.link.take_life();
-        self.link.pool.upgrade().map(|pool| Lease::take(pool, life).carry(load, permit))
+        let carried = self.carried.take();
+        self.link.pool.upgrade().map(|pool| Lease::take(pool, life).carry(carried))
     }
 
     /// Has the request that goes out on it count as under way for as long as it is checked out.
-    pub fn carry(&mut self, load: Option<Load>, permit: Option<Permit>) {
-        self.load = load;
-        self.permit = permit;
+    pub fn carry(&mut self, carried: Option<Box<Carried>>) {
+        self.carried = carried;
     }
 
     /// Sends a request. The future resolves with the final response head. `None` after

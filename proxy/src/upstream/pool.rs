@@ -25,6 +25,7 @@ use super::{
     breaker::Open,
     connection::Connection,
     directory::Group,
+    fast_open::Opening,
     health::eject::Passive,
     http1::{Http1, Life, Link},
     parked::{Parking, Spot},
@@ -246,7 +247,8 @@ impl ServerPool {
         };
         // Counted before it is made, so that many at once do not pass the limit together.
         let place = Place::take(self);
-        let (stream, address) = self.dial_http(deadline, &making).await?;
+        let (stream, address, early) = self.dial_http(deadline, &making).await?;
+        let opening = early.then(|| Opening::of(stream.tcp())).flatten();
         // Between messages of HTTP a connection ends cleanly.
         crate::splice::socket::reset_on_close(stream.tcp(), false);
         let pool = Rc::downgrade(self);
@@ -256,6 +258,10 @@ impl ServerPool {
         let mut connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
         if making.announcement.is_some() {
             connection.retire();
+        }
+        if let Some(opening) = opening {
+            self.metrics.opened_early();
+            connection.opens_with_request(opening);
         }
         place.keep();
         Ok(Connection::Http1(connection))

@@ -1,8 +1,6 @@
 //! Field lines of HTTP/1 heads and trailers, judged by the letter of RFC 9110 section 5
 //! and RFC 9112 section 5. Pure.
 
-use memchr::memchr;
-
 /// tchar of RFC 9110 section 5.6.2.
 pub fn is_token_byte(byte: u8) -> bool {
     const TABLE: [bool; 256] = {
@@ -26,27 +24,52 @@ pub fn is_token(bytes: &[u8]) -> bool {
 
 /// Splits one field line (without its CRLF) into name and value, or names the broken rule.
 pub fn split(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
-    if let Some(b' ' | b'\t') = line.first() {
-        return Err("folded or indented field line");
-    }
-    let Some(colon) = memchr(b':', line) else {
-        return Err("field line without a colon");
+    // The first byte that is of no name is the colon, or the line is bad.
+    let end = line.iter().position(|&b| !is_token_byte(b));
+    let Some(colon) = end.filter(|&end| end > 0 && line[end] == b':') else {
+        return Err(why_no_field(line));
     };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() {
-        return Err("empty field name");
-    }
-    if !is_token(name) {
-        return Err(if matches!(name.last(), Some(b' ' | b'\t')) {
-            "white space before the colon"
-        } else {
-            "bad byte in a field name"
-        });
-    }
-    if !value.iter().all(|&b| b >= 0x20 && b != 0x7f || b == b'\t') {
+    if !is_text(value) {
         return Err("control byte in a field value");
     }
     Ok((name, trim(value)))
+}
+
+#[cold]
+fn why_no_field(line: &[u8]) -> &'static str {
+    let colon = line.iter().position(|&b| b == b':');
+    match (line.first(), colon) {
+        (Some(b' ' | b'\t'), _) => "folded or indented field line",
+        (_, None) => "field line without a colon",
+        (_, Some(0)) => "empty field name",
+        (_, Some(colon)) if matches!(line[colon - 1], b' ' | b'\t') => {
+            "white space before the colon"
+        }
+        _ => "bad byte in a field name",
+    }
+}
+
+/// Whether there is no control byte but HTAB in it (field-vchar, obs-text, SP and HTAB of RFC 9110
+/// section 5.5).
+pub fn is_text(bytes: &[u8]) -> bool {
+    // Eight bytes in one step: most values have a few of eight.
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let suspect = |bytes: [u8; 8]| {
+        let word = u64::from_ne_bytes(bytes);
+        // The high bit of each byte that is below 0x20, or 0x7f. A borrow may set one more, above
+        // one that is set in truth.
+        let low = word.wrapping_sub(ONES * 0x20) & !word;
+        let del = word ^ (ONES * 0x7f);
+        let del = del.wrapping_sub(ONES) & !del;
+        (low | del) & (ONES * 0x80) != 0
+    };
+    let is_good = |&b: &u8| (b >= 0x20 && b != 0x7f) || b == b'\t';
+    // The last eight may have been looked at in part, which is less work than one by one.
+    let Some(last) = bytes.last_chunk::<8>() else { return bytes.iter().all(is_good) };
+    let (eights, _) = bytes.as_chunks::<8>();
+    let mut eights = eights.iter().chain([last]);
+    eights.all(|eight| !suspect(*eight) || eight.iter().all(is_good))
 }
 
 /// Takes optional white space (SP, HTAB) off both ends.
@@ -153,6 +176,22 @@ mod tests {
         ] {
             let error = split(line).unwrap_err();
             assert!(error.contains(rule), "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn text_has_no_control_byte_wherever_that_stands() {
+        for length in 0..20 {
+            for place in 0..length {
+                for byte in 0..=255 {
+                    let mut bytes = vec![b'a'; length];
+                    // Bytes that borrow from their neighbours, and such that are just good.
+                    bytes.iter_mut().step_by(3).for_each(|b| *b = b' ');
+                    bytes[place] = byte;
+                    let good = byte == b'\t' || !byte.is_ascii_control();
+                    assert_eq!(is_text(&bytes), good, "{bytes:?}");
+                }
+            }
         }
     }
 

@@ -254,9 +254,7 @@ fn status_line(line: &[u8]) -> Result<(bool, u16), &'static str> {
         return Err("bad status code");
     }
     let reason = &line[12..];
-    if !(reason.is_empty() || reason[0] == b' ')
-        || !reason.iter().all(|&b| b >= 0x20 && b != 0x7f || b == b'\t')
-    {
+    if !(reason.is_empty() || reason[0] == b' ') || !fields::is_text(reason) {
         return Err("bad reason phrase");
     }
     let status = digits.iter().fold(0u16, |sum, digit| sum * 10 + u16::from(digit - b'0'));

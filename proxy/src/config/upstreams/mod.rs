@@ -71,6 +71,9 @@ pub struct Upstream {
     pub max_connection_age: Option<Duration>,
     /// How many requests one carries before it is kept no more.
     pub max_requests_per_connection: Option<u32>,
+    /// Whether a request that may be repeated goes out with the first segment of a new connection,
+    /// and the beginning of a handshake of TLS (TCP Fast Open).
+    pub tcp_fast_open: bool,
     /// How clients are announced to its servers, if at all.
     pub proxy_protocol: Option<Version>,
     /// Whether sockets of its servers on this host may be enrolled for tunnels.
@@ -159,6 +162,7 @@ impl Upstream {
             min_idle_connections: 0,
             max_connection_age: None,
             max_requests_per_connection: None,
+            tcp_fast_open: false,
             proxy_protocol: None,
             local_bypass: false,
         }

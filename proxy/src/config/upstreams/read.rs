@@ -57,6 +57,7 @@ pub(crate) const KEYS: &[&str] = &[
     "min_idle_connections",
     "max_connection_age",
     "max_requests_per_connection",
+    "tcp_fast_open",
     "proxy_protocol",
     "local_bypass",
 ];
@@ -148,6 +149,7 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
             max_requests_per_connection: section
                 .number("max_requests_per_connection", 1, u32::MAX as usize)
                 .map(|n| n.value as u32),
+            tcp_fast_open: section.switch("tcp_fast_open").unwrap_or(false),
             proxy_protocol,
             local_bypass: section.switch("local_bypass").unwrap_or(false),
         },

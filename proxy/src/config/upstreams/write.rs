@@ -30,6 +30,7 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     if let Some(most) = upstream.max_requests_per_connection {
         key(out, "max_requests_per_connection", most);
     }
+    key(out, "tcp_fast_open", upstream.tcp_fast_open);
     if let Some(version) = &upstream.proxy_protocol {
         text(out, "proxy_protocol", value::word(version, PROXY_PROTOCOL));
     }

@@ -16,7 +16,7 @@ use super::carrier::Carrier;
 use crate::{
     body::{BodyStream, Lent},
     tunnel::h2::Sending,
-    upstream::{breaker::Permit, connection::Sent, load::Load},
+    upstream::{carried::Carried, connection::Sent},
     wire::http2 as http2_head,
 };
 
@@ -57,8 +57,7 @@ impl Drop for Connecting {
 #[derive(Debug)]
 pub struct Held {
     _place: Rc<Place>,
-    _load: Option<Load>,
-    _permit: Option<Permit>,
+    _carried: Option<Box<Carried>>,
 }
 
 impl Place {
@@ -113,15 +112,14 @@ pub struct Stream {
     body: Option<Rc<Lent>>,
     sent: Option<Instant>,
     reused: bool,
-    load: Option<Load>,
-    permit: Option<Permit>,
+    carried: Option<Box<Carried>>,
 }
 
 impl Stream {
     pub(super) fn new(place: Rc<Place>, sender: SendRequest<BodyStream>, reused: bool) -> Self {
         let address = place.carrier.address;
         let (place, sender) = (Some(place), Some(sender));
-        Self { place, address, sender, body: None, sent: None, reused, load: None, permit: None }
+        Self { place, address, sender, body: None, sent: None, reused, carried: None }
     }
 
     /// The server's address.
@@ -135,9 +133,8 @@ impl Stream {
     }
 
     /// As [`crate::upstream::connection::Connection::carry`].
-    pub fn carry(&mut self, load: Option<Load>, permit: Option<Permit>) {
-        self.load = load;
-        self.permit = permit;
+    pub fn carry(&mut self, carried: Option<Box<Carried>>) {
+        self.carried = carried;
     }
 
     /// As [`crate::upstream::connection::Connection::send`]: the request becomes one of HTTP/2.
@@ -172,8 +169,7 @@ impl Stream {
     pub fn into_tunnel(mut self) -> Option<(Held, Sending)> {
         let place = self.place.take()?;
         let sending = place.sending.clone();
-        let (load, permit) = (self.load.take(), self.permit.take());
-        Some((Held { _place: place, _load: load, _permit: permit }, sending))
+        Some((Held { _place: place, _carried: self.carried.take() }, sending))
     }
 
     /// No answer in time.

@@ -9,7 +9,10 @@ use crate::{
     config::ForwardPolicy,
     error::{Error, Kind},
     transport::Transport,
-    upstream::{connect, tls::Inside},
+    upstream::{
+        connect::{self, First},
+        tls::Inside,
+    },
 };
 
 impl ServerPool {
@@ -25,8 +28,50 @@ impl ServerPool {
         announcement: Option<&[u8]>,
         inside: Inside,
     ) -> Result<(Transport, SocketAddr), Error> {
+        let dial = |first| self.try_dial(deadline, policy, announcement, inside, first);
+        // A handshake of TLS may begin twice, and is over before anything else is sent.
+        let early = self.settings.fast_open && self.secure.is_some() && announcement.is_none();
+        let connected = match early {
+            false => dial(First::Once).await,
+            true => match dial(First::Repeatable).await {
+                // What was amiss is told by the ordinary way, if it is amiss there.
+                Err(_) if Instant::now() < deadline => dial(First::Once).await,
+                connected => connected,
+            },
+        };
+        self.count(connected)
+    }
+
+    /// The same for a request over HTTP/1. True: it may be that the server has yet to answer to
+    /// the first segment, which the request is to go out with.
+    pub(super) async fn dial_http(
+        &self,
+        deadline: Instant,
+        making: &Making<'_>,
+    ) -> Result<(Transport, SocketAddr, bool), Error> {
+        let Making { policy, announcement, .. } = *making;
+        let early = self.settings.fast_open && making.repeatable && self.secure.is_none();
+        // Local bypass is for sockets that are connected.
+        if early && announcement.is_none() && making.kernel.is_none() {
+            let first = First::Repeatable;
+            let connected = self.try_dial(deadline, policy, None, Inside::Http1, first).await;
+            let (transport, address) = self.count(connected)?;
+            return Ok((transport, address, true));
+        }
+        let connected = self.dial(deadline, policy, announcement, Inside::Http1).await;
+        connected.map(|(transport, address)| (transport, address, false))
+    }
+
+    async fn try_dial(
+        &self,
+        deadline: Instant,
+        policy: Option<&ForwardPolicy>,
+        announcement: Option<&[u8]>,
+        inside: Inside,
+        first: First,
+    ) -> Result<(Transport, SocketAddr), Error> {
         let connect = async {
-            let (mut stream, address) = connect::connect(self.server(), policy).await?;
+            let (mut stream, address) = connect::connect(self.server(), policy, first).await?;
             if let Some(header) = announcement {
                 let sent = stream.write_all(header).await;
                 sent.map_err(|error| Error::because(Kind::Connect, error).retry_safe())?;
@@ -37,23 +82,17 @@ impl ServerPool {
             };
             Ok((transport, address))
         };
-        let connected = tokio::time::timeout_at(deadline, connect)
+        tokio::time::timeout_at(deadline, connect)
             .await
-            .unwrap_or_else(|_| Err(Error::new(Kind::ConnectTimeout).retry_safe()));
+            .unwrap_or_else(|_| Err(Error::new(Kind::ConnectTimeout).retry_safe()))
+    }
+
+    fn count<T>(&self, connected: Result<T, Error>) -> Result<T, Error> {
         match connected {
             Ok(_) => self.metrics.connected(),
             Err(_) => self.metrics.connect_failed(),
         }
         connected
-    }
-
-    /// The same for a request over HTTP/1.
-    pub(super) async fn dial_http(
-        &self,
-        deadline: Instant,
-        making: &Making<'_>,
-    ) -> Result<(Transport, SocketAddr), Error> {
-        self.dial(deadline, making.policy, making.announcement, Inside::Http1).await
     }
 
     async fn begin(

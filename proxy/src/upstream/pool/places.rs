@@ -4,26 +4,25 @@
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
 
 use super::ServerPool;
-use crate::upstream::{breaker::Permit, http1::Life, load::Load};
+use crate::upstream::{carried::Carried, http1::Life};
 
 /// A connection that has left HTTP and counts all the same, until this is dropped.
 #[derive(Debug)]
 pub struct Lease {
     pool: Rc<ServerPool>,
     _life: Option<Life>,
-    load: Option<Load>,
-    permit: Option<Permit>,
+    carried: Option<Box<Carried>>,
 }
 
 impl Lease {
     pub(in crate::upstream) fn take(pool: Rc<ServerPool>, life: Option<Life>) -> Self {
         pool.open.set(pool.open.get() + 1);
-        Self { pool, _life: life, load: None, permit: None }
+        Self { pool, _life: life, carried: None }
     }
 
     /// Has what is done on the connection count as under way.
-    pub fn carry(mut self, load: Option<Load>, permit: Option<Permit>) -> Self {
-        (self.load, self.permit) = (load, permit);
+    pub fn carry(mut self, carried: Option<Box<Carried>>) -> Self {
+        self.carried = carried;
         self
     }
 }

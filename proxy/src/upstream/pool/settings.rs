@@ -33,6 +33,8 @@ pub struct Settings {
     pub max_open_of_all: Option<usize>,
     /// Idle connections that there are always.
     pub min_idle: usize,
+    /// Whether what is first sent on one may go out with its first segment.
+    pub fast_open: bool,
     /// How old one gets before it is kept no more.
     pub max_age: Option<Duration>,
     /// How many requests one carries before that.
@@ -82,4 +84,6 @@ pub struct Making<'a> {
     /// What the server is sent first: a PROXY header, which makes the connection one for this
     /// request alone, because the next may be another client's.
     pub announcement: Option<&'a [u8]>,
+    /// Whether the server may get the request twice.
+    pub repeatable: bool,
 }

@@ -97,12 +97,17 @@ impl Drop for Awaiting<'_> {
     }
 }
 
+/// As it is checked out: boxed, so that connections of HTTP/1 are not as large.
+fn of_stream(stream: Stream) -> Connection {
+    Connection::Http2(Box::new(stream))
+}
+
 impl ServerPool {
     /// A stream of a connection that has room for one. Never waits.
     pub(super) fn try_stream(self: &Rc<Self>) -> Option<Connection> {
         let stream = self.open_stream(true)?;
         self.metrics.reused();
-        Some(Connection::Http2(stream))
+        Some(of_stream(stream))
     }
 
     fn open_stream(&self, reused: bool) -> Option<Stream> {
@@ -155,7 +160,7 @@ impl ServerPool {
                 Admitted::May(open) => Life::new(open),
                 Admitted::Kept(connection) => return Ok(connection),
             };
-            return self.open_carrier(making, http2, deadline, life).await.map(Connection::Http2);
+            return self.open_carrier(making, http2, deadline, life).await.map(of_stream);
         }
     }
 
