@@ -6,7 +6,10 @@ use http::{StatusCode, Uri};
 use serde::Serialize;
 
 use super::State;
-use crate::cache::{Cache, key, store::What};
+use crate::cache::{
+    Cache, key,
+    store::{Purged, What},
+};
 
 /// What `/cache` shows.
 #[derive(Debug, Serialize)]
@@ -47,20 +50,26 @@ pub(super) async fn purge(state: &State, query: Option<&str>) -> (StatusCode, St
     tracing::info!("cache: purge of {what:?}");
     let purged = tokio::task::spawn_blocking(move || forget(&cache, &what)).await;
     match purged {
-        Ok(count) => (StatusCode::OK, format!("purged {count}\n")),
+        Ok(mut purged) => {
+            let kept = match purged.written().await {
+                true => "",
+                false => ", and the disk takes no note of it yet: it is tried on",
+            };
+            (StatusCode::OK, format!("purged {}{kept}\n", purged.removed))
+        }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "see the log\n".to_owned()),
     }
 }
 
-fn forget(cache: &Arc<Cache>, what: &What) -> usize {
-    let count = cache.store.purge(what);
+fn forget(cache: &Arc<Cache>, what: &What) -> Purged {
+    let purged = cache.store.purge(what);
     // What is under way is not stored any more, and not joined either. Of that the tags are not
     // known, so with these everybody asks anew.
     cache.flights.forget(|text| match what {
         What::Prefix(prefix) => text.starts_with(&**prefix),
         What::All | What::Tag(_) => true,
     });
-    count
+    purged
 }
 
 fn meant(query: &str) -> Result<What, String> {

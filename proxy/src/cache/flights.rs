@@ -219,7 +219,7 @@ mod tests {
     fn parts_are_found_within_reach() {
         let flights = Flights::default();
         let store = crate::cache::store::Store::<crate::cache::meta::Meta>::new(
-            &crate::cache::store::Options { memory_bytes: 1 << 20, block_bytes: 4096 },
+            &crate::cache::store::Options { memory_bytes: 1 << 20, block_bytes: 4096, disk: None },
         );
         let object = store.fill().object();
         let flight = Flight::new();

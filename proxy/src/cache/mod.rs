@@ -54,6 +54,7 @@ impl Cache {
         let store = Store::new(&store::Options {
             memory_bytes: config.memory_bytes,
             block_bytes: config.block_bytes,
+            disk: None,
         });
         let this = Arc::new(Self {
             store,

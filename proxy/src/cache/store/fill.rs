@@ -65,7 +65,7 @@ impl<M: Meta> Drop for Fill<M> {
     fn drop(&mut self) {
         if self.is_new {
             for number in mem::take(&mut self.put) {
-                self.store.0.memory.remove(&Slot::block(self.object, number));
+                self.store.forget(Slot::block(self.object, number));
             }
         }
     }

@@ -62,6 +62,29 @@ impl Slot {
         Self { id: halves(object.0), number }
     }
 
+    /// One that stands for all heads with this fingerprint, to say that they are gone.
+    pub(super) fn like(fingerprint: u64) -> Self {
+        let number = Self { id: [0, 0], number: Self::HEAD }.fingerprint();
+        Self { id: [fingerprint ^ number, 0], number: Self::HEAD }
+    }
+
+    /// As it is on the disk.
+    pub(super) fn encode(&self) -> [u8; 20] {
+        let mut out = [0; 20];
+        out[..8].copy_from_slice(&self.id[0].to_le_bytes());
+        out[8..16].copy_from_slice(&self.id[1].to_le_bytes());
+        out[16..].copy_from_slice(&self.number.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(from: &[u8; 20]) -> Self {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = *from;
+        let [i, j, k, l, m, n, o, p, number @ ..] = rest;
+        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let second = u64::from_le_bytes([i, j, k, l, m, n, o, p]);
+        Self { id: [first, second], number: u32::from_le_bytes(number) }
+    }
+
     pub(super) fn is_head(&self) -> bool {
         self.number == Self::HEAD
     }
@@ -104,6 +127,13 @@ mod tests {
             Key::of("GET https://example.org/").0,
             0x5bfa_f246_6aaa_5aab_6c81_2068_7d96_5380
         );
+    }
+
+    #[test]
+    fn what_stands_for_a_head_has_its_fingerprint() {
+        let slot = Slot::head(Key::of("https://example.org/"));
+        assert_eq!(Slot::like(slot.fingerprint()).fingerprint(), slot.fingerprint());
+        assert_eq!(Slot::decode(&slot.encode()), slot);
     }
 
     #[test]

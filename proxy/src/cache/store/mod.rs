@@ -13,19 +13,25 @@
 //! the disk with a [`Reading`] to await.
 //!
 //! Files: `account.rs` (what is held, to the byte), `block.rs`, `head.rs`, `key.rs` (what there
-//! is), `memory/` (who stays in memory), `fill.rs` (how it comes in), `purge.rs` (how it goes).
+//! is), `memory/` (who stays in memory), `disk/` (the other
+//! tier), `reading.rs` (waiting for it), `fill.rs` (how it comes in), `purge.rs` (how it goes).
 //!
 //! Implements: REQ-CACHE-002
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::*},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::*},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 mod account;
 mod block;
+mod disk;
 mod fill;
 mod head;
 mod key;
@@ -37,6 +43,7 @@ mod tests;
 
 pub use account::{Charge, WORKING_BYTES, allocated};
 pub use block::Block;
+pub use disk::{LEAST_DISK_BYTES, MOST_BLOCK_BYTES, Options as DiskOptions};
 pub use fill::Fill;
 pub use head::{Head, Meta, Stored};
 pub use key::{Key, ObjectId};
@@ -44,6 +51,7 @@ pub use purge::What;
 pub use reading::Reading;
 
 use account::Account;
+use disk::Disk;
 use head::Kept;
 use key::Slot;
 use memory::Memory;
@@ -55,13 +63,19 @@ pub struct Options {
     /// What may be kept in memory, tables included. What is on its way may take
     /// [`WORKING_BYTES`] more.
     pub memory_bytes: usize,
-    /// Bytes of a block; the last of an object is shorter.
+    /// Bytes of a block; the last of an object is shorter. [`MOST_BLOCK_BYTES`] at most where
+    /// there is a disk.
     pub block_bytes: usize,
+    /// The second tier, if there is one.
+    pub disk: Option<DiskOptions>,
 }
 
 /// Bytes of a block where nothing else is said. A quarter of a megabyte: what a reader waits for
 /// on the disk, and what a range may fetch too much at both ends; and 4096 of them are a gigabyte.
 pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// How long the end of the process waits for a disk that has stalled.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What there is of something that was asked for.
 #[derive(Debug)]
@@ -72,6 +86,30 @@ pub enum Found<T> {
     Disk(Reading<T>),
     /// It is not stored.
     Absent,
+}
+
+/// What a purge came to.
+#[derive(Debug)]
+pub struct Purged {
+    /// Responses that went from memory. How many on the disk are meant is not known: they are
+    /// found out when they are read.
+    pub removed: usize,
+    written: Option<oneshot::Receiver<bool>>,
+}
+
+impl Purged {
+    /// Waits until the purge is on the disk, so that it survives the end of the process. `false`
+    /// if the disk does not take it for now: it goes on being tried, and what is meant is not found
+    /// by this process either way.
+    pub async fn written(&mut self) -> bool {
+        match &mut self.written {
+            None => true,
+            Some(written) => {
+                let limit = Duration::from_secs(5);
+                tokio::time::timeout(limit, written).await.is_ok_and(|told| told.unwrap_or(false))
+            }
+        }
+    }
 }
 
 /// How much is stored, and what has happened since the start.
@@ -89,6 +127,41 @@ pub struct Statistics {
     pub memory_evictions: u64,
     /// What was to be stored and found no room in memory.
     pub memory_refusals: u64,
+    /// The same of the disk; `None` if there is none.
+    pub disk: Option<DiskStatistics>,
+}
+
+/// How much is on the disk, and what has happened since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskStatistics {
+    /// Whether it can be read and be written at this time.
+    pub works: bool,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Responses.
+    pub objects: u64,
+    /// Responses and blocks.
+    pub entries: u64,
+    /// Bytes of memory that the index takes.
+    pub index_bytes: u64,
+    /// Bytes that wait to be written.
+    pub queued_bytes: u64,
+    /// Records that are to be read.
+    pub queued_reads: u64,
+    /// Bytes that were written.
+    pub written_bytes: u64,
+    /// Records that were read, and went to memory.
+    pub promotions: u64,
+    /// Segments that made room for others.
+    pub evictions: u64,
+    /// What was to be written and found no room in the queue, or no disk.
+    pub dropped: u64,
+    /// What was to be read and found too many waiting, or no memory.
+    pub busy: u64,
+    /// Records that were not what had been written.
+    pub damaged: u64,
+    /// Reads and writes that failed.
+    pub errors: u64,
 }
 
 /// A store. All clones are the same one.
@@ -105,21 +178,31 @@ impl<M> Clone for Store<M> {
 struct Inner<M> {
     block_bytes: usize,
     account: Arc<Account>,
-    memory: Memory<Kept<M>>,
+    memory: Arc<Memory<Kept<M>>>,
     epochs: Epochs,
     refused: AtomicU64,
+    disk: Option<Disk<M>>,
 }
 
 impl<M: Meta> Store<M> {
-    /// An empty store.
+    /// A store: empty in memory, and with what is on the disk as soon as that has been read. A
+    /// folder that cannot be used is tried again for as long as the store is there.
     pub fn new(options: &Options) -> Self {
         let account = Account::new(options.memory_bytes);
+        let memory = Arc::new(Memory::new(Arc::clone(&account), options.disk.is_some()));
+        let start = |disk| Disk::start(disk, Arc::clone(&account), Arc::clone(&memory));
+        // Without threads there is a memory still.
+        let failed = |error: &_| tracing::error!("cache: no threads for the disk: {error}");
+        let started = options.disk.as_ref().map(start).transpose();
+        let disk = started.inspect_err(failed).ok().flatten();
+        let most = if disk.is_some() { MOST_BLOCK_BYTES } else { usize::MAX };
         Self(Arc::new(Inner {
-            block_bytes: options.block_bytes,
-            memory: Memory::new(Arc::clone(&account)),
+            block_bytes: options.block_bytes.min(most),
+            memory,
             account,
             epochs: Epochs::new(),
             refused: AtomicU64::new(0),
+            disk,
         }))
     }
 
@@ -130,23 +213,34 @@ impl<M: Meta> Store<M> {
 
     /// The response with this key, which was made of `text`.
     pub fn head(&self, key: Key, text: &str) -> Found<Arc<Stored<M>>> {
-        match self.0.memory.get(&Slot::head(key)) {
-            Some(Kept::Head(head)) if *head.text == *text => Found::Memory(head),
-            _ => Found::Absent,
-        }
+        let slot = Slot::head(key);
+        let head = match (self.0.memory.get(&slot), &self.0.disk) {
+            (Some(Kept::Head(head)), _) => head,
+            (None, Some(disk)) => match disk.head(slot, text) {
+                // It waits to be written, and may have been purged meanwhile.
+                Found::Memory(head) if self.is_allowed(key, &head) => head,
+                Found::Disk(reading) => return Found::Disk(reading),
+                Found::Memory(_) | Found::Absent => return Found::Absent,
+            },
+            _ => return Found::Absent,
+        };
+        if *head.text == *text { Found::Memory(head) } else { Found::Absent }
     }
 
     /// A block of an object: bytes from `number * block_bytes` on.
     pub fn block(&self, object: ObjectId, number: u32) -> Found<Block> {
-        match self.0.memory.get(&Slot::block(object, number)) {
-            Some(Kept::Block(block)) => Found::Memory(block),
+        let slot = Slot::block(object, number);
+        match (self.0.memory.get(&slot), &self.0.disk) {
+            (Some(Kept::Block(block)), _) => Found::Memory(block),
+            (None, Some(disk)) => disk.block(slot),
             _ => Found::Absent,
         }
     }
 
     /// Whether a block is stored. It may be gone when it is asked for.
     pub fn has_block(&self, object: ObjectId, number: u32) -> bool {
-        self.0.memory.has(&Slot::block(object, number))
+        let slot = Slot::block(object, number);
+        self.0.memory.has(&slot) || self.0.disk.as_ref().is_some_and(|disk| disk.has(&slot))
     }
 
     /// A block of these bytes, copied: see [`Block`]. `None` if there is no memory for it, or they
@@ -177,19 +271,39 @@ impl<M: Meta> Store<M> {
     /// Forgets the response with this key. One that is asked for already is not stored.
     pub fn remove(&self, key: Key) {
         self.0.epochs.remove(key);
-        self.0.memory.remove(&Slot::head(key));
+        self.forget(Slot::head(key));
     }
 
-    /// Forgets all that is meant; what of it is asked for already is not stored. Returns how many
-    /// responses went from memory. Takes a time that grows with what is stored: not for a worker.
-    pub fn purge(&self, what: &What) -> usize {
-        // In this order: see `Memory::insert`.
+    /// Forgets all that is meant; what of it is asked for already is not stored. Takes a time that
+    /// grows with what is stored: not for a worker.
+    pub fn purge(&self, what: &What) -> Purged {
+        // In this order. Whoever stores now is refused, or has stored before memory is looked
+        // through, and then its write waits before the one that ends the purge.
         self.0.epochs.purge(what.clone());
         let before = self.0.epochs.now();
-        self.0.memory.remove_all(|kept| match kept {
+        let disk = self.0.disk.as_ref();
+        disk.inspect(|disk| disk.begin_purge(what));
+        let removed = self.0.memory.remove_all(|kept| match kept {
             Kept::Head(head) => head.epoch < before && what.means(&head.text, &head.tags),
             Kept::Block(_) => false,
-        })
+        });
+        Purged { removed, written: disk.map(|disk| disk.end_purge(what)) }
+    }
+
+    /// Waits until all that was to be written is, or was given up. Nothing to wait for where there
+    /// is no disk.
+    pub async fn flush(&self) {
+        if let Some(disk) = &self.0.disk {
+            let _ = disk.flush().await;
+        }
+    }
+
+    /// Writes what waits, for five seconds at most, and lets go of the folder. Blocks. From then
+    /// on the store is one of memory.
+    pub fn close(&self) {
+        if let Some(disk) = &self.0.disk {
+            disk.close(CLOSE_LIMIT);
+        }
     }
 
     /// How much is stored.
@@ -202,11 +316,15 @@ impl<M: Meta> Store<M> {
             memory_entries: contents.entries as u64,
             memory_evictions: self.0.memory.evicted.load(Relaxed),
             memory_refusals: self.0.refused.load(Relaxed),
+            disk: self.0.disk.as_ref().map(Disk::statistics),
         }
     }
 
+    /// Memory within the budget, or, where there is a disk that can take what memory cannot, beyond
+    /// it for as long as it is on its way.
     fn reserve(&self, bytes: usize) -> Option<Charge> {
-        self.0.memory.reserve(bytes)
+        let working = || self.0.disk.as_ref().and_then(|_| self.0.account.charge_working(bytes));
+        self.0.memory.reserve(bytes).or_else(working)
     }
 
     fn or_refused<T>(&self, had: Option<T>) -> Option<T> {
@@ -216,14 +334,35 @@ impl<M: Meta> Store<M> {
         had
     }
 
-    /// Keeps a block in memory.
-    fn keep_block(&self, object: ObjectId, number: u32, block: Block) {
-        self.0.memory.insert(Slot::block(object, number), Kept::Block(block), || true);
+    fn is_allowed(&self, key: Key, stored: &Stored<M>) -> bool {
+        self.0.epochs.allow(stored.epoch, key, &stored.text, &stored.tags)
     }
 
-    /// Keeps a head in memory, unless it has been purged since it was asked for.
+    fn keep_block(&self, object: ObjectId, number: u32, block: Block) {
+        let slot = Slot::block(object, number);
+        if let Some(disk) = &self.0.disk {
+            disk.put(slot, Kept::Block(block.clone()));
+        }
+        self.0.memory.insert(slot, Kept::Block(block), || true);
+    }
+
+    /// Keeps a head, unless it has been purged since it was asked for.
     fn keep_head(&self, key: Key, stored: &Arc<Stored<M>>) -> bool {
-        let allowed = || self.0.epochs.allow(stored.epoch, key, &stored.text, &stored.tags);
-        self.0.memory.insert(Slot::head(key), Kept::Head(Arc::clone(stored)), allowed)
+        let slot = Slot::head(key);
+        self.0.memory.insert(slot, Kept::Head(Arc::clone(stored)), || {
+            let allowed = self.is_allowed(key, stored);
+            if let (true, Some(disk)) = (allowed, &self.0.disk) {
+                disk.put(slot, Kept::Head(Arc::clone(stored)));
+            }
+            allowed
+        })
+    }
+
+    fn forget(&self, slot: Slot) {
+        // Memory last: what is read from the disk just now comes in before that, or not at all.
+        if let Some(disk) = &self.0.disk {
+            disk.remove(slot);
+        }
+        self.0.memory.remove(&slot);
     }
 }

@@ -7,8 +7,12 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::*},
+    },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -17,7 +21,37 @@ use tokio::{
 };
 
 /// How long a worker waits for the disk.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// How long the disk is not asked after somebody waited for it in vain.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Whether waiting for the disk is worth it.
+#[derive(Debug)]
+pub(super) struct Patience {
+    since: Instant,
+    /// In milliseconds after `since`: until then it is not.
+    lost_until: AtomicU64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { since: Instant::now(), lost_until: AtomicU64::new(0) }
+    }
+}
+
+impl Patience {
+    /// Whether somebody waited in vain a short time ago.
+    pub(super) fn is_lost(&self) -> bool {
+        let until = self.lost_until.load(Relaxed);
+        until != 0 && (self.since.elapsed().as_millis() as u64) < until
+    }
+
+    fn lose(&self) {
+        let until = (self.since.elapsed() + PAUSE).as_millis() as u64;
+        self.lost_until.store(until, Relaxed);
+    }
+}
 
 /// Resolves to what was read; to `None` if it is gone, damaged, or does not come in time. For a
 /// task of tokio.
@@ -26,14 +60,14 @@ pub struct Reading<T> {
     answer: oneshot::Receiver<Option<T>>,
     /// Begins when somebody has to wait.
     limit: Option<Pin<Box<Sleep>>>,
+    patience: Arc<Patience>,
 }
 
 impl<T> Reading<T> {
     /// One that is to be answered, or dropped, by the other end.
-    #[cfg_attr(not(test), expect(dead_code, reason = "until the store has a disk"))]
-    pub(super) fn new() -> (oneshot::Sender<Option<T>>, Self) {
+    pub(super) fn new(patience: Arc<Patience>) -> (oneshot::Sender<Option<T>>, Self) {
         let (sender, answer) = oneshot::channel();
-        (sender, Self { answer, limit: None })
+        (sender, Self { answer, limit: None, patience })
     }
 }
 
@@ -44,8 +78,9 @@ impl<T> Future for Reading<T> {
         if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(cx) {
             return Poll::Ready(answer.ok().flatten());
         }
-        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(LIMIT)));
         ready!(limit.as_mut().poll(cx));
+        self.patience.lose();
         Poll::Ready(None)
     }
 }
@@ -59,12 +94,15 @@ mod tests {
     #[req_test("REQ-CACHE-007")]
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_does_not_answer_is_not_waited_for() {
-        let (_never, reading) = Reading::<u8>::new();
-        assert_eq!(reading.await, None);
-        let (sender, reading) = Reading::new();
+        let patience = Arc::<Patience>::default();
+        let (sender, reading) = Reading::new(Arc::clone(&patience));
         drop(sender);
         assert_eq!(reading.await, None::<u8>);
-        let (sender, reading) = Reading::new();
+        assert!(!patience.is_lost(), "it was not waited for");
+        let (_never, reading) = Reading::<u8>::new(Arc::clone(&patience));
+        assert_eq!(reading.await, None);
+        assert!(patience.is_lost());
+        let (sender, reading) = Reading::new(patience);
         sender.send(Some(7)).unwrap();
         assert_eq!(reading.await, Some(7));
     }

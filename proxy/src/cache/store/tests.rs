@@ -33,8 +33,12 @@ pub(super) fn head(text: &str, body: Option<Block>) -> Head<Note> {
     }
 }
 
+fn in_memory(memory_bytes: usize) -> Store<Note> {
+    Store::new(&Options { memory_bytes, block_bytes: 1 << 20, disk: None })
+}
+
 fn store() -> Store<Note> {
-    Store::new(&Options { memory_bytes: 4 << 20, block_bytes: 1 << 20 })
+    in_memory(4 << 20)
 }
 
 /// Stores a response of one block.
@@ -153,7 +157,7 @@ fn a_purge_takes_what_it_means_and_what_is_on_its_way() {
             put(&store, text, b"x").unwrap();
         }
         let late: Vec<_> = TEXTS.iter().map(|text| (text, store.fill())).collect();
-        let removed = store.purge(&what);
+        let removed = store.purge(&what).removed;
         assert_eq!(removed, TEXTS.len() - remain.len(), "{what:?}");
         for text in TEXTS {
             assert_eq!(body(&store, text).is_some(), remain.contains(&text), "{what:?}: {text}");
@@ -220,7 +224,7 @@ fn nothing_slips_past_a_purge() {
 #[req_test("REQ-CACHE-002")]
 #[test]
 fn a_response_for_which_there_is_no_memory_is_not_stored() {
-    let store = Store::<Note>::new(&Options { memory_bytes: 10_000, block_bytes: 1 << 20 });
+    let store = in_memory(10_000);
     assert!(store.copy(&[Bytes::from_static(&[0; 20_000])]).is_none());
     assert!(store.copy(&[Bytes::from_static(&[0; 2_000])]).is_some());
     let held = store.hold(9_000).unwrap();

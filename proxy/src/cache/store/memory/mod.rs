@@ -54,6 +54,8 @@ pub(super) struct Memory<V> {
     parts: Box<[Part<V>]>,
     spread: Spread,
     account: Arc<Account>,
+    /// What finds no room here is somewhere else.
+    spills: bool,
     /// Where room was taken last.
     hand: AtomicUsize,
     pub(super) evicted: AtomicU64,
@@ -80,7 +82,8 @@ pub(super) struct Contents {
 }
 
 impl<V: Value> Memory<V> {
-    pub(super) fn new(account: Arc<Account>) -> Self {
+    /// `spills`: what finds no room need not come in, for it is found elsewhere.
+    pub(super) fn new(account: Arc<Account>, spills: bool) -> Self {
         let spread = Spread::new();
         let parts = (account.budget() / PART_BYTES).clamp(1, 64).next_power_of_two();
         let part = |_| {
@@ -88,7 +91,8 @@ impl<V: Value> Memory<V> {
             Part(Mutex::new(Charged { shard: Shard::new(spread), tables }))
         };
         let parts = (0..parts).map(part).collect();
-        Self { parts, spread, account, hand: AtomicUsize::new(0), evicted: AtomicU64::new(0) }
+        let (hand, evicted) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { parts, spread, account, spills, hand, evicted }
     }
 
     pub(super) fn get(&self, slot: &Slot) -> Option<V> {
@@ -103,20 +107,38 @@ impl<V: Value> Memory<V> {
     }
 
     /// Puts an entry in if `may` agrees, asked under the lock that [`Self::remove_all`] takes: what
-    /// that has gone past does not come in behind it. Returns whether it came in.
+    /// that has gone past does not come in behind it. Returns whether it agreed.
     pub(super) fn insert(&self, slot: Slot, value: V, may: impl FnOnce() -> bool) -> bool {
         let hash = self.spread.hash(slot.fingerprint());
+        let comes_in = !self.spills || self.make_room();
         let mut part = self.lock(self.part(hash));
         if !may() {
             return false;
         }
-        let before = part.shard.insert(slot, hash, value);
+        let before = match comes_in {
+            true => part.shard.insert(slot, hash, value),
+            false => part.shard.remove(&slot, hash),
+        };
         part.charge_tables();
         drop(part);
         drop(before);
         // Tables may have grown.
         self.make_room();
         true
+    }
+
+    /// The same for what was found elsewhere: it does not take the place of what is there, which
+    /// is newer. `may` is asked all the same.
+    pub(super) fn promote(&self, slot: Slot, value: V, may: impl FnOnce() -> bool) {
+        let hash = self.spread.hash(slot.fingerprint());
+        let comes_in = self.make_room();
+        let mut part = self.lock(self.part(hash));
+        if may() && comes_in && part.shard.peek(&slot, hash).is_none() {
+            part.shard.insert(slot, hash, value);
+            part.charge_tables();
+            drop(part);
+            self.make_room();
+        }
     }
 
     pub(super) fn remove(&self, slot: &Slot) -> Option<V> {

@@ -30,7 +30,7 @@ fn slot(number: u32) -> Slot {
 
 fn memory(budget: usize) -> (Arc<Account>, Memory<Block>) {
     let account = Account::new(budget);
-    (Arc::clone(&account), Memory::new(account))
+    (Arc::clone(&account), Memory::new(account, false))
 }
 
 /// Puts a block in as the store does.

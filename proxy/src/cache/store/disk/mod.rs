@@ -1,0 +1,383 @@
+//! The tier on the disk: segments in a folder, an index of them in memory.
+//!
+//! A worker looks into the index and leaves a job (`jobs.rs`) or something to be written
+//! (`queue.rs`), both without waiting. Threads of its own do the rest: one writes (`write.rs`,
+//! `batch.rs`, `evict.rs`), some read (`reader.rs`). `recover.rs` makes the index of what another
+//! process has left; `record.rs` and `segment.rs` are the format, `purges.rs` what was purged.
+//!
+//! What is written is not synced, but for purges: what the kernel has, survives the end of the
+//! process in any form, and what is lost with the machine is noticed by its checksum.
+//!
+//! Implements: REQ-CACHE-002, REQ-CACHE-007
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::oneshot;
+
+mod batch;
+mod evict;
+mod index;
+mod jobs;
+mod purges;
+mod queue;
+mod reader;
+mod record;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use index::{ENTRY_BYTES, Index};
+use jobs::{Jobs, Waiter};
+use purges::Purges;
+use queue::Queue;
+use segment::Segment;
+use write::Writer;
+
+use super::{
+    DiskStatistics,
+    account::Account,
+    block::Block,
+    head::{Kept, Meta, Stored},
+    key::Slot,
+    memory::Memory,
+    purge::What,
+    reading::{Patience, Reading},
+};
+
+/// The least that the tier may take: eight segments of which none is too small.
+pub const LEAST_DISK_BYTES: u64 = 32 << 20;
+
+/// A block may be so large where there is a disk.
+pub const MOST_BLOCK_BYTES: usize = 1 << 20;
+
+/// Threads that read.
+const READERS: usize = 4;
+
+/// A segment is a sixteenth of all, within these bounds; more where there would be too many.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 20;
+const MOST_SEGMENTS: u64 = 32 << 10;
+
+/// What a tier on the disk is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder. It is made if it is not there, and locked.
+    pub directory: PathBuf,
+    /// What its files may take; [`LEAST_DISK_BYTES`] at least.
+    pub bytes: u64,
+    /// What the index may take in memory, beside the budget of the memory tier. Where it is full
+    /// the oldest goes as if the disk were.
+    pub index_bytes: usize,
+}
+
+/// See [`DiskStatistics`].
+#[derive(Debug, Default)]
+struct Counters {
+    written: Counter,
+    promoted: Counter,
+    damaged: Counter,
+    evicted: Counter,
+    dropped: Counter,
+    busy: Counter,
+    errors: Counter,
+}
+
+/// The tier.
+#[derive(Debug)]
+pub(super) struct Disk<M> {
+    shared: Arc<Shared<M>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What all threads of the tier share.
+#[derive(Debug)]
+pub(super) struct Shared<M> {
+    directory: PathBuf,
+    most_bytes: u64,
+    segment_bytes: u64,
+    most_entries: usize,
+    account: Arc<Account>,
+    memory: Arc<Memory<Kept<M>>>,
+    index: Index,
+    segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
+    /// The one that is being filled; `u64::MAX` for none.
+    active: AtomicU64,
+    queue: Queue<M>,
+    jobs: Jobs<M>,
+    purges: Purges,
+    counters: Counters,
+    /// The index says what is there.
+    readable: AtomicBool,
+    write_fails: AtomicBool,
+    read_fails: AtomicBool,
+    patience: Arc<Patience>,
+}
+
+impl<M: Meta> Disk<M> {
+    /// Starts the threads. The folder is opened by them.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub(super) fn start(
+        options: &Options,
+        account: Arc<Account>,
+        memory: Arc<Memory<Kept<M>>>,
+    ) -> io::Result<Self> {
+        let bytes = options.bytes.max(LEAST_DISK_BYTES);
+        let (least, most) = (*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        let segment_bytes = (bytes / 16).clamp(least, most).max(bytes / MOST_SEGMENTS);
+        let shared = Arc::new(Shared {
+            directory: options.directory.clone(),
+            most_bytes: bytes,
+            segment_bytes,
+            most_entries: (options.index_bytes / ENTRY_BYTES).max(1),
+            account,
+            memory,
+            index: Index::new(),
+            segments: Mutex::default(),
+            active: AtomicU64::new(u64::MAX),
+            queue: Queue::new(),
+            jobs: Jobs::new(),
+            purges: Purges::default(),
+            counters: Counters::default(),
+            readable: AtomicBool::new(false),
+            write_fails: AtomicBool::new(false),
+            read_fails: AtomicBool::new(false),
+            patience: Arc::default(),
+        });
+        for _ in 0..READERS {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name("cache-read".into()).spawn(move || reader::run(&shared))?;
+        }
+        let writer = Writer::new(Arc::clone(&shared));
+        let writer =
+            thread::Builder::new().name("cache-write".into()).spawn(move || writer.run())?;
+        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// What waits to be written, or a place to read it from.
+    pub(super) fn head(&self, slot: Slot, text: &str) -> super::Found<Arc<Stored<M>>> {
+        match self.shared.queue.get(&slot) {
+            Some(Kept::Head(head)) => return super::Found::Memory(head),
+            Some(Kept::Block(_)) => return super::Found::Absent,
+            None => {}
+        }
+        self.ask(slot, |sender| Waiter::Head(text.into(), sender))
+    }
+
+    /// The same for a block.
+    pub(super) fn block(&self, slot: Slot) -> super::Found<Block> {
+        match self.shared.queue.get(&slot) {
+            Some(Kept::Block(block)) => return super::Found::Memory(block),
+            Some(Kept::Head(_)) => return super::Found::Absent,
+            None => {}
+        }
+        self.ask(slot, Waiter::Block)
+    }
+
+    /// Whether it is there, without wanting it.
+    pub(super) fn has(&self, slot: &Slot) -> bool {
+        self.shared.queue.get(slot).is_some()
+            || self.is_readable() && self.shared.index.peek(slot.fingerprint()).is_some()
+    }
+
+    fn ask<T>(
+        &self,
+        slot: Slot,
+        waiter: impl FnOnce(oneshot::Sender<Option<T>>) -> Waiter<M>,
+    ) -> super::Found<T> {
+        if !self.is_readable() {
+            return super::Found::Absent;
+        }
+        let Some(at) = self.shared.index.get(slot.fingerprint()) else {
+            return super::Found::Absent;
+        };
+        let (sender, reading) = Reading::new(Arc::clone(&self.shared.patience));
+        if self.shared.jobs.ask(slot, at, waiter(sender)) {
+            return super::Found::Disk(reading);
+        }
+        self.shared.counters.busy.inc();
+        super::Found::Absent
+    }
+
+    fn is_readable(&self) -> bool {
+        self.shared.readable.load(SeqCst) && !self.shared.patience.is_lost()
+    }
+
+    /// Has it written.
+    pub(super) fn put(&self, slot: Slot, kept: Kept<M>) {
+        if !self.shared.queue.put(slot, kept, &self.shared.index) {
+            self.shared.counters.dropped.inc();
+        }
+    }
+
+    pub(super) fn remove(&self, slot: Slot) {
+        self.shared.queue.remove(slot, &self.shared.index);
+    }
+
+    /// From now on nothing that is on the disk is found if it is meant.
+    pub(super) fn begin_purge(&self, what: &What) {
+        self.shared.purges.begin(what.clone());
+    }
+
+    /// Has the purge written down, behind all that is to be written before it.
+    pub(super) fn end_purge(&self, what: &What) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.queue.purge(what.clone(), sender);
+        receiver
+    }
+
+    /// Says when all that waits now is written, or given up.
+    pub(super) fn flush(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.queue.flush(sender);
+        receiver
+    }
+
+    /// Writes what is left, for so long at most. Nothing is found on the disk afterwards.
+    pub(super) fn close(&self, limit: Duration) {
+        self.stop();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let deadline = Instant::now() + limit;
+        while writer.as_ref().is_some_and(|writer| !writer.is_finished()) {
+            if Instant::now() >= deadline {
+                tracing::warn!("cache: the disk stalled, what waited for it is lost");
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stop(&self) {
+        self.shared.readable.store(false, SeqCst);
+        self.shared.jobs.stop();
+        self.shared.queue.stop();
+    }
+
+    pub(super) fn statistics(&self) -> DiskStatistics {
+        let Shared { index, counters, queue, jobs, write_fails, .. } = &*self.shared;
+        DiskStatistics {
+            works: self.is_readable() && !write_fails.load(Relaxed),
+            bytes: self.shared.segments().values().map(|segment| segment.bytes()).sum(),
+            objects: index.heads() as u64,
+            entries: index.entries() as u64,
+            index_bytes: index.allocated() as u64,
+            queued_bytes: queue.bytes() as u64,
+            queued_reads: jobs.len() as u64,
+            written_bytes: counters.written.get(),
+            promotions: counters.promoted.get(),
+            evictions: counters.evicted.get(),
+            dropped: counters.dropped.get(),
+            busy: counters.busy.get(),
+            damaged: counters.damaged.get(),
+            errors: counters.errors.get(),
+        }
+    }
+}
+
+impl<M> Drop for Disk<M> {
+    fn drop(&mut self) {
+        self.shared.readable.store(false, SeqCst);
+        self.shared.jobs.stop();
+        self.shared.queue.stop();
+    }
+}
+
+impl<M> Shared<M> {
+    fn segments(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Segment>>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segment whose number ends so.
+    fn segment(&self, lower: u16) -> Option<Arc<Segment>> {
+        let segments = self.segments();
+        let first = *segments.keys().next()?;
+        let number = first + u64::from(lower.wrapping_sub(first as u16));
+        segments.get(&number).cloned()
+    }
+
+    fn oldest_sealed(&self) -> Option<Arc<Segment>> {
+        let (segments, active) = (self.segments(), self.active.load(Relaxed));
+        segments.values().find(|segment| segment.number != active).cloned()
+    }
+
+    /// What a segment that is begun has to have free: itself, and what is written again into it
+    /// before what it was in is removed.
+    fn reserve(&self) -> u64 {
+        self.segment_bytes + self.segment_bytes / 4
+    }
+
+    /// Bytes of all segments but the one that is being filled.
+    fn sealed_bytes(&self) -> u64 {
+        let (segments, active) = (self.segments(), self.active.load(Relaxed));
+        segments.values().filter(|s| s.number != active).map(|s| s.bytes()).sum()
+    }
+
+    /// Removes a segment, and what is in it.
+    fn forget(&self, segment: &Segment) -> io::Result<()> {
+        self.index.retain(|at| at.segment != segment.number as u16);
+        // Not the next one before this one is gone: it may have what removes something of this.
+        segment.remove()?;
+        self.segments().remove(&segment.number);
+        self.counters.evicted.inc();
+        Ok(())
+    }
+
+    /// Removes the oldest segment, if there is one that is not being filled.
+    fn forget_oldest(&self) -> io::Result<bool> {
+        match self.oldest_sealed() {
+            Some(oldest) => self.forget(&oldest).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Nothing is known of what is on the disk.
+    fn forget_all(&self) {
+        self.index.retain(|_| false);
+        self.segments().clear();
+    }
+
+    fn writing_failed(&self, error: &io::Error) {
+        self.counters.errors.inc();
+        if !self.write_fails.swap(true, Relaxed) {
+            let directory = self.directory.display();
+            tracing::warn!("cache: nothing can be written to {directory}, memory goes on: {error}");
+        }
+    }
+
+    fn writing_fails(&self) -> bool {
+        self.write_fails.load(Relaxed)
+    }
+
+    fn writing_works(&self) {
+        if self.write_fails.swap(false, Relaxed) {
+            tracing::info!("cache: {} is written again", self.directory.display());
+        }
+    }
+
+    fn reading_failed(&self, error: &io::Error) {
+        self.counters.errors.inc();
+        if !self.read_fails.swap(true, Relaxed) {
+            let directory = self.directory.display();
+            tracing::warn!("cache: {directory} cannot be read, the origin is asked: {error}");
+        }
+    }
+
+    fn reading_works(&self) {
+        if self.read_fails.load(Relaxed) {
+            self.read_fails.store(false, Relaxed);
+        }
+    }
+}
