@@ -1,4 +1,5 @@
-//! Posts to a collector, on the control plane: one connection that is kept, plain HTTP/1.1.
+//! Posts to a collector, on the control plane: one connection that is kept, HTTP/1.1, over TLS
+//! where its URL says so.
 //!
 //! For spans and records. What is done with a failure is the caller's: [`Failure::again`] says
 //! whether it may help to send the same once more.
@@ -10,9 +11,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header}
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use crate::config::Server;
+use crate::{
+    config::{Server, ServerTls},
+    transport::Transport,
+    upstream::tls::{Inside, fault},
+};
 
 /// Of an answer that is looked at.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -21,6 +27,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Poster {
     server: Server,
+    tls: Option<ServerTls>,
     path: String,
     fields: HeaderMap,
     connection: Option<http1::SendRequest<Full<Bytes>>>,
@@ -43,9 +50,9 @@ impl Failure {
 }
 
 impl Poster {
-    /// To this path of this server, with these fields and this media type.
+    /// To this path of this server, over TLS if so, with these fields and this media type.
     pub fn new(
-        server: &Server,
+        (server, tls): (&Server, Option<&ServerTls>),
         path: &str,
         headers: &[(HeaderName, HeaderValue)],
         content_type: &'static str,
@@ -55,7 +62,8 @@ impl Poster {
         if let Ok(host) = HeaderValue::from_str(&server.to_string()) {
             fields.insert(header::HOST, host);
         }
-        Self { server: server.clone(), path: path.to_owned(), fields, connection: None }
+        let (server, tls, path) = (server.clone(), tls.cloned(), path.to_owned());
+        Self { server, tls, path, fields, connection: None }
     }
 
     /// Lets the connection go, which may be what is wrong.
@@ -98,8 +106,17 @@ impl Poster {
         let Server { host, port, .. } = &self.server;
         let stream = TcpStream::connect((host.as_str(), *port)).await?;
         stream.set_nodelay(true)?;
+        let transport = match &self.tls {
+            None => Transport::Plain(stream),
+            Some(tls) => {
+                let name = tls.server_name.as_ref().unwrap_or(host).clone();
+                let name = ServerName::try_from(name).map_err(io::Error::other)?;
+                let begun = tls.connector.connect(stream, name, Inside::Http1).await;
+                begun.map_err(|error| io::Error::other(fault::of(&error)))?
+            }
+        };
         let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            http1::handshake(TokioIo::new(transport)).await.map_err(io::Error::other)?;
         tokio::spawn(connection);
         Ok(sender)
     }

@@ -7,13 +7,13 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
 
 use bytes::Bytes;
-use http_body_util::{Either, Full, StreamBody};
+use http_body_util::{BodyExt as _, Either, Full, StreamBody};
 use hyper::{
     Response,
     body::Frame,
@@ -201,8 +201,12 @@ impl Signer {
 pub struct TlsOrigin {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    seen: Posts,
     task: JoinHandle<()>,
 }
+
+/// Requests with a body: the path, the media type, and the body.
+type Posts = Arc<Mutex<Vec<(String, String, Bytes)>>>;
 
 impl TlsOrigin {
     /// Serves.
@@ -229,25 +233,32 @@ impl TlsOrigin {
         let address = listener.local_addr().expect("address");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let connections = Arc::new(AtomicUsize::new(0));
+        let seen = Posts::default();
+        let posts = Arc::clone(&seen);
         let counted = Arc::clone(&connections);
         let task = tokio::spawn(async move {
             let mut tasks = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, SeqCst);
-                let (acceptor, pieces) = (acceptor.clone(), pieces.clone());
+                let (acceptor, pieces, posts) = (acceptor.clone(), pieces.clone(), posts.clone());
                 tasks.spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream, pieces).await;
+                        serve(stream, pieces, posts).await;
                     }
                 });
             }
         });
-        Self { address, connections, task }
+        Self { address, connections, seen, task }
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Requests with a body so far: the path, the media type, and the body.
+    pub fn posts(&self) -> Vec<(String, String, Bytes)> {
+        self.seen.lock().expect("posts").clone()
     }
 
     /// Connections so far, whatever became of them.
@@ -262,7 +273,7 @@ impl Drop for TlsOrigin {
     }
 }
 
-async fn serve(stream: TlsStream<TcpStream>, pieces: Option<Vec<String>>) {
+async fn serve(stream: TlsStream<TcpStream>, pieces: Option<Vec<String>>, posts: Posts) {
     let session = stream.get_ref().1;
     let name = session.server_name().unwrap_or("-").to_owned();
     let protocol = session
@@ -291,7 +302,17 @@ async fn serve(stream: TlsStream<TcpStream>, pieces: Option<Vec<String>>) {
                 response
             }
         };
-        async move { Ok::<_, Infallible>(response) }
+        let posts = Arc::clone(&posts);
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+            if let Some(body) = body.ok().filter(|body| !body.is_empty()) {
+                let kind = head.headers.get(http::header::CONTENT_TYPE);
+                let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+                posts.lock().expect("posts").push((head.uri.path().to_owned(), kind, body));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let io = TokioIo::new(stream);
     if over_http2 {

@@ -4,7 +4,7 @@ use crate::spans::Collector;
 
 use super::{
     collector,
-    effective::{header, key, quoted, text},
+    effective::{header, key, text},
     errors::Wrong,
     section::Section,
 };
@@ -14,20 +14,20 @@ const PATH: &str = "/v1/traces";
 
 /// Reads the section, if there is one.
 pub(super) fn read(file: &Section<'_>) -> Option<Collector> {
-    let keys = &["endpoint", "service_name", "sample_ratio", "trust_parent", "headers"];
+    let keys = &["endpoint", "ca", "service_name", "sample_ratio", "trust_parent", "headers"];
     let section = file.table("tracing", "[tracing]", keys)?;
-    let endpoint = section
-        .required("endpoint", "\"http://127.0.0.1:4318\"", |text| collector::endpoint(text, PATH));
+    let endpoint = collector::endpoint(&section, "\"http://127.0.0.1:4318\"", PATH);
     let name = |text: &str| match text.trim() {
         "" => Err(Wrong::new("an empty name", "write for example \"edge\"")),
         name => Ok(name.to_owned()),
     };
     let service = section.parsed("service_name", "\"edge\"", name);
     let headers = collector::headers(&section);
-    let endpoint = endpoint?.value;
+    let endpoint = endpoint?;
     Some(Collector {
-        server: endpoint.0,
-        path: endpoint.1,
+        server: endpoint.server,
+        tls: endpoint.tls,
+        path: endpoint.path,
         headers,
         service: service.map_or("underpass".to_owned(), |name| name.value),
         ratio: section.ratio("sample_ratio").unwrap_or(1.0),
@@ -36,19 +36,14 @@ pub(super) fn read(file: &Section<'_>) -> Option<Collector> {
 }
 
 /// Writes it as a section of the effective configuration.
-pub(super) fn write(out: &mut String, collector: Option<&Collector>) {
-    let Some(collector) = collector else { return };
+pub(super) fn write(out: &mut String, told: Option<&Collector>) {
+    let Some(told) = told else { return };
     header(out, "[tracing]");
-    text(out, "endpoint", format!("http://{}{}", collector.server, collector.path));
-    text(out, "service_name", &collector.service);
-    key(out, "sample_ratio", format!("{:?}", collector.ratio));
-    key(out, "trust_parent", collector.trust_parent);
-    if !collector.headers.is_empty() {
-        header(out, "[tracing.headers]");
-        for (name, _) in &collector.headers {
-            key(out, &quoted(name), quoted("***"));
-        }
-    }
+    collector::write(out, &told.server, &told.path, told.tls.as_ref());
+    text(out, "service_name", &told.service);
+    key(out, "sample_ratio", format!("{:?}", told.ratio));
+    key(out, "trust_parent", told.trust_parent);
+    collector::write_headers(out, "[tracing.headers]", &told.headers);
 }
 
 #[cfg(test)]
@@ -78,7 +73,8 @@ mod tests {
         for (section, what, cure) in [
             ("", "no `endpoint`", "http://127.0.0.1:4318"),
             ("endpoint = \"127.0.0.1:4318\"", "not the URL", "http://127.0.0.1:4318"),
-            ("endpoint = \"https://o:1\"", "TLS", "plain HTTP"),
+            ("endpoint = \"https://o:1\"\nca = \"/nowhere\"", "cannot be read", "in PEM"),
+            ("endpoint = \"http://o:1\"\nca = \"/nowhere\"", "no TLS", "https://"),
             ("endpoint = \"http://o:1\"\nsample_ratio = 2", "no share", "0.0 to 1.0"),
             ("endpoint = \"http://o:1\"\nservice_name = \" \"", "an empty name", "edge"),
             (

@@ -20,7 +20,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     task::{Context, Poll, Waker},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use tokio::time::Instant;
 
 use super::{
     event::{Buffer, EVENT_BYTES, Why},
@@ -91,6 +94,8 @@ pub struct Lane {
     stalled: Cell<Option<u64>>,
     next: Cell<u64>,
     pushed: Cell<u64>,
+    /// A moment by both clocks; the wall's in microseconds since 1970.
+    clocks: Cell<(Instant, u64)>,
 }
 
 impl Lane {
@@ -115,6 +120,20 @@ impl Lane {
             stalled: Cell::new(None),
             next: Cell::new(0),
             pushed: Cell::new(0),
+            clocks: Cell::new(both_clocks()),
+        }
+    }
+
+    /// A moment by the wall clock, in microseconds since 1970. That clock is looked at once a
+    /// second: what it is turned by reaches the records within one.
+    pub(super) fn wall(&self, at: Instant) -> u64 {
+        if at.saturating_duration_since(self.clocks.get().0) >= Duration::from_secs(1) {
+            self.clocks.set(both_clocks());
+        }
+        let (instant, wall) = self.clocks.get();
+        match at.checked_duration_since(instant) {
+            Some(since) => wall + since.as_micros() as u64,
+            None => wall.saturating_sub((instant - at).as_micros() as u64),
         }
     }
 
@@ -303,6 +322,11 @@ impl Queue {
 /// What a chunk of so many bytes costs.
 pub(super) fn chunk_cost(bytes: usize) -> usize {
     EVENT_BYTES + bytes
+}
+
+fn both_clocks() -> (Instant, u64) {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (Instant::now(), wall.as_micros() as u64)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -18,6 +18,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+mod about;
 mod event;
 pub mod export;
 mod frames;
@@ -34,12 +35,14 @@ mod tests;
 mod wait;
 mod write;
 
+pub use about::{Begin, Chosen, End};
 pub use event::Side;
 pub use frames::Frames;
 pub use lane::Lane;
 pub use metrics::Counters;
-pub use ship::{Destination, Shipper};
-pub use tap::{Begin, Chosen, End, Recording};
+pub use redact::redact_shown;
+pub use ship::{Destination, ShipFormat, Shipper};
+pub use tap::Recording;
 
 use crate::{config::Record, scribe::Scribe};
 

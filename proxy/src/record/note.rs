@@ -3,6 +3,8 @@
 //! Not a format that is stored: both ends are in one process. The worker appends, which
 //! allocates nothing once the buffer has grown; the writer makes JSON of it.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::{HeaderMap, HeaderName};
 
 /// Appends a text.
@@ -20,6 +22,23 @@ pub(super) fn put_option(out: &mut Vec<u8>, text: Option<&[u8]>) {
 /// Appends a number.
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Appends an address that may be missing.
+pub(super) fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
+    match address.map(|address| (address.ip(), address.port())) {
+        None => out.push(0),
+        Some((IpAddr::V4(v4), port)) => {
+            out.push(4);
+            out.extend_from_slice(&v4.octets());
+            out.extend_from_slice(&port.to_le_bytes());
+        }
+        Some((IpAddr::V6(v6), port)) => {
+            out.push(6);
+            out.extend_from_slice(&v6.octets());
+            out.extend_from_slice(&port.to_le_bytes());
+        }
+    }
 }
 
 /// Appends fields, each value by `write`.
@@ -66,6 +85,21 @@ impl<'a> Reader<'a> {
         u64::from_le_bytes(number.try_into().unwrap_or_default())
     }
 
+    pub(super) fn address(&mut self) -> Option<SocketAddr> {
+        let ip: IpAddr = match self.bytes() {
+            [4] => IpAddr::from(self.bytes::<4>()),
+            [6] => IpAddr::from(self.bytes::<16>()),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, u16::from_le_bytes(self.bytes())))
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let (bytes, rest) = self.0.split_at(N);
+        self.0 = rest;
+        bytes.try_into().unwrap_or([0; N])
+    }
+
     /// Each field to `take`.
     pub(super) fn fields(&mut self, mut take: impl FnMut(&'a [u8], &'a [u8])) {
         for _ in 0..self.length() {
@@ -97,11 +131,15 @@ mod tests {
         put_option(&mut out, None);
         put_option(&mut out, Some(b""));
         put_number(&mut out, 77);
+        let addresses = [None, Some("192.0.2.1:80"), Some("[2001:db8::1]:443")];
+        let addresses = addresses.map(|text| text.map(|text| text.parse().unwrap()));
+        addresses.iter().for_each(|address| put_address(&mut out, *address));
         put_fields(&mut out, &fields, |out, _, value| out.extend_from_slice(value));
         let mut reader = Reader(&out);
         assert_eq!(reader.text(), b"text");
         assert_eq!((reader.option(), reader.option()), (None, Some(&b""[..])));
         assert_eq!(reader.number(), 77);
+        assert_eq!([(); 3].map(|()| reader.address()), addresses);
         let mut found = Vec::new();
         reader.fields(|name, value| found.push((name, value)));
         assert_eq!(found, [(&b"a"[..], &b"1"[..]), (b"a", b"22")]);

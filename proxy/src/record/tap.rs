@@ -11,7 +11,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,81 +20,17 @@ use http_body::Frame;
 use tokio::time::Instant;
 
 use super::{
+    about::{Begin, Chosen, End},
     event::{Buffer, END_BYTES, EVENT_BYTES, Gap, Side, What, Why},
     frames::unmask,
     lane::{Lane, chunk_cost},
-    note::{put, put_fields, put_number, put_option},
+    note::{put, put_address, put_fields, put_number, put_option},
     wait::Patience,
 };
-
-/// The head of a request, as the client sent it.
-#[derive(Debug)]
-pub struct Begin<'a> {
-    /// Name of the listener.
-    pub listener: &'a str,
-    /// Who asked.
-    pub client: std::net::SocketAddr,
-    /// Name of the route.
-    pub route: Option<&'a str>,
-    /// `HTTP/1.1` and the like.
-    pub version: &'a str,
-    /// `http` or `https`.
-    pub scheme: &'a str,
-    /// Method.
-    pub method: &'a str,
-    /// Target, as it came.
-    pub target: &'a str,
-    /// `Host` or `:authority`.
-    pub host: &'a str,
-    /// Fields.
-    pub fields: &'a HeaderMap,
-}
-
-/// How an exchange ended.
-#[derive(Debug)]
-pub struct End<'a> {
-    /// `complete`, `client_gone`, `error` or `tunnel`.
-    pub how: &'a str,
-    /// What went wrong.
-    pub error: Option<&'a str>,
-    /// Name of the upstream.
-    pub upstream: Option<&'a str>,
-    /// The server that was asked.
-    pub server: Option<std::net::SocketAddr>,
-    /// Body bytes from the client.
-    pub request_bytes: u64,
-    /// Body bytes to the client.
-    pub response_bytes: u64,
-    /// Whether something went wrong, or the answer says that it did.
-    pub failed: bool,
-}
 
 /// Heads and trailers that found no room, one bit each.
 const ANSWER: u8 = 1;
 const TRAILERS: [u8; 2] = [2, 4];
-
-/// What is known of an exchange before it begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chosen {
-    /// It is recorded.
-    Yes,
-    /// It is if it fails, or takes long.
-    Perhaps,
-    /// It is not.
-    No,
-}
-
-impl Chosen {
-    /// Draws lots, where only some are recorded.
-    pub fn by(lane: &Lane) -> Self {
-        let sampling = lane.shared.config.sampling;
-        match sampling.ratio >= 1.0 || fastrand::f64() < sampling.ratio {
-            true => Self::Yes,
-            false if sampling.errors || sampling.slower_than.is_some() => Self::Perhaps,
-            false => Self::No,
-        }
-    }
-}
 
 /// Whether an exchange is recorded.
 #[derive(Debug)]
@@ -171,14 +107,13 @@ impl Recording {
         if !lane.reserve(END_BYTES, !chosen) {
             return recording.does_not_begin();
         }
-        let wall = SystemTime::now().checked_sub(started.elapsed()).unwrap_or(UNIX_EPOCH);
-        let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = lane.wall(started);
         let heads = &lane.shared.heads;
         let bound = 64 + begin.target.len() + field_bytes(begin.fields);
-        let begun = recording.event(bound, What::Begin, |out| {
-            put_number(out, wall.as_micros() as u64);
+        let begun = recording.event_at(0, bound, What::Begin, |out| {
+            put_number(out, wall);
             put(out, begin.listener.as_bytes());
-            put(out, begin.client.to_string().as_bytes());
+            put_address(out, Some(begin.client));
             put_option(out, begin.route.map(str::as_bytes));
             put(out, begin.version.as_bytes());
             put(out, begin.scheme.as_bytes());
@@ -224,11 +159,22 @@ impl Recording {
         what: impl FnOnce(super::event::Span) -> What,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
+        self.event_at(self.micros(), bytes, what, write)
+    }
+
+    /// The same at a time that is known.
+    fn event_at(
+        &self,
+        micros: u64,
+        bytes: usize,
+        what: impl FnOnce(super::event::Span) -> What,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
         if !self.charge(EVENT_BYTES + bytes) {
             return false;
         }
         let (mut wrote, undecided) = (0, !self.is_decided());
-        self.push(|buffer, at| {
+        self.push_at(micros, |buffer, at| {
             wrote = buffer.push(at, what, write);
             // What was charged is more than enough or a little too little. Here, because the
             // writer may have written the event, and freed it, as soon as it has the buffer.
@@ -252,7 +198,11 @@ impl Recording {
     }
 
     fn push(&self, write: impl FnOnce(&mut Buffer, (u64, u64)) -> usize) {
-        let at = (self.number, self.micros());
+        self.push_at(self.micros(), write);
+    }
+
+    fn push_at(&self, micros: u64, write: impl FnOnce(&mut Buffer, (u64, u64)) -> usize) {
+        let at = (self.number, micros);
         if let Fate::Undecided(buffer, _) = &mut *self.fate.borrow_mut() {
             write(buffer, at);
             return;
@@ -377,8 +327,7 @@ impl Recording {
                 put(out, end.how.as_bytes());
                 put_option(out, end.error.map(str::as_bytes));
                 put_option(out, end.upstream.map(str::as_bytes));
-                let server = end.server.map(|server| server.to_string());
-                put_option(out, server.as_ref().map(String::as_bytes));
+                put_address(out, end.server);
                 put_number(out, end.request_bytes);
                 put_number(out, end.response_bytes);
                 put_number(out, u64::from(self.lost.get()));

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    config::Server,
+    config::{Server, ServerTls},
     post::{Failure, Poster},
 };
 
@@ -36,6 +36,8 @@ const ATTEMPTS: u32 = 6;
 pub struct Collector {
     /// Its address.
     pub server: Server,
+    /// TLS to it, where that is asked for.
+    pub tls: Option<ServerTls>,
     /// The path of its receiver of traces.
     pub path: String,
     /// For a token, say.
@@ -61,8 +63,8 @@ impl Exporter {
         let Collector { ratio, trust_parent, .. } = collector;
         let (tracer, spans) = Tracer::new(ratio, trust_parent, counters.clone());
         let (stop, stopping) = watch::channel(false);
-        let Collector { server, path, headers, .. } = &collector;
-        let poster = Poster::new(server, path, headers, "application/json");
+        let Collector { server, tls, path, headers, .. } = &collector;
+        let poster = Poster::new((server, tls.as_ref()), path, headers, "application/json");
         let run = Sending {
             collector,
             counters: counters.clone(),

@@ -2,7 +2,7 @@
 
 use mantra_macros::req_test;
 use underpass::record::Side;
-use underpass_tests::{HttpClient, Origin, OutBody, Proxy, Records, Reply, Version};
+use underpass_tests::{HttpClient, Origin, OutBody, Proxy, Records, Reply, Served, Version};
 
 fn assert_no(needle: &str, records: &Records) {
     let bytes = records.bytes();
@@ -105,4 +105,52 @@ async fn bodies_are_blanked_across_chunks_and_encoded_ones_left_out() {
     assert!(response.bytes.is_empty());
     let missing = &response.gaps[0].missing;
     assert_eq!((missing.bytes, missing.why.as_str()), (6, "encoded"));
+}
+
+/// What is shown is blanked where that is asked for, and what is stored is not.
+#[req_test("REQ-REC-006")]
+#[tokio::test]
+async fn what_is_shown_can_be_blanked() {
+    let body = r#"{"email":"ada@example.org","note":"call DE12345"}"#;
+    let served = Served::always(Reply::ok(body)).await;
+    let records = Records::default();
+    let proxy = Proxy::reverse(served.addr()).args(records.args()).start();
+    let ask = "GET /a?who=ada HTTP/1.1\r\nHost: t\r\nX-Tenant: acme\r\n\r\n";
+    proxy.open(ask).await.expect_status(200).await;
+    records.ended(1).await;
+    let folder = records.path().to_str().expect("UTF-8");
+    let config = underpass_tests::proxy::scratch("toml");
+    std::fs::write(
+        &config,
+        "[record]\ndirectory = \"/d\"\n[record.redact_shown]\njson_fields = [\"email\"]\n\
+         headers = [\"x-tenant\"]\nquery = [\"who\"]\npatterns = ['DE[0-9]{5}']\n",
+    )
+    .expect("write");
+    let rules = ["json:email", "header:x-tenant", "query:who", "pattern:DE[0-9]{5}"];
+    let flags: Vec<&str> = rules.iter().flat_map(|rule| ["--redact", rule]).collect();
+    let file = ["--redact-config", config.to_str().expect("UTF-8")];
+    for rules in [&flags[..], &file] {
+        for args in [
+            &["show", "last"][..],
+            &["show", "last", "--json"],
+            &["show", "last", "--raw", "response"],
+            &["export", "--format", "har"],
+            &["export", "--format", "html"],
+            &["export", "--format", "jsonl"],
+            &["export", "--format", "curl"],
+        ] {
+            let all = [&["record"][..], args, &["--dir", folder], rules].concat();
+            let output = underpass_tests::proxy::run(&all);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let shown = String::from_utf8(output.stdout).expect("UTF-8");
+            for secret in ["ada@example.org", "DE12345", "acme", "who=ada"] {
+                assert!(!shown.contains(secret), "{args:?} {rules:?}: {secret} in {shown}");
+            }
+        }
+    }
+    let _ = std::fs::remove_file(&config);
+    let stored = String::from_utf8_lossy(&records.bytes()).into_owned();
+    assert!(stored.contains("ada@example.org") && stored.contains("acme"), "it stays stored");
+    let wrong = ["record", "show", "last", "--dir", folder, "--redact", "nothing"];
+    assert_eq!(underpass_tests::proxy::run(&wrong).status.code(), Some(2));
 }

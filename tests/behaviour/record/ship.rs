@@ -10,7 +10,10 @@ use std::{
 };
 
 use mantra_macros::req_test;
-use underpass_tests::{Origin, Proxy, ProxyBuilder, Records, Reply, Served, eventually};
+use underpass_tests::{
+    Origin, Proxy, ProxyBuilder, Records, Reply, Served, eventually,
+    tls_origin::{Signer, TlsOrigin},
+};
 
 fn proxy(records: &Records, origin: &Served, collector: &Served, more: &str) -> ProxyBuilder {
     Proxy::config(format!(
@@ -95,4 +98,83 @@ async fn every_line_arrives_over_failures_and_restarts() {
             collector.seen()[posts..].iter().map(|seen| seen.message.body.len()).sum::<usize>();
         assert!(again < 2000, "{again} bytes for one record");
     }
+}
+
+/// Over TLS, whose server is verified, in both forms.
+#[req_test("REQ-REC-006")]
+#[tokio::test]
+async fn records_go_over_tls_as_lines_and_as_logs() {
+    let signer = Signer::default();
+    for (format, path, kind) in
+        [("ndjson", "/", "application/x-ndjson"), ("otlp", "/v1/logs", "application/json")]
+    {
+        let origin = Served::ok().await;
+        let records = Records::default();
+        let config = signer.server(&signer.good("localhost"), &["http/1.1"]);
+        let collector = TlsOrigin::start(config).await;
+        let port = collector.addr().port();
+        let service = if format == "otlp" { "service_name = \"edge\"\n" } else { "" };
+        let proxy = Proxy::config(format!(
+            "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n{}\
+             [record.ship]\nendpoint = \"https://localhost:{port}\"\nca = \"{}\"\n\
+             format = \"{format}\"\n{service}interval = \"20ms\"\n\
+             [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nupstream = \"o\"\n[[upstream]]\nname = \"o\"\nservers = [\"{}\"]\n",
+            records.section(""),
+            signer.ca(),
+            origin.addr()
+        ))
+        .start();
+        ask(&proxy, 0..3).await;
+        let shipped = |posts: &[(String, String, bytes::Bytes)]| -> usize {
+            let lines = posts.iter().map(|(_, _, body)| match format {
+                "ndjson" => body.iter().filter(|byte| **byte == b'\n').count(),
+                _ => logs(body).len(),
+            });
+            lines.sum()
+        };
+        eventually("three lines", async || shipped(&collector.posts()) >= 3).await;
+        let (sent_to, sent_as, body) = collector.posts().remove(0);
+        assert_eq!((sent_to.as_str(), sent_as.as_str()), (path, kind));
+        if format == "otlp" {
+            let log = logs(&body).remove(0);
+            let line = log["body"]["stringValue"].as_str().expect("a line");
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!((&line["v"], &line["begin"]["target"]), (&1.into(), &"/0".into()));
+            let status = serde_json::json!(
+                { "key": "http.response.status_code", "value": { "intValue": "200" } }
+            );
+            assert!(log["attributes"].as_array().expect("a list").contains(&status), "{log}");
+        }
+    }
+}
+
+fn logs(body: &[u8]) -> Vec<serde_json::Value> {
+    let request: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+    let scope = &request["resourceLogs"][0]["scopeLogs"][0];
+    scope["logRecords"].as_array().expect("a list").clone()
+}
+
+/// Whoever has no certificate that can be believed gets no record.
+#[req_test("REQ-REC-006")]
+#[tokio::test]
+async fn a_collector_that_cannot_be_believed_gets_nothing() {
+    let (signer, other) = (Signer::default(), Signer::default());
+    let (origin, records) = (Served::ok().await, Records::default());
+    let config = other.server(&other.good("localhost"), &["http/1.1"]);
+    let collector = TlsOrigin::start(config).await;
+    let proxy = Proxy::config(format!(
+        "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n{}\
+         [record.ship]\nendpoint = \"https://localhost:{}\"\nca = \"{}\"\ninterval = \"20ms\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nupstream = \"o\"\n\
+         [[upstream]]\nname = \"o\"\nservers = [\"{}\"]\n",
+        records.section(""),
+        collector.addr().port(),
+        signer.ca(),
+        origin.addr()
+    ))
+    .start();
+    ask(&proxy, 0..1).await;
+    proxy.log_line(&["records cannot be sent", "signed by nobody who is trusted"]).await;
+    assert!(collector.posts().is_empty());
 }

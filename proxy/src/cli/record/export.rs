@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-use super::{Filter, Folder, MOST_BYTES};
+use super::{Filter, Folder, MOST_BYTES, Redacting};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -30,6 +30,9 @@ pub(in crate::cli) struct Args {
 
     #[command(flatten)]
     filter: Filter,
+
+    #[command(flatten)]
+    redacting: Redacting,
 
     /// har, html, jsonl or curl
     #[arg(long, short, value_name = "FORMAT", value_parser = format)]
@@ -56,6 +59,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (args.ids.is_empty() || args.ids.contains(&record.id))
             && args.filter.takes_also(record, most)
     });
+    args.redacting.apply(&mut records, most)?;
     let written = match &args.output {
         Some(path) => {
             let mut options = OpenOptions::new();

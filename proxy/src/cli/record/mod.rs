@@ -11,11 +11,13 @@ mod ca;
 mod export;
 mod filter;
 mod ls;
+mod redact;
 mod show;
 mod tail;
 
 pub(super) use ca::default_folder;
 use filter::Filter;
+use redact::Redacting;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-use super::{Folder, MOST_BYTES, write_out};
+use super::{Folder, MOST_BYTES, Redacting, write_out};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -22,6 +22,9 @@ pub(in crate::cli) struct Args {
 
     #[command(flatten)]
     folder: Folder,
+
+    #[command(flatten)]
+    redacting: Redacting,
 
     /// Every event of a stream, with its time
     #[arg(long)]
@@ -54,8 +57,9 @@ fn side(text: &str) -> Result<Side, String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let record = args.folder.record(&args.id)?;
+    let mut record = args.folder.record(&args.id)?;
     let most = args.max_decoded as usize;
+    args.redacting.apply(std::slice::from_mut(&mut record), most)?;
     if let Some(side) = args.raw {
         let bytes = match args.decoded {
             false => record.body(side).bytes.clone(),

@@ -42,6 +42,8 @@ pub struct Record {
     pub segments: Segments,
     /// What is blanked.
     pub redact: Redact,
+    /// What is blanked besides when records are shown by this configuration.
+    pub redact_shown: Option<Redact>,
     /// Where records go besides, if anywhere.
     pub ship: Option<Destination>,
 }
@@ -188,7 +190,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    fn new(text: &str) -> Result<Self, Wrong> {
+    pub(crate) fn new(text: &str) -> Result<Self, Wrong> {
         let cure = "write it as for Rust's crate regex: no look-around, no back-references";
         let mut builder = regex::bytes::RegexBuilder::new(text);
         let compiled = builder.unicode(false).size_limit(1 << 20).build().map_err(|error| {
@@ -245,7 +247,20 @@ impl Record {
                 sync: Sync::Segment,
             },
             redact: Redact::default(),
+            redact_shown: None,
             ship: None,
+        }
+    }
+}
+
+impl Redact {
+    /// Nothing is blanked.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            headers: Vec::new(),
+            query: Vec::new(),
+            json_fields: Vec::new(),
+            patterns: Vec::new(),
         }
     }
 }

@@ -5,10 +5,16 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{
-    super::{collector, errors::Wrong, paths, section::Section, value},
+    super::{
+        collector::{self, Endpoint},
+        errors::Wrong,
+        paths,
+        section::Section,
+        value,
+    },
     Compression, HEADERS, Pattern, QUERY, Record, RecordMode, Redact, Sync,
 };
-use crate::record::Destination;
+use crate::record::{Destination, ShipFormat};
 
 /// The keys of the section.
 const KEYS: &[&str] = &[
@@ -31,10 +37,12 @@ const KEYS: &[&str] = &[
     "compression",
     "sync",
     "redact",
+    "redact_shown",
     "ship",
 ];
 
-const SHIP_KEYS: &[&str] = &["endpoint", "headers", "batch_bytes", "interval"];
+const SHIP_KEYS: &[&str] =
+    &["endpoint", "ca", "format", "service_name", "headers", "batch_bytes", "interval"];
 
 const REDACT_KEYS: &[&str] = &["defaults", "headers", "query", "json_fields", "patterns"];
 
@@ -42,6 +50,8 @@ pub(super) const MODE: value::Words<RecordMode> =
     &[("zero_latency", RecordMode::ZeroLatency), ("standard", RecordMode::Standard)];
 pub(super) const COMPRESSION: value::Words<Compression> =
     &[("none", Compression::None), ("zstd", Compression::Zstd)];
+pub(super) const SHIP_FORMAT: value::Words<ShipFormat> =
+    &[("ndjson", ShipFormat::Ndjson), ("otlp", ShipFormat::Otlp)];
 pub(super) const SYNC: value::Words<Sync> =
     &[("never", Sync::Never), ("segment", Sync::Segment), ("batch", Sync::Batch)];
 
@@ -98,6 +108,8 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Record> {
     if let Some(section) = section.table("redact", "[record.redact]", REDACT_KEYS) {
         record.redact = redact(&section);
     }
+    let shown = section.table("redact_shown", "[record.redact_shown]", REDACT_KEYS);
+    record.redact_shown = shown.map(|section| redact(&section));
     if let Some(section) = section.table("ship", "[record.ship]", SHIP_KEYS) {
         record.ship = ship(&section);
     }
@@ -116,15 +128,30 @@ fn sized(section: &Section<'_>, key: &str, least: u64, most: u64) -> Option<u64>
 }
 
 fn ship(section: &Section<'_>) -> Option<Destination> {
-    let endpoint = |text: &str| collector::endpoint(text, "/");
-    let endpoint = section.required("endpoint", "\"http://127.0.0.1:4000/records\"", endpoint);
+    let form = section
+        .parsed("format", "\"ndjson\" or \"otlp\"", |text| value::choice(text, SHIP_FORMAT))
+        .map_or(ShipFormat::Ndjson, |form| form.value);
+    // Where the specification of OTLP/HTTP has collectors take logs.
+    let path = if form == ShipFormat::Otlp { "/v1/logs" } else { "/" };
+    let endpoint = collector::endpoint(section, "\"http://127.0.0.1:4000/records\"", path);
+    let service = section.parsed("service_name", "\"edge\"", |text| match text.trim() {
+        "" => Err(Wrong::new("an empty name", "write for example \"edge\"")),
+        name => Ok(name.to_owned()),
+    });
+    if let Some(service) = service.as_ref().filter(|_| form == ShipFormat::Ndjson) {
+        let what = "`service_name` is what `format = \"otlp\"` has a place for";
+        section.add(&service.place, Wrong::new(what, "remove one of them, or write the format"));
+    }
     let headers = collector::headers(section);
     let bytes = sized(section, "batch_bytes", 1 << 10, 64 << 20);
     let interval = section.parsed("interval", "\"1s\"", value::duration);
-    let (server, path) = endpoint?.value;
+    let Endpoint { server, path, tls } = endpoint?;
     Some(Destination {
         server,
+        tls,
         path,
+        form,
+        service: service.map_or("underpass".to_owned(), |name| name.value),
         headers,
         batch_bytes: bytes.map_or(1 << 20, |bytes| bytes as usize),
         interval: interval.map_or(Duration::from_secs(1), |time| time.value),
@@ -142,7 +169,7 @@ fn redact(section: &Section<'_>) -> Redact {
     };
     let names = |key, example| section.list(key, example, name).unwrap_or_default();
     let mut redact = match section.switch("defaults") {
-        Some(false) => Redact { headers: Vec::new(), query: Vec::new(), ..Redact::default() },
+        Some(false) => Redact::nothing(),
         _ => Redact::default(),
     };
     for header in section.list("headers", "\"x-secret\"", field).unwrap_or_default() {

@@ -2,12 +2,15 @@
 
 use super::{
     super::{
-        effective::{header, key, list, quoted, text},
+        collector,
+        effective::{header, key, list, text},
         value::{show_duration, show_size, word},
     },
-    HEADERS, QUERY, Record,
-    read::{COMPRESSION, MODE, SYNC, is_default, is_default_query},
+    HEADERS, QUERY, Record, Redact,
+    read::{COMPRESSION, MODE, SHIP_FORMAT, SYNC, is_default, is_default_query},
 };
+
+use crate::record::ShipFormat;
 
 /// Writes the section, if there is one.
 pub(in crate::config) fn write(out: &mut String, record: Option<&Record>) {
@@ -36,7 +39,25 @@ pub(in crate::config) fn write(out: &mut String, record: Option<&Record>) {
     text(out, "max_total_bytes", show_size(segments.total_bytes));
     text(out, "compression", word(&segments.compression, COMPRESSION));
     text(out, "sync", word(&segments.sync, SYNC));
-    header(out, "[record.redact]");
+    write_redact(out, "[record.redact]", redact);
+    if let Some(shown) = &record.redact_shown {
+        write_redact(out, "[record.redact_shown]", shown);
+    }
+    if let Some(ship) = &record.ship {
+        header(out, "[record.ship]");
+        collector::write(out, &ship.server, &ship.path, ship.tls.as_ref());
+        text(out, "format", word(&ship.form, SHIP_FORMAT));
+        if ship.form == ShipFormat::Otlp {
+            text(out, "service_name", &ship.service);
+        }
+        text(out, "batch_bytes", show_size(ship.batch_bytes as u64));
+        text(out, "interval", show_duration(ship.interval));
+        collector::write_headers(out, "[record.ship.headers]", &ship.headers);
+    }
+}
+
+fn write_redact(out: &mut String, title: &str, redact: &Redact) {
+    header(out, title);
     let all = HEADERS.len() + QUERY.len();
     let of_defaults = redact.headers.iter().filter(|name| is_default(name)).count()
         + redact.query.iter().filter(|name| is_default_query(name)).count();
@@ -46,16 +67,4 @@ pub(in crate::config) fn write(out: &mut String, record: Option<&Record>) {
     list(out, "json_fields", &redact.json_fields);
     let patterns: Vec<&str> = redact.patterns.iter().map(|pattern| pattern.text()).collect();
     list(out, "patterns", &patterns);
-    if let Some(ship) = &record.ship {
-        header(out, "[record.ship]");
-        text(out, "endpoint", format!("http://{}{}", ship.server, ship.path));
-        text(out, "batch_bytes", show_size(ship.batch_bytes as u64));
-        text(out, "interval", show_duration(ship.interval));
-        if !ship.headers.is_empty() {
-            header(out, "[record.ship.headers]");
-            for (name, _) in &ship.headers {
-                key(out, &quoted(name), quoted("***"));
-            }
-        }
-    }
 }

@@ -145,6 +145,11 @@ impl ServerTls {
         Self { server_name: None, ca: None, certificate: None, crl: None, material, connector }
     }
 
+    /// Who may have signed servers' certificates, where that is not left to the system.
+    pub(in crate::config) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
     /// Whether servers' certificates are looked at.
     pub fn verifies(&self) -> bool {
         self.material.verify

@@ -10,10 +10,12 @@ use crate::config::record::Redact;
 mod body;
 mod framing;
 mod json;
+mod shown;
 mod url;
 
 pub(super) use body::{Body, Piece, blanked};
 pub(super) use framing::Framing;
+pub use shown::redact as redact_shown;
 
 /// What stands in the place of a value.
 pub(super) const BLANK: &[u8] = b"***";
@@ -22,23 +24,24 @@ pub(super) const BLANK: &[u8] = b"***";
 #[derive(Debug)]
 pub(super) struct Heads {
     names: Vec<HeaderName>,
-    /// Bit `n`: one of the names has `n` bytes. Most fields are let through by it alone.
-    lengths: u64,
+    /// Most fields are let through by it alone.
+    sieve: Sieve,
     parameters: url::Parameters,
 }
 
 impl Heads {
     pub(super) fn new(redact: &Redact) -> Self {
         let names = redact.headers.clone();
-        let bit = |name: &HeaderName| 1 << name.as_str().len().min(63);
-        let lengths = names.iter().map(bit).fold(0, |all, bit| all | bit);
-        Self { names, lengths, parameters: url::Parameters(redact.query.clone()) }
+        let mut sieve = Sieve::default();
+        names.iter().chain(url::fields()).for_each(|name| sieve.add(name));
+        Self { names, sieve, parameters: url::Parameters(redact.query.clone()) }
     }
 
     /// Appends the value of a field, or what stands for it.
     pub(super) fn value(&self, out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-        let may = self.lengths & (1 << name.as_str().len().min(63)) != 0;
-        if may && self.names.contains(name) {
+        if !self.sieve.holds(name) {
+            out.extend_from_slice(value);
+        } else if self.names.contains(name) {
             out.extend_from_slice(BLANK);
         } else if let Some(form) = url::form(name) {
             self.parameters.value(out, form, value);
@@ -51,6 +54,30 @@ impl Heads {
     /// it names one.
     pub(super) fn target(&self, out: &mut Vec<u8>, target: &[u8]) {
         self.parameters.target(out, target);
+    }
+}
+
+/// What is surely none of some names falls through: by length, first byte and last byte.
+#[derive(Debug, Default)]
+struct Sieve([u64; 4]);
+
+impl Sieve {
+    fn add(&mut self, name: &HeaderName) {
+        let (word, bit) = Self::place(name);
+        self.0[word] |= bit;
+    }
+
+    fn holds(&self, name: &HeaderName) -> bool {
+        let (word, bit) = Self::place(name);
+        self.0[word] & bit != 0
+    }
+
+    fn place(name: &HeaderName) -> (usize, u64) {
+        let name = name.as_str().as_bytes();
+        let first = name.first().copied().unwrap_or(0);
+        let last = name.last().copied().unwrap_or(0);
+        let mixed = first ^ last.rotate_left(3) ^ (name.len() as u8).wrapping_mul(37);
+        (usize::from(mixed >> 6), 1 << (mixed & 63))
     }
 }
 

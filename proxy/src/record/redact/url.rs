@@ -17,7 +17,7 @@ pub(super) enum Form {
 }
 
 /// Fields whose value is a URL, or has some in it.
-const FIELDS: [(HeaderName, Form); 9] = [
+static FIELDS: [(HeaderName, Form); 9] = [
     (header::REFERER, Form::Whole),
     (header::LOCATION, Form::Whole),
     (header::CONTENT_LOCATION, Form::Whole),
@@ -28,6 +28,11 @@ const FIELDS: [(HeaderName, Form); 9] = [
     (header::REFRESH, Form::Refresh),
     (header::LINK, Form::Link),
 ];
+
+/// Their names.
+pub(super) fn fields<'a>() -> impl Iterator<Item = &'a HeaderName> {
+    FIELDS.iter().map(|(name, _)| name)
+}
 
 /// How the value of a field has URLs in it, if it has.
 pub(super) fn form(name: &HeaderName) -> Option<Form> {

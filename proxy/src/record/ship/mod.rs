@@ -1,4 +1,5 @@
-//! Records for a server elsewhere: lines as they are stored, posted in batches, off the path.
+//! Records for a server elsewhere: lines as they are stored, or as logs of OTLP, posted in batches,
+//! off the path.
 //!
 //! What waits to be sent is what is in the folder: the segments are the buffer, for as long as
 //! they are kept. How far each has been sent is in a file beside them (`shipped.json`), written
@@ -7,7 +8,10 @@
 //!
 //! Implements: REQ-REC-006
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -18,9 +22,13 @@ use tokio::{
 };
 
 use super::metrics::Counters;
-use crate::{config::Server, post::Poster};
+use crate::{
+    config::{Server, ServerTls},
+    post::Poster,
+};
 
 mod cursor;
+mod otlp;
 
 use cursor::Cursor;
 
@@ -30,11 +38,35 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// In which form they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShipFormat {
+    /// Lines of JSON.
+    Ndjson,
+    /// Logs of OTLP/HTTP, in JSON.
+    Otlp,
+}
+
+impl ShipFormat {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Ndjson => "application/x-ndjson",
+            Self::Otlp => "application/json",
+        }
+    }
+}
+
 /// Where records go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Destination {
     /// Its address.
     pub server: Server,
+    /// TLS to it, where that is asked for.
+    pub tls: Option<ServerTls>,
+    /// In which form.
+    pub form: ShipFormat,
+    /// What this process is called in OTLP.
+    pub service: String,
     /// The path that takes them.
     pub path: String,
     /// For a token, say.
@@ -56,8 +88,9 @@ impl Shipper {
     /// Starts it on the runtime of the caller, for the segments of a folder.
     pub fn start(destination: Destination, directory: PathBuf, counters: Counters) -> Self {
         let (stop, stopping) = watch::channel(false);
-        let Destination { server, path, headers, .. } = &destination;
-        let poster = Poster::new(server, path, headers, "application/x-ndjson");
+        let Destination { server, tls, path, headers, form, .. } = &destination;
+        let to = (server, tls.as_ref());
+        let poster = Poster::new(to, path, headers, form.content_type());
         let shipping =
             Shipping { destination, directory, counters, poster, stopping, complained: false };
         Self { task: tokio::spawn(shipping.run()), stop }
@@ -137,7 +170,10 @@ impl Shipping {
     /// Sends a batch until it is taken or refused for good. False: the process ends.
     async fn send(&mut self, batch: Vec<u8>) -> bool {
         let lines = memchr::memchr_iter(b'\n', &batch).count() as u64;
-        let body = Bytes::from(batch);
+        let body = Bytes::from(match self.destination.form {
+            ShipFormat::Ndjson => batch,
+            ShipFormat::Otlp => otlp::batch(&self.destination.service, &batch, SystemTime::now()),
+        });
         let mut pause = PAUSE;
         loop {
             let sent = timeout(ATTEMPT, self.poster.post(body.clone())).await;

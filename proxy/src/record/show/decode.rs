@@ -55,7 +55,7 @@ pub fn decode(body: &Body, fields: &Fields, most: usize) -> Decoded {
 }
 
 /// The codings of a body, in the order in which they were applied.
-fn codings(fields: &Fields) -> Vec<String> {
+pub(in crate::record) fn codings(fields: &Fields) -> Vec<String> {
     let named = fields.iter().filter_map(|field| match field {
         (Text::Text(name), Text::Text(value)) if name.eq_ignore_ascii_case("content-encoding") => {
             Some(value.as_str())

@@ -14,6 +14,7 @@ pub mod socket;
 mod sse;
 mod text;
 
+pub(in crate::record) use decode::codings;
 pub use decode::{Decoded, decode};
 pub use llm::Message;
 pub use sse::{Event, events};

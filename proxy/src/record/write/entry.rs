@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use base64::{display::Base64Display, engine::general_purpose::STANDARD};
 
+use super::json::{digits, escaped, string};
 use crate::record::{
     event::{Gap, Side, Why},
     frames::Head,
@@ -13,9 +14,16 @@ use crate::record::{
 
 // Writing to a `Vec` cannot fail.
 
+/// The name of a member: `"name":`.
+pub(super) fn name(out: &mut Vec<u8>, name: &str) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
 /// A member: `"name":` and a string.
-pub(super) fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let _ = write!(out, "\"{name}\":");
+pub(super) fn text(out: &mut Vec<u8>, member: &str, value: &[u8]) {
+    name(out, member);
     string(out, value);
     out.push(b',');
 }
@@ -28,26 +36,21 @@ pub(super) fn option(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
 }
 
 /// A member: `"name":` and a number.
-pub(super) fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    let _ = write!(out, "\"{name}\":{value},");
-}
-
-/// A string, or an object with its bytes where it is no text.
-fn string(out: &mut Vec<u8>, value: &[u8]) {
-    match std::str::from_utf8(value) {
-        Ok(value) => _ = serde_json::to_writer(&mut *out, value),
-        Err(_) => _ = write!(out, "{{\"base64\":\"{}\"}}", Base64Display::new(value, &STANDARD)),
-    }
+pub(super) fn number(out: &mut Vec<u8>, member: &str, value: u64) {
+    name(out, member);
+    digits(out, value);
+    out.push(b',');
 }
 
 /// `"headers":[["name","value"],…]`, and each to `look`.
 pub(super) fn fields(
     out: &mut Vec<u8>,
-    name: &str,
+    member: &str,
     reader: &mut Reader<'_>,
     mut look: impl FnMut(&[u8], &[u8]),
 ) {
-    let _ = write!(out, "\"{name}\":[");
+    name(out, member);
+    out.push(b'[');
     let mut first = true;
     reader.fields(|name, value| {
         look(name, value);
@@ -108,14 +111,22 @@ impl Run {
 /// `text` where bytes are some, else `base64`.
 fn text_or_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
-        Ok(_) => text(out, "text", bytes),
+        Ok(text) => {
+            name(out, "text");
+            escaped(out, text);
+            out.push(b',');
+        }
         Err(_) => _ = write!(out, "\"base64\":\"{}\"", Base64Display::new(bytes, &STANDARD)),
     }
 }
 
 fn list(out: &mut Vec<u8>, name: &str, numbers: impl Iterator<Item = u64>) {
-    let _ = write!(out, "\"{name}\":[");
-    numbers.for_each(|number| _ = write!(out, "{number},"));
+    self::name(out, name);
+    out.push(b'[');
+    numbers.for_each(|number| {
+        digits(out, number);
+        out.push(b',');
+    });
     close(out, "],");
 }
 

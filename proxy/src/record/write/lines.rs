@@ -9,12 +9,16 @@ use std::{
     io::Write as _,
     ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
-use super::entry::{self, Run};
+use super::{
+    entry::{self, Run},
+    json::{digits, string},
+    said::{Clock, Host},
+};
 use crate::{
-    access_log::timestamp::{Rfc3339, Rfc3339Micros},
+    access_log::timestamp::Rfc3339,
     record::{
         event::{Buffer, Event, Gap, Side, What, Why},
         frames,
@@ -30,6 +34,11 @@ pub(super) struct Lines {
     open: HashMap<(usize, u64), Open>,
     run: Run,
     body: Vec<u8>,
+    /// Events of a batch by their record: that, and the number of the event.
+    order: Vec<(u64, u32)>,
+    clock: Clock,
+    /// Clients and servers.
+    hosts: [Host; 2],
 }
 
 /// A record that has begun.
@@ -79,6 +88,9 @@ impl Lines {
             open: HashMap::new(),
             run: Run::default(),
             body: Vec::new(),
+            order: Vec::new(),
+            clock: Clock::default(),
+            hosts: Default::default(),
         }
     }
 
@@ -90,20 +102,26 @@ impl Lines {
         events: Range<usize>,
         out: &mut Vec<u8>,
     ) {
-        let mut order: Vec<usize> = events.collect();
-        // Stable: those of one record stay as they came.
-        order.sort_by_key(|index| batch.events[*index].record);
-        for one in order.chunk_by(|a, b| batch.events[*a].record == batch.events[*b].record) {
-            let Some(first) = one.first() else { continue };
-            let number = batch.events[*first].record;
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend(events.map(|index| (batch.events[index].record, index as u32)));
+        // Those of one record stay as they came.
+        order.sort_unstable();
+        for one in order.chunk_by(|a, b| a.0 == b.0) {
+            let Some(&(number, _)) = one.first() else { continue };
             let mut open = self.open.remove(&(worker, number)).unwrap_or_default();
-            let run = &self.shared.run;
-            let part = open.lines;
-            let _ = write!(out, "{{\"v\":1,\"id\":\"{run}-{worker}-{number}\",\"part\":{part},");
+            out.extend_from_slice(b"{\"v\":1,\"id\":\"");
+            out.extend_from_slice(self.shared.run.as_bytes());
+            for part in [worker as u64, number] {
+                out.push(b'-');
+                digits(out, part);
+            }
+            out.extend_from_slice(b"\",");
+            entry::number(out, "part", open.lines);
             open.lines += 1;
             let mut ended = false;
-            for index in one {
-                let event = batch.events[*index];
+            for &(_, index) in one {
+                let event = batch.events[index as usize];
                 self.event(&mut open, batch, &event, out);
                 ended |= matches!(event.what, What::End(_));
             }
@@ -112,6 +130,7 @@ impl Lines {
                 self.open.insert((worker, number), open);
             }
         }
+        self.order = order;
     }
 
     fn event(&mut self, open: &mut Open, batch: &Buffer, event: &Event, out: &mut Vec<u8>) {
@@ -134,11 +153,16 @@ impl Lines {
         }
     }
 
-    fn begin(&self, open: &mut Open, mut head: Reader<'_>, out: &mut Vec<u8>) {
-        let time = UNIX_EPOCH + Duration::from_micros(head.number());
-        let _ = write!(out, "\"begin\":{{\"time\":\"{}\",", Rfc3339Micros(time));
-        entry::text(out, "listener", head.text());
-        entry::text(out, "client", head.text());
+    fn begin(&mut self, open: &mut Open, mut head: Reader<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"begin\":{\"time\":\"");
+        self.clock.say(out, head.number());
+        out.extend_from_slice(b"\",\"listener\":");
+        string(out, head.text());
+        out.extend_from_slice(b",\"client\":\"");
+        if let Some(client) = head.address() {
+            self.hosts[0].say(out, client);
+        }
+        out.extend_from_slice(b"\",");
         entry::option(out, "route", head.option());
         for name in ["version", "scheme", "method", "host", "target"] {
             entry::text(out, name, head.text());
@@ -148,7 +172,8 @@ impl Lines {
     }
 
     fn answer(&self, open: &mut Open, micros: u64, mut head: Reader<'_>, out: &mut Vec<u8>) {
-        let _ = write!(out, "\"answer\":{{\"at\":{micros},");
+        out.extend_from_slice(b"\"answer\":{");
+        entry::number(out, "at", micros);
         entry::number(out, "status", head.number());
         let by = if head.number() == 1 { &b"server"[..] } else { b"proxy" };
         entry::text(out, "by", by);
@@ -265,10 +290,16 @@ impl Lines {
     }
 
     fn end(&mut self, open: &mut Open, micros: u64, mut end: Reader<'_>, out: &mut Vec<u8>) {
-        let _ = write!(out, "\"end\":{{\"at\":{micros},");
+        out.extend_from_slice(b"\"end\":{");
+        entry::number(out, "at", micros);
         entry::text(out, "how", end.text());
-        for name in ["error", "upstream", "server"] {
+        for name in ["error", "upstream"] {
             entry::option(out, name, end.option());
+        }
+        if let Some(server) = end.address() {
+            out.extend_from_slice(b"\"server\":\"");
+            self.hosts[1].say(out, server);
+            out.extend_from_slice(b"\",");
         }
         entry::number(out, "request_bytes", end.number());
         entry::number(out, "response_bytes", end.number());

@@ -20,8 +20,10 @@ use super::{
 };
 
 mod entry;
+mod json;
 mod lines;
 mod name;
+mod said;
 mod segment;
 
 use lines::Lines;
