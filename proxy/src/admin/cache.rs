@@ -21,6 +21,18 @@ pub(super) struct View {
     memory_evictions: u64,
     memory_refusals: u64,
     under_way: usize,
+    disk: Option<DiskView>,
+}
+
+/// The same of the disk.
+#[derive(Debug, Serialize)]
+struct DiskView {
+    bytes: u64,
+    objects: u64,
+    entries: u64,
+    index_bytes: u64,
+    queued_bytes: u64,
+    errors: u64,
 }
 
 pub(super) fn view(state: &State) -> View {
@@ -34,6 +46,14 @@ pub(super) fn view(state: &State) -> View {
         memory_evictions: now.memory_evictions,
         memory_refusals: now.memory_refusals,
         under_way: cache.map_or(0, |cache| cache.flights.count()),
+        disk: now.disk.map(|disk| DiskView {
+            bytes: disk.bytes,
+            objects: disk.objects,
+            entries: disk.entries,
+            index_bytes: disk.index_bytes,
+            queued_bytes: disk.queued_bytes,
+            errors: disk.errors,
+        }),
     }
 }
 

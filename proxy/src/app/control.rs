@@ -234,6 +234,7 @@ impl Control {
                 self.drain.wait(Duration::ZERO).await;
             }
         }
+        let cache = self.process.cache.clone();
         let Self { fleet, admin, log, exporter, recorder, .. } = self;
         let joined = tokio::task::spawn_blocking(move || fleet.join());
         if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
@@ -247,6 +248,10 @@ impl Control {
             exporter.finish(Duration::from_secs(2)).await;
         }
         log.shutdown();
+        if let Some(cache) = cache {
+            // What waits is written, and the folder let go. Not for long.
+            let _ = tokio::task::spawn_blocking(move || cache.store.close()).await;
+        }
         if let Some((recorder, shipper)) = recorder {
             // It waits for the disk, if not for long.
             let _ = tokio::task::spawn_blocking(|| recorder.shutdown()).await;

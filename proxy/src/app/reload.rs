@@ -240,11 +240,13 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
         warnings.push("another `[record]` needs a restart, it stays as it is".into());
         config.record.clone_from(&running.record);
     }
-    if running.cache.as_ref().map(held) != config.cache.as_ref().map(held) {
-        warnings.push("another size of `[cache]` needs a restart, it stays as it is".into());
+    if !hold_alike(running.cache.as_ref(), config.cache.as_ref()) {
+        warnings
+            .push("another size or folder of `[cache]` needs a restart, it stays as it is".into());
         match (&running.cache, &mut config.cache) {
             (Some(before), Some(cache)) => {
                 (cache.memory_bytes, cache.block_bytes) = (before.memory_bytes, before.block_bytes);
+                cache.disk.clone_from(&before.disk);
                 cache.uncacheable_ttl = before.uncacheable_ttl;
             }
             (before, cache) => cache.clone_from(before),
@@ -257,9 +259,12 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
     keep("[log] format", running.log.format, &mut config.log.format, format, warnings);
 }
 
-/// What of a cache is made at the start.
-fn held(cache: &crate::config::Cache) -> (usize, usize, std::time::Duration) {
-    (cache.memory_bytes, cache.block_bytes, cache.uncacheable_ttl)
+/// Whether these want the same of what is made at the start.
+fn hold_alike(one: Option<&crate::config::Cache>, other: Option<&crate::config::Cache>) -> bool {
+    let held = |cache: &crate::config::Cache| {
+        (cache.memory_bytes, cache.block_bytes, cache.uncacheable_ttl, cache.disk.clone())
+    };
+    one.map(held) == other.map(held)
 }
 
 fn is_file(config: &Config) -> bool {

@@ -134,7 +134,16 @@ impl Collector for Contents {
         let Some(cache) = self.0.load_full() else { return Ok(()) };
         let now = cache.store.statistics();
         let under_way = cache.flights.count() as u64;
+        let disk = now.disk.unwrap_or_default();
         for (name, help, unit, value) in [
+            ("cache_disk", "What the cache has on the disk", Some(Unit::Bytes), disk.bytes),
+            ("cache_disk_objects", "Answers on the disk", None, disk.objects),
+            (
+                "cache_disk_queued",
+                "What waits to be written to the disk",
+                Some(Unit::Bytes),
+                disk.queued_bytes,
+            ),
             ("cache_memory", "Memory that the cache holds", Some(Unit::Bytes), now.memory_bytes),
             ("cache_memory_objects", "Answers in memory", None, now.memory_objects),
             ("cache_memory_entries", "Answers and blocks in memory", None, now.memory_entries),
@@ -146,6 +155,14 @@ impl Collector for Contents {
             gauge.encode(encoder)?;
         }
         for (name, help, value) in [
+            ("cache_disk_hits", "Answers and blocks that were read from the disk", disk.promotions),
+            ("cache_disk_evictions", "Segments on the disk that made room", disk.evictions),
+            ("cache_disk_errors", "Reads and writes of the disk that failed", disk.errors),
+            (
+                "cache_disk_dropped",
+                "What was to be written to the disk and found no room",
+                disk.dropped,
+            ),
             ("cache_memory_evictions", "Entries that left memory for others", now.memory_evictions),
             (
                 "cache_memory_refusals",

@@ -49,12 +49,16 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty one.
+    /// One with what is on the disk, where there is one; else empty.
     pub fn new(config: &config::Cache, counters: Counters) -> Arc<Self> {
         let store = Store::new(&store::Options {
             memory_bytes: config.memory_bytes,
             block_bytes: config.block_bytes,
-            disk: None,
+            disk: config.disk.as_ref().map(|disk| store::DiskOptions {
+                directory: disk.directory.clone(),
+                bytes: disk.bytes,
+                index_bytes: disk.index_bytes,
+            }),
         });
         let this = Arc::new(Self {
             store,

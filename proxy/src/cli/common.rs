@@ -10,8 +10,8 @@ use clap::Args;
 use crate::{
     app::{self, Source},
     config::{
-        AccessLog, AmbiguousPaths, ForwardedPolicy, Loaded, LogFormat, Place, Protocol, Record,
-        Server, SpliceMode, Upstream,
+        AccessLog, AmbiguousPaths, Cache, CacheDisk, ForwardedPolicy, Loaded, LogFormat, Place,
+        Protocol, Record, Server, SpliceMode, Upstream,
         draft::{Draft, DraftListener, DraftUpstream},
         errors::Placed,
         limits::Setting,
@@ -59,6 +59,11 @@ pub(super) struct Common {
     #[arg(long, requires = "record")]
     record_websocket: bool,
 
+    /// Keep answers in this folder and in memory, or in memory only, and use them again where HTTP
+    /// allows it (docs/guide/caching.md)
+    #[arg(long, value_name = "DIR|memory")]
+    cache: Option<PathBuf>,
+
     /// A limit, for example head_timeout=5s or max_head_bytes=32KiB (docs/configuration.md)
     #[arg(long = "limit", value_name = "KEY=VALUE", value_parser = Setting::from_flag)]
     limits: Vec<Setting>,
@@ -93,6 +98,15 @@ impl Common {
             let record = others.unwrap_or_else(|| Record::with_defaults(PathBuf::new()));
             let websocket = record.websocket || self.record_websocket;
             draft.record = Some(Record { directory: directory.clone(), websocket, ..record });
+        }
+        if let Some(place) = &self.cache {
+            let mut cache = draft.cache.take().unwrap_or_else(Cache::with_defaults);
+            cache.all_routes = true;
+            cache.disk = (place.as_os_str() != "memory").then(|| match cache.disk.take() {
+                Some(disk) => CacheDisk { directory: place.clone(), ..disk },
+                None => CacheDisk::with_defaults(place.clone()),
+            });
+            draft.cache = Some(cache);
         }
         match self.admin {
             None => {}

@@ -56,7 +56,7 @@ pub(crate) mod value;
 #[cfg(test)]
 mod workers_tests;
 
-pub use cache::{Cache, RouteCache};
+pub use cache::{Cache, CacheDisk, RouteCache};
 pub use errors::{Errors, Place, Problem, Wrong};
 pub use forward::ForwardPolicy;
 pub use intercept::{Intercept, NotTls};

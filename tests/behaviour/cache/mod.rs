@@ -6,6 +6,7 @@ use underpass_tests::{Message, Proxy, ProxyBuilder, Wire};
 
 mod beside;
 mod conditions;
+mod disk;
 mod fill;
 mod join;
 mod keys;

@@ -3,7 +3,7 @@
 //!
 //! `read.rs` reads the sections, `write.rs` writes them back.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
@@ -23,6 +23,8 @@ pub(super) use write::{route as write_route, write};
 pub struct Cache {
     /// Bytes of memory, tables included.
     pub memory_bytes: usize,
+    /// The second tier, if there is one.
+    pub disk: Option<CacheDisk>,
     /// Bytes of a block: the unit of what is kept, evicted, and fetched for a range.
     pub block_bytes: usize,
     /// Whether routes are cached that say nothing of it.
@@ -32,6 +34,24 @@ pub struct Cache {
     pub uncacheable_ttl: Duration,
     /// What holds for routes that say nothing else.
     pub rules: RouteCache,
+}
+
+/// What is kept on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheDisk {
+    /// The folder.
+    pub directory: PathBuf,
+    /// What its files may take, in bytes.
+    pub bytes: u64,
+    /// What its index may take in memory, in bytes, beside the memory of the first tier.
+    pub index_bytes: usize,
+}
+
+impl CacheDisk {
+    /// With the defaults of everything but the folder.
+    pub fn with_defaults(directory: PathBuf) -> Self {
+        Self { directory, bytes: 10 << 30, index_bytes: 64 << 20 }
+    }
 }
 
 /// How a route is cached.
@@ -72,6 +92,7 @@ impl Cache {
     pub fn with_defaults() -> Self {
         Self {
             memory_bytes: 256 << 20,
+            disk: None,
             block_bytes: 256 << 10,
             all_routes: false,
             uncacheable_ttl: Duration::from_secs(10),

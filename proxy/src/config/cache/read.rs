@@ -8,14 +8,27 @@ use toml::de::DeValue;
 use super::{
     super::{
         errors::{Placed, Wrong},
+        paths,
         section::Section,
         value,
     },
-    Cache, DraftCache, RouteCache,
+    Cache, CacheDisk, DraftCache, RouteCache,
 };
-use crate::cache::policy::SetCookie;
+use crate::cache::{
+    policy::SetCookie,
+    store::{LEAST_DISK_BYTES, MOST_BLOCK_BYTES},
+};
 
-const KEYS: &[&str] = &["memory_bytes", "block_bytes", "all_routes", "uncacheable_ttl", "rules"];
+const KEYS: &[&str] = &[
+    "memory_bytes",
+    "directory",
+    "disk_bytes",
+    "disk_index_bytes",
+    "block_bytes",
+    "all_routes",
+    "uncacheable_ttl",
+    "rules",
+];
 
 const RULES: &[&str] = &[
     "default_ttl",
@@ -57,11 +70,35 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Cache> {
         sized(section, key, least, most).map_or(usual, |bytes| bytes as usize)
     };
     cache.memory_bytes = size("memory_bytes", 1 << 20, 1 << 42, cache.memory_bytes);
+    let directory = section.parsed("directory", "\"/var/cache/underpass\"", paths::path);
+    cache.disk = directory.map(|path| CacheDisk::with_defaults(path.value));
+    match &mut cache.disk {
+        Some(disk) => {
+            let bytes = sized(section, "disk_bytes", LEAST_DISK_BYTES, 1 << 50);
+            disk.bytes = bytes.unwrap_or(disk.bytes);
+            disk.index_bytes = size("disk_index_bytes", 1 << 20, 1 << 40, disk.index_bytes);
+        }
+        None => {
+            for key in ["disk_bytes", "disk_index_bytes"] {
+                if let Some(place) = section.place_of(key) {
+                    let what = format!("`{key}` without a `directory`");
+                    section.add(&place, Wrong::new(what, "add `directory`, or remove it"));
+                }
+            }
+        }
+    }
     cache.block_bytes = size("block_bytes", 4 << 10, 16 << 20, cache.block_bytes);
     if !cache.block_bytes.is_power_of_two()
         && let Some(place) = section.place_of("block_bytes")
     {
         let wrong = Wrong::new("`block_bytes` is no power of two", "write \"256KiB\" or \"1MiB\"");
+        section.add(&place, wrong);
+    }
+    if cache.disk.is_some()
+        && cache.block_bytes > MOST_BLOCK_BYTES
+        && let Some(place) = section.place_of("block_bytes")
+    {
+        let wrong = Wrong::new("`block_bytes` is too large for a disk", "write at most \"1MiB\"");
         section.add(&place, wrong);
     }
     cache.all_routes = section.switch("all_routes").unwrap_or(false);

@@ -14,7 +14,8 @@ fn read(text: &str) -> Result<Config, Errors> {
 
 #[test]
 fn everything_is_read_and_written_back() {
-    let text = "[cache]\nmemory_bytes = \"8MiB\"\nblock_bytes = \"64KiB\"\nall_routes = true\n\
+    let text = "[cache]\nmemory_bytes = \"8MiB\"\ndirectory = \"/d\"\n\
+        disk_bytes = \"1GiB\"\ndisk_index_bytes = \"2MiB\"\nblock_bytes = \"64KiB\"\nall_routes = true\n\
         uncacheable_ttl = \"3s\"\n[cache.rules]\ndefault_ttl = \"1m\"\n\
         [[route]]\npath = \"/own\"\nupstream = \"a\"\n[route.cache]\noverride_ttl = \"2m\"\n\
         max_ttl = \"1h\"\nstatus_ttl = { \"404\" = \"10s\", \"502\" = \"1s\" }\n\
@@ -29,6 +30,8 @@ fn everything_is_read_and_written_back() {
     let config = read(text).unwrap();
     let cache = config.cache.clone().unwrap();
     assert_eq!((cache.memory_bytes, cache.block_bytes), (8 << 20, 64 << 10));
+    let disk = cache.disk.as_ref().unwrap();
+    assert_eq!((disk.bytes, disk.index_bytes), (1 << 30, 2 << 20));
     assert_eq!(cache.uncacheable_ttl, Duration::from_secs(3));
     let own = config.routes[0].cache.clone().unwrap();
     assert_eq!(own.policy.default_ttl, Some(Duration::from_secs(60)), "of [cache.rules]");
@@ -64,6 +67,9 @@ fn wrong_ones_have_one_problem_with_a_cure() {
         ("[[route]]\ncache = true", "there is no [cache]", "[cache]"),
         ("[cache]\nmemory_bytes = 12\n[[route]]", "out of range", "1MiB"),
         ("[cache]\nblock_bytes = \"100KiB\"\n[[route]]", "power of two", "256KiB"),
+        ("[cache]\ndisk_bytes = \"1GiB\"\n[[route]]", "without a `directory`", "directory"),
+        ("[cache]\ndirectory = \"/d\"\ndisk_bytes = \"1MiB\"\n[[route]]", "out of range", "32MiB"),
+        ("[cache]\ndirectory = \"/d\"\nblock_bytes = \"2MiB\"\n[[route]]", "too large", "1MiB"),
         ("[cache]\nfolder = 1\n[[route]]", "unknown key `folder`", "memory_bytes"),
         ("[cache]\n[[route]]\ncache = 5", "`cache`", "true or false"),
         ("[cache]\n[[route]]\ncache = { ttl = \"1s\" }", "unknown key `ttl`", "default_ttl"),

@@ -16,6 +16,11 @@ pub(in crate::config) fn write(out: &mut String, cache: Option<&Cache>) {
     let Some(cache) = cache else { return };
     header(out, "[cache]");
     text(out, "memory_bytes", show_size(cache.memory_bytes as u64));
+    if let Some(disk) = &cache.disk {
+        text(out, "directory", disk.directory.display());
+        text(out, "disk_bytes", show_size(disk.bytes));
+        text(out, "disk_index_bytes", show_size(disk.index_bytes as u64));
+    }
     text(out, "block_bytes", show_size(cache.block_bytes as u64));
     key(out, "all_routes", cache.all_routes);
     text(out, "uncacheable_ttl", show_duration(cache.uncacheable_ttl));
