@@ -3,7 +3,10 @@
 //! Files are read with the configuration, so that `check` finds what is wrong in them. Secrets
 //! are in files only, and are not written by anything here.
 
-use std::{fs, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -167,7 +170,7 @@ fn folder(text: &str) -> Result<PathBuf, Wrong> {
 
 fn material(section: &Section<'_>, ca: Option<&Placed<PathBuf>>) -> Option<Material> {
     let file = match ca {
-        Some(ca) => match fs::read(&ca.value) {
+        Some(ca) => match section.source.read(&ca.value) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 let what = format!("{} cannot be read: {error}", ca.value.display());
@@ -196,7 +199,7 @@ fn binding(section: &Section<'_>) -> Result<Option<Binding>, ()> {
         id => Ok(id.to_owned()),
     });
     let file = section.parsed("eab_key_file", "\"/etc/underpass/eab.key\"", |path| {
-        mac_key(path).map(|key| (PathBuf::from(path), key))
+        mac_key(path, |path| section.source.read_text(path)).map(|key| (PathBuf::from(path), key))
     });
     let (has_id, has_file) = (section.place_of("eab_key_id"), section.place_of("eab_key_file"));
     match (id, file) {
@@ -220,8 +223,8 @@ fn binding(section: &Section<'_>) -> Result<Option<Binding>, ()> {
 }
 
 /// What is wrong is named, never shown.
-fn mac_key(path: &str) -> Result<Box<[u8]>, Wrong> {
-    let text = fs::read_to_string(path).map_err(|error| {
+fn mac_key(path: &str, read: impl FnOnce(&Path) -> io::Result<String>) -> Result<Box<[u8]>, Wrong> {
+    let text = read(Path::new(path)).map_err(|error| {
         let what = format!("the key in `{path}` cannot be read: {error}");
         Wrong::new(what, "name a readable file that holds the key")
     })?;

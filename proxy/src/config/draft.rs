@@ -16,7 +16,7 @@ use crate::{access_log::Field, spans::Collector};
 
 use super::{
     AccessLog, AmbiguousPaths, Config, ForwardedPolicy, Limits, Listener, Log, LogFormat, Protocol,
-    ProxyProtocol, Route, SpliceMode, Steering, TrustedProxies, Upstream,
+    ProxyProtocol, Route, Sources, SpliceMode, Steering, TrustedProxies, Upstream,
     errors::{Errors, Place, Placed, Wrong},
     limits::Setting,
     middleware::DraftMiddleware,
@@ -42,6 +42,8 @@ pub(crate) struct Draft {
     pub(crate) local_bypass: bool,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) watch: Option<bool>,
+    /// Files that are named in it and were read with it.
+    pub(crate) named: Sources,
     pub(crate) handover: Option<std::path::PathBuf>,
     pub(crate) take_over: bool,
     pub(crate) admin: Option<Placed<SocketAddr>>,
@@ -102,6 +104,7 @@ impl Draft {
             local_bypass: false,
             drain_timeout: None,
             watch: None,
+            named: Sources::default(),
             handover: None,
             take_over: false,
             admin: None,

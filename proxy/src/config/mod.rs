@@ -133,6 +133,7 @@ pub(crate) fn load_draft(path: &Path) -> LoadedDraft {
     let include::Collection { files, errors: mut all, .. } = collection;
     let (draft, errors) = read::draft(&files, &environment);
     all.extend(errors);
+    sources.extend(&draft.named);
     LoadedDraft { draft, errors: all, sources }
 }
 

@@ -31,11 +31,13 @@ pub(super) fn draft(
     environment: &impl Fn(&str) -> Option<String>,
 ) -> (Draft, Errors) {
     let source = Source::new(files);
-    let draft = match merge(&source, environment) {
+    let mut draft = match merge(&source, environment) {
         Some(root) => read_file(&source, &root),
         None => Draft::empty(source.place(0)),
     };
-    (draft, source.into_errors())
+    let (errors, named) = source.into_parts();
+    draft.named = named;
+    (draft, errors)
 }
 
 fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
@@ -78,7 +80,11 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             .required("address", "\"127.0.0.1:9900\"", value::address_or_off)
             .and_then(|a| a.value.map(|address| Placed::new(address, a.place)));
         let path = "\"/etc/underpass/token\"";
-        draft.admin_token = admin.parsed("token_file", path, Token::from_file).map(|t| t.value);
+        draft.admin_token = admin
+            .parsed("token_file", path, |file| {
+                Token::from_file(file, |path| source.read_text(path))
+            })
+            .map(|token| token.value);
         let path = "\"/var/lib/underpass/state.json\"";
         draft.state_file = admin.parsed("state_file", path, paths::path).map(|path| path.value);
     }

@@ -4,7 +4,7 @@
 //! added to the list, and reading goes on. Invariant: a key that nobody asked for is a
 //! problem. Used by `read.rs` only.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, io, path::Path};
 
 use toml::{
     Spanned,
@@ -12,6 +12,7 @@ use toml::{
 };
 
 use super::{
+    Sources,
     errors::{Errors, Place, Placed, Wrong},
     include::File,
     limits::{self, Given},
@@ -28,6 +29,8 @@ pub(super) struct Source<'a> {
     /// Of each file, where it begins and where each of its lines does.
     starts: Vec<(usize, Vec<usize>)>,
     errors: RefCell<Errors>,
+    /// What they name and is read with them.
+    named: RefCell<Sources>,
 }
 
 /// One table of the file and the keys that it may have.
@@ -55,7 +58,7 @@ impl<'a> Source<'a> {
             (base, std::iter::once(base).chain(ends.map(|end| base + end + 1)).collect())
         };
         let starts = files.iter().map(start).collect();
-        Self { files, starts, errors: RefCell::default() }
+        Self { files, starts, errors: RefCell::default(), named: RefCell::default() }
     }
 
     /// The files' texts, each with the offset at which it begins.
@@ -83,8 +86,26 @@ impl<'a> Source<'a> {
         self.errors.borrow_mut().add(place, wrong);
     }
 
-    pub(super) fn into_errors(self) -> Errors {
-        self.errors.into_inner()
+    /// Reads a file that a value names, and remembers what it held: it is watched like the
+    /// configuration itself.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.named.borrow_mut().read_bytes(path)
+    }
+
+    /// The same for text.
+    ///
+    /// # Errors
+    /// As read(2), or if it is no UTF-8.
+    pub(super) fn read_text(&self, path: &Path) -> io::Result<String> {
+        self.named.borrow_mut().read(path)
+    }
+
+    /// What has been found wrong, and which files have been read.
+    pub(super) fn into_parts(self) -> (Errors, Sources) {
+        (self.errors.into_inner(), self.named.into_inner())
     }
 }
 

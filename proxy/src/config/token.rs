@@ -1,6 +1,9 @@
 //! The token that the admin endpoint asks for before it changes anything.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use crate::authenticate;
 
@@ -27,9 +30,12 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// Reads it from a file: its only line.
-    pub(super) fn from_file(path: &str) -> Result<Self, Wrong> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+    /// Takes it from a file, which `read` reads: its only line.
+    pub(super) fn from_file(
+        path: &str,
+        read: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Self, Wrong> {
+        let text = read(Path::new(path)).map_err(|error| {
             let what = format!("the token in `{path}` cannot be read: {error}");
             Wrong::new(what, "name a readable file that holds the token")
         })?;

@@ -88,6 +88,37 @@ async fn a_link_on_the_way_to_the_file_is_exchanged() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// What the file names and is read with it, while the file itself stays as it is.
+#[req_test("REQ-EDGE-008")]
+#[tokio::test]
+async fn a_file_that_a_key_names_is_written() {
+    const REQUEST: &str =
+        "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic YW5uYTpzZWNyZXQ=\r\n\r\n";
+    let origin = answers("one").await;
+    let users = scratch("users");
+    fs::write(&users, "otto:secret\n").unwrap();
+    let proxy = Proxy::config(
+        head("watch = true")
+            + &listener("web", ANY, "middleware = [\"who\"]\n")
+            + &route("one", origin.addr(), "")
+            + "[[middleware]]\nname = \"who\"\n[middleware.basic_auth]\n"
+            + &format!("users_file = \"{}\"\n", users.display()),
+    )
+    .start();
+    let status = async || {
+        let mut client = Wire::open(proxy.listener("web"), REQUEST).await;
+        client.read_response().await.status()
+    };
+    assert_eq!(status().await, 401);
+    fs::write(&users, "otto:secret\nanna:secret\n").unwrap();
+    eventually("anna to be known", async || status().await == 200).await;
+    // A reload that cannot be is told, and what was read before holds.
+    fs::write(&users, "anna\n").unwrap();
+    proxy.log_line(&["ERROR", "line 1"]).await;
+    assert_eq!(status().await, 200);
+    fs::remove_file(users).unwrap();
+}
+
 fn watched(path: &Path) -> Proxy {
     Proxy::command(&["run", "--config", path.to_str().unwrap(), "--watch"], 2).start()
 }

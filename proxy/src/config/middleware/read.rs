@@ -106,7 +106,8 @@ fn basic_auth(section: &Section<'_>) -> Option<What> {
     let keys = &["realm", "users", "users_file", "user_header", "remove"];
     let of = section.table("basic_auth", "[middleware.basic_auth]", keys)?;
     let mut users = values(of.list("users", "\"name:password\"", user));
-    if let Some(file) = of.parsed("users_file", "\"/etc/underpass/users\"", file) {
+    if let Some(file) = of.parsed("users_file", "\"/etc/underpass/users\"", |path| file(&of, path))
+    {
         let lines = file.value.1.lines().enumerate();
         for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             match user(line) {
@@ -157,7 +158,7 @@ fn jwt(section: &Section<'_>) -> Option<What> {
         let text = |text: &str| Ok::<_, Wrong>(text.to_owned());
         values(of.list(key, example, text))
     };
-    let file = of.required("keys_file", "\"/etc/underpass/jwks.json\"", file)?;
+    let file = of.required("keys_file", "\"/etc/underpass/jwks.json\"", |path| file(&of, path))?;
     let rules = bearer::Rules {
         keys: file.value.1,
         issuers: words("issuer", "\"https://id.example.org\""),
@@ -394,8 +395,8 @@ fn field_value(text: &str) -> Result<HeaderValue, Wrong> {
 }
 
 /// A file's path and text.
-fn file(path: &str) -> Result<(String, String), Wrong> {
-    match std::fs::read_to_string(Path::new(path)) {
+fn file(of: &Section<'_>, path: &str) -> Result<(String, String), Wrong> {
+    match of.source.read_text(Path::new(path)) {
         Ok(text) => Ok((path.to_owned(), text)),
         Err(error) => Err(Wrong::new(
             format!("`{path}` cannot be read: {error}"),

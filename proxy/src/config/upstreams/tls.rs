@@ -66,7 +66,7 @@ impl ServerTls {
             let what = "`verify = false` with something to verify by";
             section.source.add(&place, Wrong::new(what, "remove one of them"));
         }
-        let read = |path: &PathBuf, place: &Place| match std::fs::read(path) {
+        let read = |path: &PathBuf, place: &Place| match section.source.read(path) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 let what = format!("`{}` cannot be read: {error}", path.display());
