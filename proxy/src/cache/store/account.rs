@@ -1,8 +1,12 @@
 //! What the cache holds in memory, to the byte, by whoever holds it.
 //!
 //! A charge lives as long as the bytes it stands for: a block that has been evicted and is still
-//! being sent to a slow client counts until the client has it. So the budget bounds memory, not
-//! the sum of what is listed in a table.
+//! being sent to a slow client counts until the client has it. So the budget bounds memory that is
+//! allocated, not the sum of what is listed in a table.
+//!
+//! It does not bound what the allocator keeps of what was freed: glibc has a share of its memory for
+//! each thread, and does not lend from one to the other. Where several threads fill and evict, the
+//! process may take twice the budget.
 
 use std::sync::{
     Arc,
