@@ -18,6 +18,8 @@ use underpass::{
     },
 };
 
+mod signatures;
+
 const BOUNDS: Bounds = Bounds { max_bytes: 65_536, max_headers: 100, max_uri_bytes: 16_384 };
 
 /// As small clients send it.
@@ -156,6 +158,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(30);
-    targets = heads, chunks, headers, routes
+    targets = heads, chunks, headers, routes, signatures::signatures
 }
 criterion_main!(micro);

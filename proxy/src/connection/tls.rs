@@ -8,7 +8,15 @@
 //! Invariant: there is a deadline from the first moment, and nothing is read that could be
 //! meant for anybody else. A client that speaks plain HTTP is told so in plain HTTP.
 
-use std::{io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+};
 
 use rustls::{
     Error, ServerConfig,
@@ -17,6 +25,7 @@ use rustls::{
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
+    task::yield_now,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
@@ -166,14 +175,6 @@ async fn handshake(
         }
         Ok(Some(_)) => return Err(Failure::NotTls.into()),
     }
-    let _turn = match &listener.handshakes {
-        // Never closed.
-        Some(turns) => Some(timeout_at(deadline, turns.acquire()).await),
-        None => None,
-    };
-    if let Some(Err(_)) = _turn {
-        return Err(Failure::Timeout.into());
-    }
     let live = tls.live();
     let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
     let start = match timeout_at(deadline, &mut hello).await {
@@ -196,8 +197,14 @@ async fn handshake(
             return Err(no_certificate(start.io, deadline).await);
         }
     };
-    let accept = pin!(start.into_stream(config).into_fallible());
-    let mut stream = match timeout_at(deadline, accept).await {
+    let mut accept = pin!(start.into_stream(config).into_fallible());
+    let answered = timeout_at(deadline, answer(listener, accept.as_mut())).await;
+    let done = match answered {
+        Ok(Some(done)) => Ok(done),
+        Ok(None) => timeout_at(deadline, accept).await,
+        Err(late) => Err(late),
+    };
+    let mut stream = match done {
         Err(_) => return Err(Failure::Timeout.into()),
         Ok(Err((error, stream))) => return Err(Refused::of(error, Some(stream))),
         Ok(Ok(stream)) => stream,
@@ -211,6 +218,31 @@ async fn handshake(
     }
     let session = Session::new(stream.get_ref().1, &tls.settings, live);
     Ok((Transport::Tls(Box::new(TlsStream::Server(stream))), session))
+}
+
+/// Takes a handshake up to where it waits for its client; `Some` if it is over by then.
+///
+/// That is where the signature is computed, and the key agreement, so where turns are limited this
+/// is done in one: so many, and then the worker's other connections, before the next. Nothing is
+/// waited for in it that is the client's to do, so one that stalls holds up nobody. (One that is
+/// asked for another key share, RFC 8446 section 4.1.4, has its signature behind its turn.)
+async fn answer<T>(
+    listener: &Listener,
+    mut accept: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let mut once = async || {
+        poll_fn(|cx| match accept.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    };
+    let Some(turns) = &listener.handshakes else { return once().await };
+    // Never closed.
+    let _turn = turns.acquire().await.ok()?;
+    let done = once().await;
+    yield_now().await;
+    done
 }
 
 /// Tells the client that there is nothing to show for the name (RFC 6066 section 3).

@@ -39,7 +39,7 @@ pub struct Listener {
     pub config: config::Listener,
     /// Counters of this worker.
     pub metrics: ListenerMetrics,
-    /// Turns for handshakes of TLS, where those are limited.
+    /// Turns for what handshakes of TLS compute, where those are limited.
     pub handshakes: Option<Semaphore>,
     /// The door that its connections came by.
     pub door: u64,

@@ -95,7 +95,8 @@ pub struct Settings {
     pub client_subject_header: Option<HeaderName>,
     /// From the first byte to the end of the handshake.
     pub handshake_timeout: Duration,
-    /// Handshakes under way at once, per worker; `None`: any number.
+    /// Handshakes that a worker computes before its other connections have their turn; `None`: any
+    /// number.
     pub max_handshakes: Option<usize>,
 }
 

@@ -4,7 +4,7 @@ use mantra_macros::req_test;
 use tokio::io::AsyncWriteExt as _;
 use underpass_tests::{Wire, acme::Prober, eventually, tls::TlsEnd};
 
-use super::{Site, entry, orders};
+use super::{Site, entry, until_orders};
 
 /// Port 80 is nothing but redirects here, and the CA is answered all the same.
 #[req_test("REQ-EDGE-011")]
@@ -14,7 +14,7 @@ async fn names_are_proved_over_plain_http_before_redirects() {
     let proxy = site.start("contact = [\"ops@example.org\"]", &[&["a.test", "www.a.test"]]);
     let connection = site.served(&proxy, "www.a.test").await;
     drop(connection);
-    assert_eq!(orders(&proxy).await, [1.0, 0.0]);
+    until_orders(&proxy, [1.0, 0.0]).await;
     assert_eq!(site.ca.faults(), Vec::<String>::new());
     assert_eq!(site.ca.count("order a.test,www.a.test"), 1, "{:?}", site.ca.log());
     assert_eq!(site.ca.count("looked at"), 2, "{:?}", site.ca.log());
@@ -107,10 +107,13 @@ async fn without_a_certificate_yet_clients_are_told_and_the_rest_is_served() {
     let said = refused.map(|_| ()).unwrap_err().to_string();
     assert!(said.contains("UnrecognisedName"), "{said}");
     proxy.log_line(&["WARN", "`web` has no certificate for a.test yet"]).await;
-    let metrics = proxy.metrics().await;
-    let cause = [("cause", "no_certificate")];
-    assert_eq!(metrics.sum("underpass_tls_handshake_failures_total", &cause), 1.0);
-    assert_eq!(metrics.sum("underpass_acme_certificate_missing", &[("names", "a.test")]), 1.0);
+    eventually("both to be counted", async || {
+        let metrics = proxy.metrics().await;
+        let cause = [("cause", "no_certificate")];
+        metrics.sum("underpass_tls_handshake_failures_total", &cause) == 1.0
+            && metrics.sum("underpass_acme_certificate_missing", &[("names", "a.test")]) == 1.0
+    })
+    .await;
     let mut plain =
         Wire::open(proxy.listener("plain"), "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     assert_eq!(plain.read_response().await.status(), 308);

@@ -4,7 +4,7 @@ use mantra_macros::req_test;
 use rustix::process::Signal;
 use underpass_tests::{Proxy, acme::Gives, eventually};
 
-use super::{Site, entry, orders, until_failed};
+use super::{Site, entry, until_failed, until_orders};
 
 /// Asks for what has failed to be tried again.
 fn again(proxy: &Proxy) {
@@ -19,7 +19,7 @@ async fn a_bad_nonce_is_no_failure() {
     site.ca.script(|script| script.bad_nonces = 2);
     let proxy = site.start("", &[&["a.test"]]);
     site.served(&proxy, "a.test").await;
-    assert_eq!(orders(&proxy).await, [1.0, 0.0]);
+    until_orders(&proxy, [1.0, 0.0]).await;
     assert_eq!(site.ca.faults(), Vec::<String>::new());
 }
 
@@ -115,7 +115,7 @@ async fn a_slow_ca_is_waited_for_and_nonsense_is_a_failure_like_any() {
     site.ca.script(|script| script.processing = 3);
     let proxy = site.start("", &[&["a.test"]]);
     site.served(&proxy, "a.test").await;
-    assert_eq!(orders(&proxy).await, [1.0, 0.0]);
+    until_orders(&proxy, [1.0, 0.0]).await;
     drop(proxy);
 
     let site = Site::new().await;

@@ -92,6 +92,12 @@ async fn orders(proxy: &Proxy) -> [f64; 2] {
         .map(|result| metrics.sum("underpass_acme_orders_total", &[("result", result)]))
 }
 
+/// Waits until exactly so many orders have ended, well and not: they are counted after what came
+/// of them may be shown already.
+async fn until_orders(proxy: &Proxy, counts: [f64; 2]) {
+    eventually(&format!("{counts:?} orders"), async || orders(proxy).await == counts).await;
+}
+
 /// Waits until so many orders have failed.
 async fn until_failed(proxy: &Proxy, times: f64) {
     eventually("an order that fails", async || orders(proxy).await[1] >= times).await;

@@ -11,7 +11,7 @@ use std::{
 use mantra_macros::req_test;
 use underpass_tests::eventually;
 
-use super::{Site, entry, orders, until_failed};
+use super::{Site, entry, orders, until_failed, until_orders};
 
 /// Good for so much longer than `renew_before` that each is renewed some seconds after it came.
 const SHORT: Duration = Duration::from_secs(3600 + 3);
@@ -163,7 +163,7 @@ async fn a_reload_ends_an_order_for_what_is_gone_and_begins_one_for_what_is_new(
     site.served(&proxy, "b.test").await;
     site.served(&proxy, "c.test").await;
     assert_eq!(site.ca.count("certificate a.test"), 0, "{:?}", site.ca.log());
-    assert_eq!(orders(&proxy).await, [2.0, 0.0]);
+    until_orders(&proxy, [2.0, 0.0]).await;
     // The same configuration once more orders nothing.
     proxy.reload(&site.text("", &[&["b.test"], &["c.test"]])).await;
     site.served(&proxy, "c.test").await;

@@ -1,6 +1,6 @@
 //! Handshakes that do not come to an end, and what is no handshake at all.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mantra_macros::req_test;
 use underpass_tests::{
@@ -58,29 +58,53 @@ async fn plain_http_is_told_that_it_is_plain() {
     assert_eq!(origin.connections(), 0);
 }
 
+/// A turn is for what is computed: clients that stall, before their hello is whole or after it was
+/// answered, hold up nobody, and all of many that come at once have theirs.
 #[req_test("REQ-EDGE-006")]
 #[tokio::test]
-async fn handshakes_wait_for_their_turn() {
+async fn a_client_that_stalls_holds_no_turn() {
     let (authority, folder) = (Authority::new("ca"), Folder::default());
     folder.put("site", &authority.server(&["a.test"]));
-    let tls = certificates(&folder, &["site"]) + "handshake_timeout = \"4s\"\nmax_handshakes = 1";
+    let tls = certificates(&folder, &["site"]) + "handshake_timeout = \"60s\"\nmax_handshakes = 1";
     let origin = Served::ok().await;
     let proxy = proxy("", &tls, origin.addr()).start();
-    // Both workers have one under way that does not go on.
-    let stuck = [
-        Wire::open(proxy.listener("web"), PART).await,
-        Wire::open(proxy.listener("web"), PART).await,
-    ];
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    // These wait for those two to end, and then have two seconds left.
-    let client = TlsClient::trusting(&authority);
+    let address = proxy.listener("web");
+    // More of each kind than there are turns at both workers together.
+    let mut stuck = Vec::new();
     for _ in 0..4 {
-        let mut connection = client.connect(proxy.listener("web"), "a.test").await;
-        assert_eq!(connection.get("a.test").await.text(), "ok");
+        stuck.push(Wire::open(address, PART).await);
+        let mut answered = Wire::open(address, hello()).await;
+        // The server's flight is there, and is never answered.
+        assert_eq!(answered.read_exact(1).await, [22]);
+        stuck.push(answered);
     }
-    for mut stuck in stuck {
-        stuck.expect_end().await;
+    let client = TlsClient::trusting(&authority).forgetful();
+    let clients = (0..20).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let mut connection = client.connect(address, "a.test").await;
+            assert_eq!(connection.get("a.test").await.text(), "ok");
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("a client that is served");
     }
-    assert_eq!(handshakes(&proxy, &[]).await, 4.0);
-    eventually("both to be counted", async || failures(&proxy, "timeout").await == 2.0).await;
+    assert_eq!(handshakes(&proxy, &[]).await, 20.0);
+    assert_eq!(failures(&proxy, "timeout").await, 0.0);
+    drop(stuck);
+}
+
+/// What a client of TLS sends first.
+fn hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from("a.test").expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).expect("a hello");
+    bytes
 }
