@@ -44,6 +44,24 @@ impl Transport {
         matches!(self, Self::Tls(_))
     }
 
+    /// Whether HTTP/2 was chosen when its TLS began (RFC 7301).
+    pub fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    /// Whether anything else was.
+    pub fn has_settled_on_other_than_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => {
+                stream.get_ref().1.alpn_protocol().is_some_and(|name| name != b"h2")
+            }
+        }
+    }
+
     /// The socket of a plain connection.
     pub fn into_plain(self) -> Option<TcpStream> {
         match self {

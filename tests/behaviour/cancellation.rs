@@ -88,6 +88,30 @@ async fn a_client_that_leaves_during_the_upload_breaks_it() {
     }
 }
 
+/// While the server takes nothing of an upload nobody reads from the client, and what it has sent
+/// stands before its end; it is noticed when the server has had its time.
+#[req_test("REQ-CORE-001.F-003", "REQ-CTRL-004")]
+#[tokio::test]
+async fn a_client_that_leaves_while_its_upload_is_held_up_is_noticed_in_time() {
+    let origin = Origin::bind().await;
+    let proxy = Proxy::reverse(origin.addr()).limit("body_idle_timeout", "1s").start();
+    for reset in [false, true] {
+        let head = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000000\r\n\r\n";
+        let mut client = proxy.open(head).await;
+        let mut server = origin.accept().await;
+        server.read_head().await;
+        client.send_until_stalled(0, 1_000_000_000).await;
+        leave(client, reset);
+        eventually("the request to be over", async || {
+            let metrics = proxy.metrics().await;
+            let open = ["underpass_connections_open", "underpass_server_connections_open"];
+            open.map(|name| metrics.sum(name, &[])) == [0.0; 2]
+        })
+        .await;
+        drop(server);
+    }
+}
+
 /// An incomplete head is nobody's business but ours.
 #[tokio::test]
 async fn a_client_that_leaves_in_the_head_never_reaches_the_origin() {

@@ -67,6 +67,7 @@ mod tunnel_bytes;
 mod tunnel_end;
 mod tunnel_table;
 mod upgrade;
+mod upstream_alpn;
 mod upstream_errors;
 mod upstream_limits;
 mod upstream_retry;

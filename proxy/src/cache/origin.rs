@@ -84,6 +84,7 @@ impl Origin {
             preserve_header_case: self.preserve_header_case,
             policy: None,
             kernel: None,
+            wants_tunnel: false,
             announcement: self.announcement.as_deref(),
             // The first segment is not watched here.
             repeatable: false,

@@ -46,7 +46,7 @@ mod tls;
 pub use handover::{Handover, Next, run_tunnel};
 pub use intercept::{Inside, Intercepting};
 use resets::Resets;
-use spoken::{FIRST_READ_BYTES, Spoken, poll_protocol};
+use spoken::{FIRST_READ_BYTES, Spoken, may_be_http2, poll_protocol};
 use tls::secured;
 
 /// How a connection is to be cut off.
@@ -350,7 +350,8 @@ async fn speak(
         true => Spoken::Http1,
         false => {
             early.reserve(FIRST_READ_BYTES);
-            poll_fn(|cx| poll_protocol(&mut stream, &mut early, &worker, &watched, cx)).await
+            let http2 = may_be_http2(&listener, &stream);
+            poll_fn(|cx| poll_protocol(&mut stream, &mut early, http2, &worker, &watched, cx)).await
         }
     };
     let is_h2 = match spoken {

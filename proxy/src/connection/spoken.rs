@@ -8,7 +8,7 @@ use std::{
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 
-use crate::{transport::Transport, watchdog::Watched, worker::Worker};
+use crate::{listener::Listener, transport::Transport, watchdog::Watched, worker::Worker};
 
 /// Room for the bytes that say which version is spoken, and for those that come with them.
 pub(super) const FIRST_READ_BYTES: usize = 1024;
@@ -26,10 +26,22 @@ pub(super) enum Spoken {
     Nothing,
 }
 
+/// Whether HTTP/2 may be spoken on a connection: the listener offers it, and neither side has
+/// settled on something else when TLS began (RFC 7301 section 3.1). Where it may not, its preface
+/// is a request of HTTP/1 for a version that is not spoken.
+pub(super) fn may_be_http2(listener: &Listener, stream: &Transport) -> bool {
+    let offers = listener.config.tls.as_ref().is_none_or(|tls| {
+        let alpn = &tls.settings.alpn;
+        alpn.is_empty() || alpn.iter().any(|name| name == "h2")
+    });
+    offers && !stream.has_settled_on_other_than_http2()
+}
+
 /// Reads until it is clear which version is spoken.
 pub(super) fn poll_protocol(
     stream: &mut Transport,
     early: &mut BytesMut,
+    may_be_http2: bool,
     worker: &Worker,
     watched: &Watched,
     cx: &mut Context<'_>,
@@ -37,7 +49,7 @@ pub(super) fn poll_protocol(
     watched.register(cx);
     loop {
         let known = early.len().min(PREFACE.len());
-        if known > 0 && early[..known] != PREFACE[..known] {
+        if known > 0 && (!may_be_http2 || early[..known] != PREFACE[..known]) {
             return Poll::Ready(Spoken::Http1);
         }
         if known == PREFACE.len() {

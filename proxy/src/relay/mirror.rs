@@ -65,6 +65,7 @@ fn one(exchange: &Rc<Exchange>, request: &Request<BodyStream>, wish: &Wish) {
         preserve_header_case: client.listener().config.preserve_header_case,
         policy: None,
         kernel: None,
+        wants_tunnel: false,
         announcement: None,
         repeatable: false,
     };

@@ -269,6 +269,7 @@ async fn relay(
         preserve_header_case: client.listener().config.preserve_header_case,
         policy,
         kernel: kernel.filter(|_| !wants_tunnel),
+        wants_tunnel,
         announcement: announcement.as_deref(),
         repeatable: !wants_tunnel && send::is_repeatable(&request),
     };

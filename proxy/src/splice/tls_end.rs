@@ -7,12 +7,19 @@
 //! Invariants: the session holds at most one write of a lane, which counts as written when the
 //! kernel has all of its records; a read that found a record incomplete leaves what came of it
 //! in the session (18 KiB at most). The end of the other side is its close_notify: a FIN
-//! without one fails the tunnel as a reset does. Our own end is close_notify and FIN.
+//! without one fails the tunnel as a reset does. Our own end is close_notify and FIN; a peer that
+//! has been told it, has nothing under way and just closes has ended as well as many do: RFC 5246
+//! section 7.2.1 had it close at once, and a reset would say to the other side that something is
+//! missing.
 
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io::{self, ErrorKind::WouldBlock, IoSlice, Read as _, Write as _},
+    io::{
+        self,
+        ErrorKind::{UnexpectedEof, WouldBlock},
+        IoSlice, Read as _, Write as _,
+    },
     task::{Context, Poll, ready},
 };
 
@@ -35,6 +42,8 @@ pub(crate) struct TlsEnd {
     /// Bytes of a lane's write that the session has taken, until the kernel has them.
     taken: Cell<usize>,
     end_said: Cell<bool>,
+    /// Where a record ends in what has been read.
+    record: Record,
 }
 
 impl TlsEnd {
@@ -55,12 +64,19 @@ impl TlsEnd {
             session: RefCell::new(session),
             taken: Cell::new(0),
             end_said: Cell::new(false),
+            record: Record::default(),
         }
     }
 
     /// The socket, which carries records.
     pub(crate) fn tcp(&self) -> &TcpEnd {
         &self.tcp
+    }
+
+    /// Whether a FIN alone is an end: it knows that we have finished, and is not in the middle of
+    /// a record.
+    fn may_just_close(&self) -> bool {
+        self.end_said.get() && self.record.is_whole()
     }
 
     /// Ready when the kernel has all records.
@@ -89,10 +105,13 @@ impl Endpoint for TlsEnd {
         loop {
             match session.reader().read(room) {
                 Err(error) if error.kind() == WouldBlock => {}
+                Err(error) if error.kind() == UnexpectedEof && self.may_just_close() => {
+                    return Poll::Ready(Ok(0));
+                }
                 read => return Poll::Ready(read),
             }
             ready!(self.tcp.poll_read_with(cx, usize::MIN, || {
-                session.read_tls(&mut Records(self.tcp.stream()))
+                session.read_tls(&mut Followed(Records(self.tcp.stream()), &self.record))
             }))?;
             if let Err(error) = session.process_new_packets() {
                 // The alert that says so, if there is room for it.
@@ -156,6 +175,61 @@ impl Endpoint for TlsEnd {
     }
 }
 
+/// How far a record has come (RFC 8446 section 5.1). What had been read before the tunnel was in
+/// whole records, or the rest of one comes first and is taken for its head; then records are
+/// followed at the wrong places, and an end hardly falls between two.
+#[derive(Debug, Default)]
+struct Record {
+    /// Bytes of its head: type, version and length.
+    head: Cell<usize>,
+    /// Bytes that are missing of its payload.
+    missing: Cell<usize>,
+}
+
+impl Record {
+    fn is_whole(&self) -> bool {
+        self.head.get() == 0 && self.missing.get() == 0
+    }
+
+    fn came(&self, mut bytes: &[u8]) {
+        while let Some((first, rest)) = bytes.split_first() {
+            match self.head.get() {
+                // The length is in the last two of five.
+                at @ 0..3 => self.head.set(at + 1),
+                3 => {
+                    self.head.set(4);
+                    self.missing.set(usize::from(*first) << 8);
+                }
+                4 => {
+                    self.missing.set(self.missing.get() | usize::from(*first));
+                    self.head.set(if self.missing.get() == 0 { 0 } else { 5 });
+                }
+                _ => {
+                    let taken = bytes.len().min(self.missing.get());
+                    self.missing.set(self.missing.get() - taken);
+                    if self.missing.get() == 0 {
+                        self.head.set(0);
+                    }
+                    bytes = &bytes[taken..];
+                    continue;
+                }
+            }
+            bytes = rest;
+        }
+    }
+}
+
+/// The socket, and where records end in what is read from it.
+struct Followed<'a>(Records<'a>, &'a Record);
+
+impl io::Read for Followed<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let n = self.0.read(room)?;
+        self.1.came(&room[..n]);
+        Ok(n)
+    }
+}
+
 /// The socket as a session of TLS reads and writes it.
 struct Records<'a>(&'a TcpStream);
 
@@ -180,5 +254,23 @@ impl io::Write for Records<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Record;
+
+    #[test]
+    fn records_are_whole_where_the_next_begins() {
+        let bytes = [&[23, 3, 3, 1, 2][..], &[0; 258], &[21, 3, 3, 0, 2, 1, 0]].concat();
+        for size in 1..=bytes.len() {
+            let (record, mut come) = (Record::default(), 0);
+            for chunk in bytes.chunks(size) {
+                record.came(chunk);
+                come += chunk.len();
+                assert_eq!(record.is_whole(), matches!(come, 263 | 270), "{come} by {size}");
+            }
+        }
     }
 }

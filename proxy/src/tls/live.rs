@@ -77,11 +77,10 @@ fn load(
         .collect();
     let client_ca = settings.client_ca.as_deref().map(|path| {
         let bytes = certificate::read(path, sources)?;
-        let roots = certificate::roots(path, &bytes)?;
-        Ok((bytes, roots))
+        certificate::roots(path, &bytes)
     });
-    let (client_ca, roots) = match client_ca.transpose() {
-        Ok(read) => read.unzip(),
+    let roots = match client_ca.transpose() {
+        Ok(roots) => roots,
         Err(wrong) => {
             faults.push((Part::ClientCa, wrong));
             return None;
@@ -106,12 +105,6 @@ fn load(
             builder.build().map_err(|error| whole(&error)).ok()?
         }
     };
-    let owner = tickets::Owner {
-        listener: settings.listener.clone(),
-        client_auth: settings.client_auth,
-        client_ca: client_ca.unwrap_or_default(),
-    };
-    let tickets = tickets::of(owner).map_err(|error| whole(&error)).ok()?;
     let versions = match settings.min_version {
         MinVersion::Tls12 => &[&TLS13, &TLS12][..],
         MinVersion::Tls13 => &[&TLS13],
@@ -125,7 +118,10 @@ fn load(
     // State that is the client's to keep is the same for all workers; a store would need a lock.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match settings.client_auth {
-        ClientAuth::Off => config.ticketer = tickets,
+        ClientAuth::Off => {
+            config.ticketer =
+                tickets::of(&settings.listener).map_err(|error| whole(&error)).ok()?;
+        }
         // rustls takes the client's certificate from the ticket, unverified, and puts it into the
         // next one: a certificate that has run out, or been revoked, would be good for ever.
         ClientAuth::Request | ClientAuth::Require => config.send_tls13_tickets = 0,

@@ -6,69 +6,45 @@
 //! written anywhere: another process begins with keys of its own.
 //!
 //! A resumed session carries the client certificate of its first handshake, and that is not
-//! checked again. So listeners that check clients give no tickets (`live.rs`), and the set belongs
-//! to a listener *and* to the way it checks clients: what one way gave is worth nothing in another.
+//! checked again. So listeners that check clients have no tickets, neither to give nor to take
+//! (`live.rs`): no ticket is of a client that was checked, or passes for one.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustls::{Error, crypto::aws_lc_rs::Ticketer, server::ProducesTickets};
 
-use super::ClientAuth;
+/// Those in use, by the name of the listener. Looked into when a configuration is read, never by a
+/// connection.
+static KEPT: Mutex<Vec<(String, Weak<dyn ProducesTickets>)>> = Mutex::new(Vec::new());
 
-/// Whose tickets are good for whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) listener: String,
-    pub(super) client_auth: ClientAuth,
-    /// What the file of the CA held.
-    pub(super) client_ca: Vec<u8>,
-}
-
-/// Those in use. Looked into when a configuration is read, never by a connection.
-static KEPT: Mutex<Vec<(Owner, Weak<dyn ProducesTickets>)>> = Mutex::new(Vec::new());
-
-/// The keys of `owner`, new ones if nobody has any.
+/// The keys of `listener`, new ones if nobody has any.
 ///
 /// # Errors
 /// If the system has no random bytes.
-pub(super) fn of(owner: Owner) -> Result<Arc<dyn ProducesTickets>, Error> {
+pub(super) fn of(listener: &str) -> Result<Arc<dyn ProducesTickets>, Error> {
     // Whole after every step.
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     kept.retain(|(_, keys)| keys.strong_count() > 0);
-    let known = kept.iter().find(|(other, _)| *other == owner);
+    let known = kept.iter().find(|(other, _)| other == listener);
     if let Some(keys) = known.and_then(|(_, keys)| keys.upgrade()) {
         return Ok(keys);
     }
     let keys = Ticketer::new()?;
-    kept.push((owner, Arc::downgrade(&keys)));
+    kept.push((listener.to_owned(), Arc::downgrade(&keys)));
     Ok(keys)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn owner(listener: &str, client_auth: ClientAuth, ca: &[u8]) -> Owner {
-        Owner { listener: listener.into(), client_auth, client_ca: ca.into() }
-    }
+    use super::of;
 
     #[test]
-    fn tickets_outlive_a_configuration_but_not_the_way_clients_are_checked() {
-        let first = of(owner("tickets", ClientAuth::Require, b"one")).unwrap();
-        let again = of(owner("tickets", ClientAuth::Require, b"one")).unwrap();
+    fn tickets_outlive_a_configuration_and_are_of_one_listener() {
+        let (first, again) = (of("tickets").unwrap(), of("tickets").unwrap());
         let ticket = first.encrypt(b"state").unwrap();
         assert_eq!(again.decrypt(&ticket).unwrap(), b"state");
-        for other in [
-            owner("other", ClientAuth::Require, b"one"),
-            owner("tickets", ClientAuth::Request, b"one"),
-            owner("tickets", ClientAuth::Require, b"two"),
-        ] {
-            assert_eq!(of(other).unwrap().decrypt(&ticket), None);
-        }
+        assert_eq!(of("other").unwrap().decrypt(&ticket), None);
         drop((first, again));
-        assert_eq!(
-            of(owner("tickets", ClientAuth::Require, b"one")).unwrap().decrypt(&ticket),
-            None
-        );
+        assert_eq!(of("tickets").unwrap().decrypt(&ticket), None);
     }
 }

@@ -158,7 +158,8 @@ impl Upstream {
             choice: upstream.choice.clone(),
             counts_load: upstream.choice.counts_load(),
             pools: pool::Settings {
-                http2: (upstream.speaks == config::Speaks::Http2).then_some(upstream.http2),
+                http2: (upstream.speaks != config::Speaks::Http1).then_some(upstream.http2),
+                either: upstream.speaks == config::Speaks::Either,
                 proxy_protocol: upstream.proxy_protocol,
                 max_idle: upstream.max_idle_connections,
                 idle_timeout: upstream.idle_timeout,
@@ -235,9 +236,9 @@ impl Upstream {
         self.breaker.max_pending.map(|most| Permit::pending(&self.group, most)).transpose()
     }
 
-    /// Whether its servers are spoken to over HTTP/2.
+    /// Whether its servers are spoken to over HTTP/2, and tunnels asked for over it.
     pub fn speaks_http2(&self) -> bool {
-        self.pools.http2.is_some()
+        self.pools.http2.is_some() && !self.pools.either
     }
 
     /// What is sent again beyond what is always safe.

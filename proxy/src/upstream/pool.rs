@@ -25,7 +25,6 @@ use super::{
     breaker::Open,
     connection::Connection,
     directory::Group,
-    fast_open::Opening,
     health::eject::Passive,
     http1::{Http1, Life, Link},
     parked::{Parking, Spot},
@@ -37,11 +36,11 @@ use crate::{
     config::Server,
     error::{Error, Kind},
     metrics::UpstreamMetrics,
-    splice::hop_bypass::{HopBypass, Side},
     transport::Transport,
 };
 
 mod dial;
+mod either;
 mod places;
 mod prewarm;
 mod settings;
@@ -203,8 +202,11 @@ impl ServerPool {
         if making.announcement.is_some() {
             return None;
         }
-        if self.settings.http2.is_some() {
-            return self.try_stream();
+        if self.settings.http2.is_some() && !self.is_for_http1(making) {
+            let stream = self.try_stream();
+            if stream.is_some() || !self.settings.either {
+                return stream;
+            }
         }
         loop {
             let Idle { kept, .. } = self.idle.borrow_mut().pop_back()?;
@@ -229,42 +231,12 @@ impl ServerPool {
     /// [`super::connect::connect`]. All are safe to retry elsewhere.
     pub async fn acquire_slow(self: &Rc<Self>, making: Making<'_>) -> Result<Connection, Error> {
         let deadline = Instant::now() + making.timeout;
-        if let Some(http2) = self.settings.http2 {
-            return self.acquire_stream(making, http2, deadline).await;
-        }
-        while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
-            let freed = self.freed.notified();
-            if let Some(connection) = self.try_acquire(&making) {
-                return Ok(connection);
+        match self.settings.http2 {
+            Some(http2) if !self.is_to_be_http1(&making) => {
+                self.acquire_stream(making, http2, deadline).await
             }
-            if tokio::time::timeout_at(deadline, freed).await.is_err() {
-                return Err(Error::new(Kind::PoolExhausted).retry_safe());
-            }
+            _ => self.acquire_own(making, deadline).await,
         }
-        let life = match self.admit(deadline, || self.try_acquire(&making)).await? {
-            Admitted::May(open) => Life::new(open),
-            Admitted::Kept(connection) => return Ok(connection),
-        };
-        // Counted before it is made, so that many at once do not pass the limit together.
-        let place = Place::take(self);
-        let (stream, address, early) = self.dial_http(deadline, &making).await?;
-        let opening = early.then(|| Opening::of(stream.tcp())).flatten();
-        // Between messages of HTTP a connection ends cleanly.
-        crate::splice::socket::reset_on_close(stream.tcp(), false);
-        let pool = Rc::downgrade(self);
-        let hop = HopBypass::new(making.kernel, Side::Upstream);
-        let keeps_case = making.preserve_header_case;
-        let started = Http1::start(stream, hop, address, making.bounds, keeps_case, pool, life);
-        let mut connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
-        if making.announcement.is_some() {
-            connection.retire();
-        }
-        if let Some(opening) = opening {
-            self.metrics.opened_early();
-            connection.opens_with_request(opening);
-        }
-        place.keep();
-        Ok(Connection::Http1(connection))
     }
 
     /// A connection without HTTP on it, which counts until its lease is dropped. An idle one

@@ -37,6 +37,11 @@ const DRAIN_AS_CONFIGURED: u8 = 0;
 const DRAIN_NO: u8 = 1;
 const DRAIN_YES: u8 = 2;
 
+/// What a server has chosen to speak, where it has the choice.
+const SPEAKS_UNKNOWN: u8 = 0;
+const SPEAKS_HTTP1: u8 = 1;
+const SPEAKS_HTTP2: u8 = 2;
+
 /// The state of one server, shared by all threads.
 #[derive(Debug)]
 pub struct ServerState {
@@ -45,6 +50,7 @@ pub struct ServerState {
     id: u64,
     weight: AtomicU32,
     drain: AtomicU8,
+    speaks: AtomicU8,
     /// When it came back, by [`now`]; 0: it has been here from the beginning.
     returned: AtomicU64,
     /// Open connections to it, of all workers.
@@ -104,12 +110,23 @@ impl ServerState {
             gauge: Gauge::default(),
             weight: AtomicU32::new(AS_CONFIGURED),
             drain: AtomicU8::new(DRAIN_AS_CONFIGURED),
+            speaks: AtomicU8::new(SPEAKS_UNKNOWN),
         })
     }
 
     /// Where it is.
     pub fn address(&self) -> &Server {
         &self.address
+    }
+
+    /// Whether it has chosen HTTP/1.1 on its last connection that left it the choice.
+    pub(super) fn speaks_http1(&self) -> bool {
+        self.speaks.load(Relaxed) == SPEAKS_HTTP1
+    }
+
+    /// It has chosen.
+    pub(super) fn has_chosen(&self, http2: bool) {
+        self.speaks.store(if http2 { SPEAKS_HTTP2 } else { SPEAKS_HTTP1 }, Relaxed);
     }
 
     /// What it is for a hash: of its address, the same in every process.

@@ -85,7 +85,7 @@ pub fn request(head: &[u8], bounds: &Bounds) -> Result<RequestFacts, Kind> {
     }
     if let Some(authority) = request_line.authority
         && facts.hosts == 1
-        && !same_authority(authority, host, request_line.is_connect)
+        && !same_authority(authority, host, request_line.scheme)
     {
         return Err(Kind::BadRequest("Host differs from the request target"));
     }
@@ -184,6 +184,7 @@ impl<'a> Iterator for Lines<'a> {
 struct RequestLine<'a> {
     http11: bool,
     is_connect: bool,
+    scheme: TargetScheme,
     /// Authority of an absolute-form or authority-form target.
     authority: Option<&'a [u8]>,
     for_server: bool,
@@ -216,11 +217,12 @@ fn request_line<'a>(line: &'a [u8], bounds: &Bounds) -> Result<RequestLine<'a>, 
         _ => return Err(bad("bad HTTP version")),
     };
     let is_connect = method == b"CONNECT";
-    let mut for_server = false;
+    let (mut for_server, mut scheme) = (false, TargetScheme::Other);
     let authority = if is_connect {
         if !is_authority(target) || !has_port(target) {
             return Err(bad("CONNECT needs host:port"));
         }
+        scheme = TargetScheme::Connect;
         Some(target)
     } else if target[0] == b'/' {
         None
@@ -237,10 +239,11 @@ fn request_line<'a>(line: &'a [u8], bounds: &Bounds) -> Result<RequestLine<'a>, 
         if !is_authority(&rest[..end]) {
             return Err(bad("bad authority in the request target"));
         }
+        scheme = TargetScheme::of(&target[..scheme_end]);
         for_server = method == b"OPTIONS" && end == rest.len();
         Some(&rest[..end])
     };
-    Ok(RequestLine { http11, is_connect, authority, for_server })
+    Ok(RequestLine { http11, is_connect, scheme, authority, for_server })
 }
 
 fn status_line(line: &[u8]) -> Result<(bool, u16), &'static str> {
@@ -397,15 +400,44 @@ fn has_port(authority: &[u8]) -> bool {
     split_port(authority).1.is_some_and(|port| !port.is_empty())
 }
 
+/// What a target says of the port that is meant where none is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TargetScheme {
+    /// 80 (RFC 9110 section 4.2.1).
+    Http,
+    /// 443 (RFC 9110 section 4.2.2).
+    Https,
+    /// There is always one, which clients leave out of `Host`.
+    Connect,
+    /// Nothing.
+    Other,
+}
+
+impl TargetScheme {
+    pub(super) fn of(name: &[u8]) -> Self {
+        match name {
+            _ if name.eq_ignore_ascii_case(b"http") => Self::Http,
+            _ if name.eq_ignore_ascii_case(b"https") => Self::Https,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Target and `Host` name the same place. Clients leave the port out of `Host` beside
-/// CONNECT, and default ports may be written or not.
-pub(super) fn same_authority(target: &[u8], host: &[u8], is_connect: bool) -> bool {
+/// CONNECT, and the scheme's own port may be written or not.
+pub(super) fn same_authority(target: &[u8], host: &[u8], scheme: TargetScheme) -> bool {
     let ((a, a_port), (b, b_port)) = (split_port(target), split_port(host));
     if !a.eq_ignore_ascii_case(b) {
         return false;
     }
-    let default = |port: Option<&[u8]>| matches!(port, None | Some(b"" | b"80"));
-    a_port == b_port || (is_connect && b_port.is_none()) || (default(a_port) && default(b_port))
+    let default = |port: Option<&[u8]>| match (port, scheme) {
+        (None | Some(b""), _) => true,
+        (Some(port), TargetScheme::Http) => port == b"80",
+        (Some(port), TargetScheme::Https) => port == b"443",
+        (Some(_), TargetScheme::Connect | TargetScheme::Other) => false,
+    };
+    let left_out = scheme == TargetScheme::Connect && b_port.is_none();
+    a_port == b_port || left_out || (default(a_port) && default(b_port))
 }
 
 #[cfg(test)]

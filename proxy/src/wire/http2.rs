@@ -15,7 +15,7 @@ use http::{
 use hyper::ext::Protocol;
 
 use super::{
-    head::{Bounds, is_authority, same_authority},
+    head::{Bounds, TargetScheme, is_authority, same_authority},
     websocket,
 };
 use crate::error::Kind;
@@ -26,7 +26,11 @@ use crate::error::Kind;
 /// The status and rule that the same head would get over HTTP/1.
 pub fn request<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Kind> {
     let (uri, headers) = (request.uri(), request.headers());
-    let is_connect = request.method() == Method::CONNECT;
+    let scheme = match uri.scheme_str() {
+        _ if request.method() == Method::CONNECT => TargetScheme::Connect,
+        Some(scheme) => TargetScheme::of(scheme.as_bytes()),
+        None => TargetScheme::Other,
+    };
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     if target.len() > bounds.max_uri_bytes {
         return Err(Kind::UriTooLong);
@@ -57,9 +61,7 @@ pub fn request<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Kind> {
     match (authority, host) {
         (None, None) => Err(Kind::BadRequest("Host is missing")),
         (_, Some(host)) if !is_authority(host.as_bytes()) => Err(Kind::BadRequest("bad Host")),
-        (Some(authority), Some(host))
-            if !same_authority(authority, host.as_bytes(), is_connect) =>
-        {
+        (Some(authority), Some(host)) if !same_authority(authority, host.as_bytes(), scheme) => {
             Err(Kind::BadRequest("Host differs from :authority"))
         }
         _ => Ok(()),
@@ -163,6 +165,8 @@ mod tests {
         for (method, uri, fields) in [
             ("GET", "http://a.test/x?y", &[][..]),
             ("GET", "http://a.test/", &[("host", "a.test:80")]),
+            ("GET", "https://a.test/", &[("host", "a.test:443")]),
+            ("GET", "https://a.test:443/", &[("host", "a.test")]),
             ("GET", "/", &[("host", "a.test"), ("content-length", "3")]),
             ("CONNECT", "a.test:443", &[]),
             ("CONNECT", "a.test:443", &[("host", "a.test")]),
@@ -181,6 +185,9 @@ mod tests {
             ("/", &[("host", "")], bad("bad Host")),
             ("http://u@a/", &[], bad("bad :authority")),
             ("http://a/", &[("host", "b")], bad("Host differs from :authority")),
+            ("http://a/", &[("host", "a:443")], bad("Host differs from :authority")),
+            ("https://a/", &[("host", "a:80")], bad("Host differs from :authority")),
+            ("https://a:80/", &[("host", "a")], bad("Host differs from :authority")),
             (
                 "http://a/",
                 &[("content-length", "3"), ("content-length", "3")],

@@ -2,7 +2,7 @@
 
 use mantra_macros::req_test;
 use underpass_tests::{
-    Origin, Proxy, Served, Wire,
+    Origin, Proxy, Served, Wire, eventually,
     h2_frames::{Fate, Frames},
     h2_tunnel::{H2Caller, granting},
     pattern,
@@ -177,8 +177,11 @@ async fn a_reset_before_the_answer_ends_the_request() {
     called.reset();
     server.expect_end().await;
     proxy.log_line(&["status=499"]).await;
-    let metrics = proxy.metrics().await;
-    assert_eq!(metrics.sum("underpass_upstream_connections_open", &[("upstream", "app")]), 0.0);
+    eventually("its connection to be closed", async || {
+        let open = proxy.metrics().await;
+        open.sum("underpass_server_connections_open", &[("upstream", "app")]) == 0.0
+    })
+    .await;
     // Nor does a server that ends without an answer keep the stream.
     let called = caller.websocket("/chat").await;
     let mut server = origin.accept().await;

@@ -108,3 +108,34 @@ fn hello() -> Vec<u8> {
     client.write_tls(&mut bytes).expect("a hello");
     bytes
 }
+
+/// What is not offered, or was not chosen, is not spoken (RFC 7301 section 3.1).
+#[req_test("REQ-EDGE-006", "REQ-EDGE-005")]
+#[tokio::test]
+async fn http2_is_not_spoken_where_it_is_not_offered() {
+    const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["a.test"]));
+    let origin = Served::ok().await;
+    for (offered, of_client, served) in [
+        ("alpn = [\"http/1.1\"]", &[][..], false),
+        ("alpn = [\"http/1.1\"]", &["http/1.1"], false),
+        ("", &["http/1.1"], false),
+        ("", &[], true),
+        ("", &["h2"], true),
+    ] {
+        let tls = certificates(&folder, &["site"]) + offered;
+        let proxy = proxy("", &tls, origin.addr()).start();
+        let client = TlsClient::trusting(&authority).alpn(of_client);
+        let mut connection = client.connect(proxy.listener("web"), "a.test").await;
+        connection.send(PREFACE).await;
+        connection.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+        let begin = connection.read_exact(12).await;
+        match served {
+            // A frame of SETTINGS.
+            true => assert_eq!(begin[3], 4, "{offered} {of_client:?}: {begin:?}"),
+            false => assert_eq!(begin, b"HTTP/1.1 505", "{offered} {of_client:?}"),
+        }
+    }
+    assert_eq!(origin.seen().len(), 0);
+}

@@ -129,3 +129,26 @@ async fn an_announced_client_is_known_inside_tls() {
     assert_eq!(seen.head.get("x-forwarded-for"), Some("192.0.2.7"));
     assert_eq!(seen.head.get("x-forwarded-proto"), Some("https"));
 }
+
+/// The port that need not be written is that of https.
+#[req_test("REQ-EDGE-006", "REQ-EDGE-004")]
+#[tokio::test]
+async fn the_default_port_of_a_target_is_its_schemes() {
+    let (authority, folder) = (Authority::new("ca"), Folder::default());
+    folder.put("site", &authority.server(&["a.test"]));
+    let origin = Served::ok().await;
+    let proxy = proxy("", &certificates(&folder, &["site"]), origin.addr()).start();
+    let client = TlsClient::trusting(&authority);
+    for (target, host, status) in [
+        ("https://a.test/", "a.test:443", 200),
+        ("https://a.test:443/", "a.test", 200),
+        ("https://a.test/", "a.test", 200),
+        ("https://a.test/", "a.test:80", 400),
+        ("https://a.test:80/", "a.test", 400),
+        ("http://a.test/", "a.test:443", 400),
+    ] {
+        let mut connection = client.connect(proxy.listener("web"), "a.test").await;
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(connection.read_response().await.status(), status, "{target} {host}");
+    }
+}

@@ -106,6 +106,43 @@ async fn an_end_without_a_word_is_not_passed_on_as_one() {
     }
 }
 
+/// One that has been told the other side's end, and has nothing under way, may just close, as many
+/// do: it is no reset for the server, which is still there to read.
+#[req_test("REQ-EDGE-006", "REQ-TUN-001")]
+#[tokio::test]
+async fn a_client_that_just_closes_behind_the_servers_end_has_finished() {
+    for way in Way::ALL {
+        let Bed { mut client, mut server, proxy, .. } = open(way).await;
+        client.send("question").await;
+        server.expect("question").await;
+        server.send("answer").await;
+        server.finish().await;
+        client.expect("answer").await;
+        assert_eq!(client.read_to_end().await, (Vec::new(), TlsEnd::Closed));
+        let socket = client.0.get_ref().0;
+        socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write).unwrap();
+        server.expect_fin().await;
+        proxy.log_line(&["tunnel_end=finished"]).await;
+    }
+}
+
+/// In the middle of a record it has not.
+#[req_test("REQ-EDGE-006", "REQ-TUN-001")]
+#[tokio::test]
+async fn a_record_that_breaks_off_is_no_end() {
+    for way in Way::ALL {
+        let Bed { mut client, mut server, proxy, .. } = open(way).await;
+        server.finish().await;
+        assert_eq!(client.read_to_end().await, (Vec::new(), TlsEnd::Closed));
+        let mut socket = client.0.get_mut().0;
+        // The head of a record and a part of it.
+        tokio::io::AsyncWriteExt::write_all(&mut socket, &[23, 3, 3, 0, 100, 1, 2]).await.unwrap();
+        socket2::SockRef::from(&*socket).shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(server.expect_end().await, End::Reset, "{way:?}");
+        proxy.log_line(&["tunnel_end=client_reset"]).await;
+    }
+}
+
 /// Nor is a reset of the server a clean end for the client.
 #[req_test("REQ-EDGE-006", "REQ-TUN-001")]
 #[tokio::test]

@@ -16,6 +16,8 @@ pub enum Speaks {
     Http1,
     /// HTTP/2, without asking first (RFC 9113 section 3.3).
     Http2,
+    /// Which of the two the server chooses when a session of TLS begins (RFC 7301).
+    Either,
 }
 
 /// Connections that many requests share (RFC 9113).
@@ -48,7 +50,8 @@ impl Default for Http2 {
     }
 }
 
-pub(super) const PROTOCOLS: Words<Speaks> = &[("http1", Speaks::Http1), ("http2", Speaks::Http2)];
+pub(super) const PROTOCOLS: Words<Speaks> =
+    &[("http1", Speaks::Http1), ("http2", Speaks::Http2), ("auto", Speaks::Either)];
 
 const KEYS: &[&str] =
     &["max_streams", "stream_window_bytes", "keepalive_interval", "keepalive_timeout"];
@@ -63,10 +66,17 @@ const MOST_TOGETHER: u64 = (1 << 31) - 1;
 
 impl Speaks {
     /// Reads `protocol` of this upstream.
-    pub(super) fn read(upstream: &Section<'_>) -> Self {
-        upstream
-            .parsed("protocol", "\"http1\" or \"http2\"", |text| value::choice(text, PROTOCOLS))
-            .map_or(Self::Http1, |protocol| protocol.value)
+    pub(super) fn read(upstream: &Section<'_>, tls: bool) -> Self {
+        let example = "\"http1\", \"http2\" or \"auto\"";
+        let read = upstream.parsed("protocol", example, |text| value::choice(text, PROTOCOLS));
+        let Some(protocol) = read else { return Self::Http1 };
+        if protocol.value == Self::Either && !tls {
+            let what =
+                "`protocol = \"auto\"` without TLS: nobody says there what the server speaks";
+            let cure = "write \"http1\" or \"http2\", or [upstream.tls] below";
+            upstream.source.add(&protocol.place, Wrong::new(what, cure));
+        }
+        protocol.value
     }
 }
 

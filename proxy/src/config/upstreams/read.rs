@@ -86,7 +86,9 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
         let what = "`min_idle_connections` is more than `max_idle_connections`";
         section.source.add(&idle.place, Wrong::new(what, format!("write at most {kept}")));
     }
-    let speaks = Speaks::read(section);
+    let (servers, https) = servers(section);
+    let tls = ServerTls::read(section, https);
+    let speaks = Speaks::read(section, tls.is_some());
     if let Some(idle) = min_idle.as_ref().filter(|idle| speaks == Speaks::Http2 && idle.value > 0) {
         let what = "`min_idle_connections` with `protocol = \"http2\"`";
         let cure = "remove it: one connection carries many requests";
@@ -94,9 +96,8 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
     }
     let announcing =
         section.parsed("proxy_protocol", "\"v2\"", |text| value::choice(text, PROXY_PROTOCOL));
-    if let Some(version) = announcing.as_ref().filter(|_| speaks == Speaks::Http2) {
-        let what =
-            "`proxy_protocol` with `protocol = \"http2\"`: one connection is for many clients";
+    if let Some(version) = announcing.as_ref().filter(|_| speaks != Speaks::Http1) {
+        let what = "`proxy_protocol` where HTTP/2 is spoken: one connection is for many clients";
         section.source.add(&version.place, Wrong::new(what, "remove one of them"));
     }
     let proxy_protocol = announcing.map(|version| version.value);
@@ -106,8 +107,6 @@ pub(crate) fn upstream(section: &Section<'_>) -> DraftUpstream {
                     before the request";
         section.source.add(&idle.place, Wrong::new(what, "remove one of them"));
     }
-    let (servers, https) = servers(section);
-    let tls = ServerTls::read(section, https);
     if let Some(idle) = min_idle.as_ref().filter(|idle| idle.value > 0 && tls.is_some()) {
         let what = "`min_idle_connections` with TLS: what is made ahead is a socket";
         section.source.add(&idle.place, Wrong::new(what, "remove one of them"));

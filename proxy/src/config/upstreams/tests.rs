@@ -267,7 +267,9 @@ fn http2_is_asked_for_and_its_windows_have_room_for_every_stream() {
     assert_eq!(upstream.http2.connection_window_bytes(), 11 << 20);
     for (lines, wanted) in [
         ("[upstream.http2]\n", "without `protocol"),
-        ("protocol = \"h2\"\n", "valid: `http1`, `http2`"),
+        ("protocol = \"h2\"\n", "valid: `http1`, `http2`, `auto`"),
+        ("protocol = \"auto\"\n", "without TLS"),
+        ("protocol = \"auto\"\nproxy_protocol = \"v2\"\n[upstream.tls]\n", "many clients"),
         ("protocol = \"http2\"\nmin_idle_connections = 1\n", "min_idle_connections"),
         ("protocol = \"http2\"\n[upstream.http2]\nmax_streams = 0\n", "max_streams"),
         (
@@ -284,6 +286,12 @@ fn http2_is_asked_for_and_its_windows_have_room_for_every_stream() {
         let errors = parse(&text, "test.toml").unwrap_err().to_string();
         assert!(errors.contains(wanted), "{errors}\n{text}");
     }
+}
+
+#[test]
+fn servers_with_tls_may_choose() {
+    let upstream = upstream("servers = [\"https://a:1\"]\nprotocol = \"auto\"\n[upstream.http2]\n");
+    assert_eq!(upstream.speaks, Speaks::Either);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) fn upstream(out: &mut String, upstream: &Upstream) {
     }
     text(out, "resolve", if upstream.dns.is_some() { "dns" } else { "system" });
     key(out, "panic_percent", upstream.panic_percent);
-    if upstream.speaks == Speaks::Http2 {
+    if upstream.speaks != Speaks::Http1 {
         upstream.http2.write(out);
     }
     if let Some(tls) = &upstream.tls {

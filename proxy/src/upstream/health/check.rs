@@ -94,15 +94,20 @@ async fn ask(health: &Health, server: &Server, named: &Server) -> Result<(), Str
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
     let address = stream.tcp().peer_addr().map_err(|error| format!("connect: {error}"))?;
+    let http2 = match health.speaks {
+        Speaks::Http1 => false,
+        Speaks::Http2 => true,
+        Speaks::Either => stream.is_http2(),
+    };
     let io = TokioIo::new(stream);
     // The connection ends with the check, whatever is under way on it.
-    let (answer, _driven) = match health.speaks {
-        Speaks::Http1 => {
+    let (answer, _driven) = match http2 {
+        false => {
             let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
             let driven = Driven(tokio::spawn(async { drop(connection.await) }));
             (sender.send_request(request).await, driven)
         }
-        Speaks::Http2 => {
+        true => {
             http2_head::to_http2(&mut request, address, health.tls.is_some());
             let handshake = http2::handshake(TokioExecutor::new(), io);
             let (mut sender, connection) = handshake.await.map_err(broken)?;
@@ -138,6 +143,7 @@ async fn secured(health: &Health, stream: TcpStream, named: &Server) -> Result<T
         (Probe::Tcp, _) => Inside::Anything,
         (Probe::Grpc { .. }, _) | (_, Speaks::Http2) => Inside::Http2,
         (_, Speaks::Http1) => Inside::Http1,
+        (_, Speaks::Either) => Inside::Either,
     };
     let begun = Secure::new(tls, named).begin(stream, inside).await;
     begun.map_err(|what| format!("TLS: {what}"))

@@ -19,6 +19,8 @@ use crate::{
 pub struct Settings {
     /// Where HTTP/2 is spoken.
     pub http2: Option<Http2>,
+    /// Where HTTP/1.1 is as well: the server chooses (ALPN).
+    pub either: bool,
     /// Whether connections begin with a PROXY header, and which.
     pub proxy_protocol: Option<Version>,
     /// Idle connections kept.
@@ -81,6 +83,8 @@ pub struct Making<'a> {
     pub policy: Option<&'a ForwardPolicy>,
     /// For local bypass, where it is allowed.
     pub kernel: Option<&'a Arc<Kernel>>,
+    /// The request is to become a tunnel.
+    pub wants_tunnel: bool,
     /// What the server is sent first: a PROXY header, which makes the connection one for this
     /// request alone, because the next may be another client's.
     pub announcement: Option<&'a [u8]>,

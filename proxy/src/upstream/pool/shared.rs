@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::SocketAddr,
     rc::Rc,
 };
 
@@ -15,11 +16,11 @@ use super::{Admitted, Making, Place, ServerPool};
 use crate::{
     config::Http2,
     error::{Error, Kind},
+    transport::Transport,
     upstream::{
         connection::Connection,
         http1::Life,
         http2::{Carrier, Stream},
-        tls::Inside,
     },
 };
 
@@ -130,8 +131,12 @@ impl ServerPool {
     ) -> Result<Connection, Error> {
         loop {
             let freed = self.freed.notified();
-            if let Some(stream) = self.try_stream() {
-                return Ok(stream);
+            if let Some(kept) = self.try_acquire(&making) {
+                return Ok(kept);
+            }
+            if self.is_to_be_http1(&making) {
+                // It has turned out so while this one waited.
+                return self.acquire_own(making, deadline).await;
             }
             let opening = self.shared.opening.get();
             let claimed = opening + self.shared.awaiting.get();
@@ -145,7 +150,9 @@ impl ServerPool {
                 match self.shared.failures.get() {
                     (now, Some(kind)) if now != failures => {
                         // Another one may have been made meanwhile.
-                        return self.try_stream().ok_or(Error::new(kind).retry_safe().known());
+                        return self
+                            .try_acquire(&making)
+                            .ok_or(Error::new(kind).retry_safe().known());
                     }
                     _ => continue,
                 }
@@ -156,39 +163,46 @@ impl ServerPool {
                 }
                 continue;
             }
-            let life = match self.admit(deadline, || self.try_stream()).await? {
+            let life = match self.admit(deadline, || self.try_acquire(&making)).await? {
                 Admitted::May(open) => Life::new(open),
                 Admitted::Kept(connection) => return Ok(connection),
             };
-            return self.open_carrier(making, http2, deadline, life).await.map(of_stream);
+            return self.open_carrier(making, deadline, life).await;
         }
     }
 
-    /// One more connection, and the first stream on it.
+    /// One more connection, and the first stream on it, if it is one for streams.
     async fn open_carrier(
         self: &Rc<Self>,
         making: Making<'_>,
-        http2: Http2,
         deadline: Instant,
         life: Life,
-    ) -> Result<Stream, Error> {
+    ) -> Result<Connection, Error> {
         let opening = Opening::begin(self);
         let place = Place::take(self);
-        let started = async {
-            let (stream, address) = self.dial(deadline, making.policy, None, Inside::Http2).await?;
-            crate::splice::socket::reset_on_close(stream.tcp(), false);
-            let pool = Rc::downgrade(self);
-            let allowed = self.shared.allowed(&http2);
-            let (bounds, start) = (making.bounds, Carrier::start);
-            let started = start(stream, address, http2, bounds, pool, life, allowed).await;
-            started.map_err(|error| Error::because(Kind::Connect, error).retry_safe())
-        };
-        let carrier = started.await.inspect_err(|error| opening.failed(error))?;
+        let made = self.make(making, deadline, life).await;
+        let connection = made.inspect_err(|error| opening.failed(error))?;
         // From now on its task gives the place back.
         place.keep();
+        Ok(connection)
+    }
+
+    /// Begins HTTP/2 on a new connection, and opens the first stream on it.
+    pub(super) async fn share(
+        self: &Rc<Self>,
+        making: Making<'_>,
+        stream: Transport,
+        address: SocketAddr,
+        http2: Http2,
+        life: Life,
+    ) -> Result<Connection, Error> {
+        let (pool, allowed) = (Rc::downgrade(self), self.shared.allowed(&http2));
+        let (bounds, start) = (making.bounds, Carrier::start);
+        let started = start(stream, address, http2, bounds, pool, life, allowed).await;
+        let carrier = started.map_err(|error| Error::because(Kind::Connect, error).retry_safe())?;
         let stream = carrier.open(false).ok_or(Error::new(Kind::Connect).retry_safe());
         self.shared.carriers.borrow_mut().push(carrier);
-        stream
+        stream.map(of_stream)
     }
 
     /// A stream is over, and has made room for another.
