@@ -26,6 +26,7 @@ mod framing;
 mod grpc;
 mod guide;
 mod h2_limits;
+mod h2_peers;
 mod h2_upstream;
 mod h2_websocket;
 mod health;

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,17 +12,50 @@ const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "googl
 /// Longest time that a page may take. A browser starts slowly on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A browser that has a page open, until this is dropped.
+#[derive(Debug)]
+pub struct Visit(Child);
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn browser() -> Option<&'static str> {
+    let runs = |name: &&&str| {
+        let output = Command::new(name).arg("--version").output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    NAMES.iter().find(runs).copied()
+}
+
+/// Opens a page, whoever has signed for it. `None`: there is no browser.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn visit(url: &str, profile: &Path) -> Option<Visit> {
+    let child = Command::new(browser()?)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"])
+        // Without it some end when the page is there.
+        .args(["--remote-debugging-port=0", "--ignore-certificate-errors"])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start the browser");
+    Some(Visit(child))
+}
+
 /// The document that a file has become after its scripts have run. `None`: there is no browser.
 ///
 /// # Panics
 /// If it gives none.
 pub fn document(page: &Path, profile: &Path) -> Option<String> {
-    let runs = |name: &&&str| {
-        let output = Command::new(name).arg("--version").output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    let name = NAMES.iter().find(runs)?;
-    let mut child = Command::new(name)
+    let mut child = Command::new(browser()?)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--no-first-run"])
         .arg(format!("--user-data-dir={}", profile.display()))
         .arg(format!("file://{}", page.display()))

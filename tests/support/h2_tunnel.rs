@@ -198,21 +198,27 @@ impl Leg {
     /// Reads exactly these bytes.
     pub async fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
-        match self {
-            Self::Tcp(wire) => wire.expect(bytes).await,
-            Self::Stream(stream) => {
-                while stream.buffer.len() < bytes.len() {
-                    let what = format!("{} of {} bytes", stream.buffer.len(), bytes.len());
-                    match within(BOUND, &what, stream.receive.data()).await {
-                        Some(Ok(chunk)) => stream.take(&chunk),
-                        other => panic!("{other:?} behind {what}"),
-                    }
-                }
-                let rest = stream.buffer.split_off(bytes.len());
-                let came = std::mem::replace(&mut stream.buffer, rest);
-                assert!(came == bytes, "other bytes than were sent");
+        if let Self::Tcp(wire) = self {
+            return wire.expect(bytes).await;
+        }
+        assert!(self.read(bytes.len()).await == bytes, "other bytes than were sent");
+    }
+
+    /// Reads so many bytes.
+    pub async fn read(&mut self, count: usize) -> Vec<u8> {
+        let stream = match self {
+            Self::Tcp(wire) => return wire.read_exact(count).await,
+            Self::Stream(stream) => stream,
+        };
+        while stream.buffer.len() < count {
+            let what = format!("{} of {count} bytes", stream.buffer.len());
+            match within(BOUND, &what, stream.receive.data()).await {
+                Some(Ok(chunk)) => stream.take(&chunk),
+                other => panic!("{other:?} behind {what}"),
             }
         }
+        let rest = stream.buffer.split_off(count);
+        std::mem::replace(&mut stream.buffer, rest)
     }
 
     /// Says that all has been sent.

@@ -17,10 +17,11 @@ use crate::{
 };
 
 /// Programs that some tests put beside or behind the proxy.
-const PEERS: [(&str, &str); 7] = [
+const PEERS: [(&str, &str); 8] = [
     ("curl", "tests with curl as the client"),
     ("nginx", "tests with nginx as the origin"),
     ("haproxy", "comparisons with HAProxy"),
+    ("h2load", "nghttp2's clients of HTTP/2"),
     ("pebble", "tests with Pebble as the CA"),
     ("node", "tests with Node as an end of a tunnel"),
     ("python3", "tests with Python as an end of a tunnel"),
