@@ -75,7 +75,7 @@ async fn calls_of_every_kind_pass() {
                 held.closed().await;
             }
         });
-        Ok(Default::default())
+        Ok(())
     })
     .await;
     let site = Site::new(server.addr(), "http2", "");
