@@ -227,6 +227,11 @@ async fn no_more_than_so_many_are_ejected() {
 async fn tcp_listeners_share_health_with_everybody() {
     let [a, b, _] = three().await;
     a.become_(Mode::Refusing);
+    // What it accepts until then it resets, and that is passed on.
+    eventually("a server to refuse", async || {
+        tokio::net::TcpStream::connect(a.addr()).await.is_err()
+    })
+    .await;
     let proxy = Proxy::config(format!(
         "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
          [[listener]]\nname = \"db\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
