@@ -166,7 +166,7 @@ async fn serve<S: Source>(
                 tracing::error!("worker {index} failed, the others drain: {error:#}");
                 break Some(error.context(format!("worker {index} failed")));
             }
-            () = watch.changed(&sources), if follows => Some(Wish::Reload),
+            () = watch.changed(&sources), if follows => Some(Wish::Follow),
             () = renewal.changed(&certificates), if !certificates.is_empty() => {
                 certificates = control.renew_certificates().await;
                 continue;
@@ -183,6 +183,9 @@ async fn serve<S: Source>(
                         notify(State::Reloading);
                         let (done, read) = control.reload(&source).await;
                         notify(State::Ready);
+                        if done.is_ok() {
+                            control.acme.try_again();
+                        }
                         sources = read.unwrap_or(sources);
                         done
                     }
@@ -210,10 +213,13 @@ async fn serve<S: Source>(
             // A sender that is gone asks for the end as well.
             None | Some(Wish::Stop) => break None,
             Some(Wish::Upgrade) => upgrade(gate.as_ref()),
-            Some(Wish::Reload) => {
+            Some(wish @ (Wish::Reload | Wish::Follow)) => {
                 notify(State::Reloading);
                 let (done, read) = control.reload(&source).await;
                 notify(State::Ready);
+                if done.is_ok() && matches!(wish, Wish::Reload) {
+                    control.acme.try_again();
+                }
                 // What was wrong has been told.
                 ready(&done.unwrap_or_default());
                 sources = read.unwrap_or(sources);

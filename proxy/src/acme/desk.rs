@@ -40,6 +40,10 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(600);
 const WISHES: [Duration; 3] =
     [Duration::from_secs(60), Duration::from_secs(24 * 3600), Duration::from_secs(6 * 3600)];
 
+/// The least time between two accounts: a CA that knows none of them gets no more, and the keys
+/// of those before are worth keeping.
+const LEAST_BETWEEN_ACCOUNTS: Duration = Duration::from_secs(24 * 3600);
+
 /// The least time between two orders for one certificate where the first came to something, and
 /// what came of it is due at once: by a window of the CA that is over before it begins, say.
 const LEAST_BETWEEN: Duration = Duration::from_secs(3600);
@@ -88,6 +92,8 @@ pub(super) struct Desk<'a> {
     stored: &'a Notify,
     /// This process's part of every jitter.
     share: f64,
+    /// When the account was given up, if no order has come to something since.
+    retired: Option<Instant>,
 }
 
 impl<'a> Desk<'a> {
@@ -115,7 +121,7 @@ impl<'a> Desk<'a> {
             Entry { names, validity, leaf, window, ask, failed, pause, rest, ordering }
         });
         let entries = entries.collect();
-        Self { office, entries, status, stored, share: fastrand::f64() }
+        Self { office, entries, status, stored, share: fastrand::f64(), retired: None }
     }
 
     /// Until there is another plan; `Err` if there will be none.
@@ -263,6 +269,7 @@ impl<'a> Desk<'a> {
             }
             Outcome::Stored => {
                 self.status.ended(true);
+                self.retired = None;
                 self.look().await;
                 let until = self.entries[at].validity.map(|validity| date(validity.not_after));
                 let until = until.map_or_else(String::new, |until| format!(", good until {until}"));
@@ -287,12 +294,14 @@ impl<'a> Desk<'a> {
     }
 
     async fn failed(&mut self, at: usize, fault: Fault) {
+        let may = self.retired.is_none_or(|at| at.elapsed() >= LEAST_BETWEEN_ACCOUNTS);
         let entry = &mut self.entries[at];
         let times = entry.failed.times.saturating_add(1);
         let mut pause = schedule::pause(fault.class, times, fault.asked, fastrand::f64());
-        if fault.no_account && self.office.store.retire_account().is_ok() {
+        if fault.no_account && may && self.office.store.retire_account().is_ok() {
             tracing::warn!("acme: the CA does not know the account any more; making a new one");
             pause = Duration::from_secs(1);
+            self.retired = Some(Instant::now());
         }
         let retry_at = now().saturating_add(i64::try_from(pause.as_secs()).unwrap_or(i64::MAX));
         let (by_ca, what) = (fault.asked.is_some(), fault.what);

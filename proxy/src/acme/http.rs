@@ -3,7 +3,8 @@
 //! HTTP/1.1 over TLS, one request at a time, on a connection that is kept while an order lasts.
 //! Invariants: nothing is sent but over TLS to somebody whom the settings trust; a request and
 //! its answer take a bounded time, an answer has a bounded size; and what the CA says of when to
-//! come back is noted, because the library's errors do not have it.
+//! come back is noted, because the library's errors do not have it. The library itself is told of
+//! no pause that it could not count with.
 
 use std::{
     io,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header, uri::Scheme};
+use http::{HeaderValue, Method, Request, Response, header, uri::Scheme};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -24,10 +25,15 @@ use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, sync::Mutex, time::timeout};
 
+use super::schedule::LONGEST_PAUSE;
 use crate::upstream::tls::{Connector, Inside, fault};
 
 /// From the name of the CA to the end of its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an order that the CA is about is left alone at most, whatever the CA says: the library
+/// gives up at once where it is longer than the order may take.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
 /// Chains have a few kilobytes, directories less.
 const MOST_BYTES: usize = 1 << 20;
@@ -77,15 +83,19 @@ impl HttpClient for Client {
             let bytes = body.collect().await.unwrap_or_else(|never| match never {}).to_bytes();
             let agent = HeaderValue::from_static(concat!("underpass/", env!("CARGO_PKG_VERSION")));
             parts.headers.insert(header::USER_AGENT, agent);
+            let post = parts.method == Method::POST;
             let request = Request::from_parts(parts, Full::new(bytes));
             client.asked.store(0, Relaxed);
             let done = timeout(REQUEST_TIMEOUT, client.send(request)).await;
             let done =
                 done.unwrap_or_else(|_| Err(format!("no answer within {REQUEST_TIMEOUT:?}")));
             let at = || client.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let response = done.map_err(|what| told(format!("{}: {what}", at())))?;
-            if !response.status().is_success() {
-                let asked = retry_after(&response).map_or(0, |asked| {
+            let mut response = done.map_err(|what| told(format!("{}: {what}", at())))?;
+            let success = response.status().is_success();
+            let asked =
+                bound(&mut response, if success && post { LONGEST_LOOK } else { LONGEST_PAUSE });
+            if !success {
+                let asked = asked.map_or(0, |asked| {
                     u64::try_from(asked.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
                 });
                 client.asked.store(asked, Relaxed);
@@ -158,6 +168,14 @@ impl Inner {
     }
 }
 
+/// What the CA asks for, which is no more than this from now on: the library adds it to the time
+/// without a look whether there is such a time.
+fn bound<B>(response: &mut Response<B>, most: Duration) -> Option<Duration> {
+    let asked = retry_after(response)?.min(most);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(asked.as_secs()));
+    Some(asked)
+}
+
 /// Seconds, or a date (RFC 9110 section 10.2.3).
 fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim();
@@ -186,5 +204,24 @@ mod tests {
             assert_eq!(read(none), None, "{none}");
         }
         assert_eq!(retry_after(&Response::new(())), None);
+    }
+
+    #[test]
+    fn the_library_is_told_of_no_pause_that_it_cannot_count_with() {
+        let most = Duration::from_secs(30);
+        for (said, handed_on, asked) in [
+            ("18446744073709551615", "30", Some(30)),
+            ("31", "30", Some(30)),
+            ("7", "7", Some(7)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", "30", Some(30)),
+            // Such that the library takes it for none, or for now.
+            ("18446744073709551616", "18446744073709551616", None),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ] {
+            let response = Response::builder().header(header::RETRY_AFTER, said);
+            let mut response = response.body(()).unwrap();
+            assert_eq!(bound(&mut response, most), asked.map(Duration::from_secs), "{said}");
+            assert_eq!(response.headers()[header::RETRY_AFTER], handed_on, "{said}");
+        }
     }
 }

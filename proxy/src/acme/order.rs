@@ -56,8 +56,9 @@ pub(super) struct Opened {
 }
 
 impl Office {
-    /// The account that is stored, or a new one, which is stored.
-    pub(super) async fn account(&self) -> Result<Opened, Fault> {
+    /// The account that is stored; or a new one, which is stored, where one `may` be made: under
+    /// the lock.
+    async fn account(&self, may: bool) -> Result<Opened, Fault> {
         let settings = &self.settings;
         let connector = Connector::new(&settings.material).map_err(Fault::unreachable)?;
         let client = Client::new(connector);
@@ -81,6 +82,7 @@ impl Office {
                 }
                 account
             }
+            None if !may => return Err(Fault::unreachable("no account yet")),
             None => {
                 let binding = settings
                     .binding
@@ -109,7 +111,7 @@ impl Office {
         names: &Names,
         replaced: Option<&CertificateDer<'_>>,
     ) -> Result<(), Fault> {
-        let opened = self.account().await?;
+        let opened = self.account(true).await?;
         let (mut order, key) = self.begin(&opened, names, replaced).await?;
         let got = self.carry_out(&opened, &mut order, names, &key).await;
         let is_over = match &got {
@@ -138,7 +140,7 @@ impl Office {
         certificate: &CertificateDer<'_>,
     ) -> Result<(Suggested, Duration), Fault> {
         let id = CertificateIdentifier::try_from(certificate).map_err(Fault::refused)?;
-        let Opened { account, client } = self.account().await?;
+        let Opened { account, client } = self.account(false).await?;
         let info = account.renewal_info(&id).await;
         let (info, again) =
             info.map_err(|error| Fault::of("renewal information", error, client.asked()))?;
@@ -301,7 +303,8 @@ impl Office {
 /// Whether a refusal says nothing of what was asked.
 fn is_limit(problem: &instant_acme::Problem) -> bool {
     let kind = problem.r#type.as_deref().unwrap_or_default();
-    kind.ends_with(":rateLimited") || kind.ends_with(":accountDoesNotExist")
+    let general = [":rateLimited", ":accountDoesNotExist", ":serverInternal"];
+    general.iter().any(|end| kind.ends_with(end)) || problem.status.is_some_and(|code| code >= 500)
 }
 
 /// instant-acme's credentials are read back from what they are written as.

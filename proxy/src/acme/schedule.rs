@@ -78,15 +78,22 @@ impl Class {
     }
 }
 
+/// The longest pause that a limit is worth of which the CA itself says that it is shorter.
+const LONGEST_AGAINST_WORD: Duration = Duration::from_secs(60);
+
 /// The pause after so many failures in a row (1 and more): twice as long each time, a quarter
-/// more or less by `share`. Never less than the CA has `asked` for.
+/// more or less by `share`. Never less than the CA has `asked`
+/// for; of its limits it knows better than we do when they end, as long as that proves true.
 pub(super) fn pause(class: Class, times: u32, asked: Option<Duration>, share: f64) -> Duration {
-    if let Some(asked) = asked {
-        return asked.clamp(Duration::from_secs(1), LONGEST_PAUSE);
-    }
     let (first, longest) = class.bounds();
-    let doubled = first.saturating_mul(1 << times.saturating_sub(1).min(16));
-    doubled.min(longest).mul_f64(0.75 + share.clamp(0.0, 1.0) / 2.0)
+    let doubled = |first: Duration| first.saturating_mul(1 << times.saturating_sub(1).min(16));
+    let own = doubled(first).min(longest).mul_f64(0.75 + share.clamp(0.0, 1.0) / 2.0);
+    let Some(asked) = asked else { return own };
+    let least = match class {
+        Class::Limited => doubled(Duration::from_secs(1)).min(LONGEST_AGAINST_WORD),
+        Class::Unreachable | Class::Refused => own,
+    };
+    asked.min(LONGEST_PAUSE).max(least)
 }
 
 #[cfg(test)]
@@ -136,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_bound_and_what_the_ca_asks_for_goes_before() {
+    fn pauses_grow_to_a_bound_and_what_the_ca_asks_for_prolongs_them() {
         for (class, first, longest) in [
             (Class::Unreachable, 10, 1800),
             (Class::Refused, 300, 43_200),
@@ -149,9 +156,23 @@ mod tests {
             assert_eq!(seconds(40, 0.5), longest);
             assert_eq!(seconds(u32::MAX, 0.5), longest);
         }
-        let asked = |seconds| pause(Class::Limited, 9, Some(Duration::from_secs(seconds)), 0.9);
-        assert_eq!(asked(7).as_secs(), 7);
-        assert_eq!(asked(0).as_secs(), 1);
-        assert_eq!(asked(u64::MAX), LONGEST_PAUSE);
+        let longest = LONGEST_PAUSE.as_secs();
+        for (class, times, asked, expected) in [
+            (Class::Limited, 1, 7, 7),
+            (Class::Limited, 1, 0, 1),
+            (Class::Limited, 3, 0, 4),
+            (Class::Limited, 9, 7, 60),
+            (Class::Limited, 9, 3600, 3600),
+            (Class::Limited, 9, u64::MAX, longest),
+            (Class::Unreachable, 1, 0, 10),
+            (Class::Unreachable, 3, 1, 40),
+            (Class::Unreachable, 3, 41, 41),
+            (Class::Refused, 1, 1, 300),
+            (Class::Refused, u32::MAX, 1, 43_200),
+            (Class::Refused, 1, u64::MAX, longest),
+        ] {
+            let pause = pause(class, times, Some(Duration::from_secs(asked)), 0.5);
+            assert_eq!(pause.as_secs(), expected, "{class:?} {times} {asked}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! A folder of its own for each directory URL, so that what a CA for trials gave is never shown
 //! as the real one's. A certificate and its key are one file: whoever reads it has a pair that
 //! belongs together. Files are replaced by a rename after fsync(2), so each is whole at every
-//! moment, the one before or the one after; they are of mode 0600, the folders of 0700.
+//! moment, the one before or the one after; they are of mode 0600 in a folder of 0700. The storage
+//! itself may be somebody's folder already, of which nothing is changed.
 //!
 //! An order is made under a lock (flock(2)), which the kernel gives back when its process ends
 //! in whatever way.
@@ -28,7 +29,6 @@ const OTHERS: u32 = 0o077;
 /// The folder of one CA.
 #[derive(Debug, Clone)]
 pub struct Store {
-    storage: PathBuf,
     folder: PathBuf,
 }
 
@@ -75,7 +75,7 @@ impl Store {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '.' };
         let host: String = host.chars().map(plain).collect();
         let folder = settings.storage.join(format!("{host}-{:016x}", hasher.finish()));
-        Self { storage: settings.storage.clone(), folder }
+        Self { folder }
     }
 
     /// The file with key and chain for these names, whether it is there or not.
@@ -83,17 +83,16 @@ impl Store {
         self.folder.join(format!("{}.pem", names.id()))
     }
 
-    /// Makes the folders where they are missing, and takes what others may do with them away.
+    /// Makes the folders where they are missing, for the owner alone, and takes what others may do
+    /// with the CA's away. Nothing is changed of a storage that was there before.
     ///
     /// # Errors
     /// As mkdir(2) and chmod(2).
     pub fn prepare(&self) -> io::Result<()> {
-        for folder in [&self.storage, &self.folder] {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            let mode = fs::metadata(folder)?.permissions().mode();
-            if mode & OTHERS != 0 {
-                fs::set_permissions(folder, Permissions::from_mode(mode & 0o700))?;
-            }
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let mode = fs::metadata(&self.folder)?.permissions().mode();
+        if mode & OTHERS != 0 {
+            fs::set_permissions(&self.folder, Permissions::from_mode(mode & 0o700))?;
         }
         Ok(())
     }
@@ -121,9 +120,16 @@ impl Store {
         self.put_json("account.json", account)
     }
 
-    /// The CA does not know it any more; its key is kept beside, for whoever may want it.
+    /// The CA does not know it any more; its key is kept beside those of others before, for
+    /// whoever may want it.
     pub(super) fn retire_account(&self) -> io::Result<()> {
-        fs::rename(self.folder.join("account.json"), self.folder.join("account.old.json"))
+        let old = |number: u32| self.folder.join(format!("account.old.{number}.json"));
+        let mut number = 1;
+        while old(number).try_exists()? {
+            number += 1;
+        }
+        fs::rename(self.folder.join("account.json"), old(number))?;
+        self.sync()
     }
 
     pub(super) fn order(&self, names: &Names) -> io::Result<Option<Pending>> {
@@ -227,7 +233,7 @@ mod tests {
         }
 
         fn store(&self) -> Store {
-            Store { storage: self.0.clone(), folder: self.0.join("ca") }
+            Store { folder: self.0.join("ca") }
         }
     }
 
@@ -248,8 +254,13 @@ mod tests {
     #[test]
     fn files_and_folders_are_the_owners_alone() {
         let scratch = Scratch::new("modes");
-        DirBuilder::new().mode(0o755).create(&scratch.0).unwrap();
         let (store, names) = (scratch.store(), names("a.test"));
+        store.prepare().unwrap();
+        assert_eq!((mode(&scratch.0), mode(&store.folder)), (0o700, 0o700));
+        // The storage may be a folder that others need: what is the CA's is ours alone.
+        for folder in [&scratch.0, &store.folder] {
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+        }
         store.prepare().unwrap();
         // Left by a process that was killed, with a mode of its own.
         let left = store.folder.join(format!(".{}.pem.new", names.id()));
@@ -259,7 +270,7 @@ mod tests {
         store.put_order(&names, &Pending { url: "u".into(), key: "k".into() }).unwrap();
         store.put_failed(&names, Some(&Failed::default())).unwrap();
         drop(store.lock().unwrap().unwrap());
-        assert_eq!((mode(&scratch.0), mode(&store.folder)), (0o700, 0o700));
+        assert_eq!((mode(&scratch.0), mode(&store.folder)), (0o755, 0o700));
         let files: Vec<_> =
             fs::read_dir(&store.folder).unwrap().map(|f| f.unwrap().path()).collect();
         assert_eq!(files.len(), 4, "{files:?}");
@@ -269,6 +280,24 @@ mod tests {
         store.drop_order(&names).unwrap();
         store.drop_order(&names).unwrap();
         assert!(store.order(&names).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_key_of_an_account_is_never_replaced() {
+        let scratch = Scratch::new("accounts");
+        let store = scratch.store();
+        store.prepare().unwrap();
+        for key in ["one", "two", "three"] {
+            let contact = Vec::new();
+            store.put_account(&Account { contact, credentials: key }).unwrap();
+            store.retire_account().unwrap();
+            assert!(store.account::<String>().unwrap().is_none());
+        }
+        store.retire_account().unwrap_err();
+        for (number, key) in [(1, "one"), (2, "two"), (3, "three")] {
+            let old = store.get::<Account<String>>(&format!("account.old.{number}.json"));
+            assert_eq!(old.unwrap().unwrap().credentials, key);
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum Wish {
     Stop,
     /// To go by the configuration as it is now.
     Reload,
+    /// The same, because files have changed.
+    Follow,
     /// To have the binary that lies in its place now take over.
     Upgrade,
 }
