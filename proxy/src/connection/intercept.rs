@@ -2,9 +2,10 @@
 //! taken for TLS, and that is taken apart.
 //!
 //! What it reads is kept until it is clear that it is TLS, so that whatever else it is goes to
-//! the server byte for byte. The name that the client asks for has to be the host that it
-//! connected to: another one could lead past the rules that CONNECT was judged by, and be
-//! recorded as somebody else.
+//! the server byte for byte. What begins as TLS and is none that we read is closed: a server may
+//! read it otherwise, and nobody would see what is said inside. The name that the client asks for
+//! has to be the host that it connected to: another one could lead past the rules that CONNECT
+//! was judged by, and be recorded as somebody else.
 //!
 //! Implements: REQ-REC-007
 
@@ -97,6 +98,8 @@ enum Begun {
     Tls(Box<StartHandshake<TcpStream>>),
     /// What is no TLS, or nothing for a while.
     Other(TcpStream, Bytes),
+    /// What begins as TLS, and is no ClientHello that we take.
+    Broken,
     /// It leaves, or we do.
     Gone,
 }
@@ -121,6 +124,17 @@ pub(super) async fn serve(
         Begun::Gone => {
             count(Came::Failed);
             what.exchange.tunnel_ended(End::ClientGone, 0, 0);
+        }
+        Begun::Broken => {
+            count(Came::Failed);
+            let Intercepting { rules, server, exchange, .. } = *what;
+            if rules.authority.broken.first(&plain(&server.host)) {
+                tracing::warn!(
+                    "what a client sends to {server} begins as TLS and is no hello that we read: \
+                     closed"
+                );
+            }
+            exchange.tunnel_ended(End::Error(Kind::Handshake), 0, 0);
         }
         Begun::Other(stream, seen) => other(&client, *what, stream, seen).await,
         Begun::Tls(start) => {
@@ -163,17 +177,16 @@ async fn first(
         while fed < seen.len() {
             match acceptor.read_tls(&mut &seen[fed..]) {
                 Ok(taken) if taken > 0 => fed += taken,
-                _ => return Begun::Other(stream, seen.freeze()),
+                _ => return Begun::Broken,
             }
             match acceptor.accept() {
                 Ok(None) => {}
-                // Nothing was said to the client: to the server it may be something.
-                Err(_) => return Begun::Other(stream, seen.freeze()),
+                Err(_) => return Begun::Broken,
                 Ok(Some(accepted)) => return begun(accepted, stream, &seen[fed..]),
             }
         }
         if seen.len() > MOST_HELLO {
-            return Begun::Other(stream, seen.freeze());
+            return Begun::Broken;
         }
         seen.reserve(4096);
         let read = tokio::select! {

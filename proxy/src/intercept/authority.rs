@@ -56,6 +56,8 @@ pub struct Authority {
     pub misnamed: Told,
     /// Hosts that are not spoken TLS to.
     pub plain: Told,
+    /// Hosts that are spoken to in what begins as TLS and is none.
+    pub broken: Told,
     /// Hosts that were connected to, and then asked nothing.
     pub unasked: Told,
 }
@@ -126,6 +128,7 @@ impl Authority {
             refused: Told::default(),
             misnamed: Told::default(),
             plain: Told::default(),
+            broken: Told::default(),
             unasked: Told::default(),
         })
     }

@@ -133,14 +133,13 @@ async fn the_certificates_that_are_kept_are_bounded_and_used_again() {
 }
 
 /// What is not TLS is passed on byte for byte, from the first; or refused, where that is asked
-/// for.
+/// for. What begins as TLS is never passed on.
 #[req_test("REQ-REC-007")]
 #[tokio::test]
 async fn what_is_no_tls_is_a_tunnel_or_refused() {
     let (ca, signer, records) = (LocalCa::default(), Signer::default(), Records::default());
     let proxy = ca.proxy(&["localhost"], &signer).args(records.args()).start();
-    let bad_hello = b"\x16\x03\x01\x00\x05\x01\xff\xff\xff\xff";
-    for first in [&b"SSH-2.0-x\r\n"[..], b"\0\0\0", bad_hello] {
+    for first in [&b"SSH-2.0-x\r\n"[..], b"\0\0\0"] {
         let origin = Origin::bind().await;
         let authority = format!("localhost:{}", origin.addr().port());
         let mut client = connect(&proxy, &authority).await;
@@ -154,7 +153,7 @@ async fn what_is_no_tls_is_a_tunnel_or_refused() {
         server.finish().await;
         client.expect_fin().await;
     }
-    for record in records.ended(3).await {
+    for record in records.ended(2).await {
         let end = record.end.expect("an end");
         assert_eq!(
             (record.begin.unwrap().method.as_str(), end.how.as_str()),
@@ -162,6 +161,19 @@ async fn what_is_no_tls_is_a_tunnel_or_refused() {
         );
     }
     proxy.log_line(&["localhost", "is not TLS: passed on as it is"]).await;
+
+    // What a server might take for TLS is no way around.
+    let oversized = [&b"\x16\x03\x01\x40\x00\x01\xff\xff\xff"[..], &[0; 0x3ffc]].concat();
+    for first in [&b"\x16\x03\x01\x00\x05\x01\xff\xff\xff\xff"[..], &oversized] {
+        let origin = Origin::bind().await;
+        let mut client = connect(&proxy, &format!("localhost:{}", origin.addr().port())).await;
+        client.send(first).await;
+        let (got, end) = client.read_to_end().await;
+        assert!(got.is_empty(), "{end:?}");
+        let reached = tokio::time::timeout(underpass_tests::clock::STALL, origin.accept()).await;
+        assert!(reached.is_err(), "nobody is to be connected to");
+    }
+    proxy.log_line(&["localhost", "begins as TLS and is no hello that we read: closed"]).await;
 
     let origin = Origin::bind().await;
     let strict = strict(&ca, "localhost");
