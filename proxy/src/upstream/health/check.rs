@@ -146,7 +146,7 @@ async fn secured(health: &Health, stream: TcpStream, named: &Server) -> Result<T
         (_, Speaks::Either) => Inside::Either,
     };
     let begun = Secure::new(tls, named).begin(stream, inside).await;
-    begun.map_err(|what| format!("TLS: {what}"))
+    begun.map_err(|error| format!("TLS: {}", error.what))
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
-use super::{Making, Secure, ServerPool};
+use super::{Making, Secure, ServerPool, settings::Unsecured};
 use crate::{
     config::ForwardPolicy,
     error::{Error, Kind},
@@ -34,8 +34,11 @@ impl ServerPool {
         let connected = match early {
             false => dial(First::Once).await,
             true => match dial(First::Repeatable).await {
-                // What was amiss is told by the ordinary way, if it is amiss there.
-                Err(_) if Instant::now() < deadline => dial(First::Once).await,
+                // The way may be to blame, which takes no first segment with data: it is told by
+                // the ordinary one, if it is amiss there. A certificate is as bad the second time.
+                Err(error) if error.kind == Kind::Connect && Instant::now() < deadline => {
+                    dial(First::Once).await
+                }
                 connected => connected,
             },
         };
@@ -78,7 +81,7 @@ impl ServerPool {
             }
             let transport = match &self.secure {
                 None => stream.into(),
-                Some(secure) => self.begin(secure, stream, address, inside).await?,
+                Some(secure) => self.begin(secure, stream, address, inside, first).await?,
             };
             Ok((transport, address))
         };
@@ -101,8 +104,13 @@ impl ServerPool {
         stream: TcpStream,
         address: SocketAddr,
         inside: Inside,
+        first: First,
     ) -> Result<Transport, Error> {
-        secure.begin(stream, inside).await.map_err(|what| {
+        secure.begin(stream, inside).await.map_err(|Unsecured { what, below }| {
+            // Only now it is seen whether there is a connection.
+            if below && first == First::Repeatable {
+                return Error::because(Kind::Connect, anyhow::Error::msg(what)).retry_safe();
+            }
             // Whoever runs it has to know, and clients are told nothing of it.
             tracing::warn!(server = %address, "no TLS with a server: {what}");
             // Another server may have a better certificate.

@@ -62,12 +62,27 @@ impl Secure {
     /// Begins a session.
     ///
     /// # Errors
-    /// What it has failed of, in words for people.
-    pub async fn begin(&self, stream: TcpStream, inside: Inside) -> Result<Transport, String> {
-        let name = self.name.clone().ok_or("no certificate can be for the server's name")?;
+    /// What it has failed of.
+    pub async fn begin(&self, stream: TcpStream, inside: Inside) -> Result<Transport, Unsecured> {
+        let name = self.name.clone().ok_or_else(|| Unsecured {
+            what: "no certificate can be for the server's name".to_owned(),
+            below: false,
+        })?;
         let begun = self.connector.connect(stream, name, inside).await;
-        begun.map_err(|error| fault::of(&error))
+        begun.map_err(|error| Unsecured {
+            what: fault::of(&error),
+            below: error.raw_os_error().is_some(),
+        })
     }
+}
+
+/// Why there is no session with a server.
+#[derive(Debug)]
+pub struct Unsecured {
+    /// In words for people.
+    pub what: String,
+    /// Whether it is the socket that failed, below TLS.
+    pub below: bool,
 }
 
 /// How a new connection is made, and for how long one is waited for.
