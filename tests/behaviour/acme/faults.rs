@@ -154,3 +154,22 @@ async fn accounts_are_bound_and_outlive_a_ca_that_forgets() {
     assert_eq!(site.ca.count("account "), 2, "{:?}", site.ca.log());
     proxy.log_line(&["WARN", "does not know the account any more"]).await;
 }
+
+/// A CA that knows no account, however new, gets two and no more.
+#[req_test("REQ-EDGE-011")]
+#[tokio::test]
+async fn a_ca_that_knows_no_account_is_not_given_one_after_the_other() {
+    let site = Site::new().await;
+    site.ca.script(|script| script.refuses = Some(("accountDoesNotExist", None)));
+    let proxy = site.start("", &[&["a.test"]]);
+    until_failed(&proxy, 2.0).await;
+    proxy.log_line(&["WARN", "does not know the account any more"]).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    eventually("a pause of minutes", async || {
+        let retry_at = entry(&proxy, "a.test").await["acme"]["retry_at"].as_i64();
+        retry_at.is_some_and(|at| at - now.as_secs() as i64 > 200)
+    })
+    .await;
+    assert_eq!(site.ca.count("account "), 2, "{:?}", site.ca.log());
+    assert_eq!((site.files("account.json").len(), site.files(".old.1.json").len()), (1, 1));
+}
