@@ -144,6 +144,11 @@ impl Flight {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Where the window begins: what is before it can only be in the store.
+    pub fn base(&self) -> u64 {
+        self.lock().base
+    }
+
     /// Whether the byte at this place is here, or is to come.
     pub(super) fn reaches(&self, at: u64) -> bool {
         let inner = self.lock();

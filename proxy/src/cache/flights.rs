@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     flight::{Flight, Resolution},
+    range::Span,
     store::{Key, ObjectId},
 };
 
@@ -22,8 +23,8 @@ const MOST_PARTS: usize = 64;
 /// By a hash of the text, which is compared.
 type Heads = HashMap<Key, (Box<str>, Arc<Flight>)>;
 
-/// Of each object, where each fetch begins.
-type Parts = HashMap<ObjectId, Vec<(u64, Arc<Flight>)>>;
+/// Of each object, what each fetch brings.
+type Parts = HashMap<ObjectId, Vec<(Span, Arc<Flight>)>>;
 
 /// The fetches under way.
 #[derive(Debug)]
@@ -123,17 +124,18 @@ impl Flights {
     /// A fetch that brings the byte at `at` of an object, and began at most `reach` before it.
     pub fn part(&self, object: ObjectId, at: u64, reach: u64) -> Option<Arc<Flight>> {
         let parts = self.parts(object);
-        let found =
-            parts.get(&object)?.iter().find(|(start, _)| *start <= at && at - start <= reach);
+        // One that ends before it brings nothing of it, however near it is.
+        let brings = |span: &Span| span.start <= at && at < span.end && at - span.start <= reach;
+        let found = parts.get(&object)?.iter().find(|(span, _)| brings(span));
         found.map(|(_, flight)| Arc::clone(flight))
     }
 
-    /// Tells of a fetch that begins at `start`, until it is [`Self::forget_part`].
-    pub fn add_part(&self, object: ObjectId, start: u64, flight: &Arc<Flight>) {
+    /// Tells of a fetch of this part, until it is [`Self::forget_part`].
+    pub fn add_part(&self, object: ObjectId, span: Span, flight: &Arc<Flight>) {
         let mut parts = self.parts(object);
         let all = parts.entry(object).or_default();
         if all.len() < MOST_PARTS {
-            all.push((start, Arc::clone(flight)));
+            all.push((span, Arc::clone(flight)));
         }
     }
 
@@ -223,10 +225,12 @@ mod tests {
         );
         let object = store.fill().object();
         let flight = Flight::new();
-        flights.add_part(object, 100, &flight);
+        flights.add_part(object, Span { start: 100, end: 302 }, &flight);
         assert!(flights.part(object, 99, 1000).is_none());
         assert!(flights.part(object, 100, 0).is_some() && flights.part(object, 300, 200).is_some());
         assert!(flights.part(object, 301, 200).is_none());
+        assert!(flights.part(object, 301, 1000).is_some());
+        assert!(flights.part(object, 302, 1000).is_none(), "it ends before that");
         flights.forget_part(object, &flight);
         assert!(flights.part(object, 100, 0).is_none());
     }

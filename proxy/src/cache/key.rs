@@ -137,6 +137,10 @@ fn query(text: &mut String, query: Option<&str>, rules: &KeyRules) {
         None => rule == name,
     };
     let counts = |pair: &&str| {
+        // Some servers read more than one parameter in it.
+        if pair.contains(';') {
+            return true;
+        }
         let name = name(pair);
         !rules.ignored_query.iter().any(|rule| is(rule, &name))
             && rules.only_query.as_ref().is_none_or(|only| only.iter().any(|rule| is(rule, &name)))
@@ -202,6 +206,7 @@ mod tests {
             ("?utm_source=x&b&fbclid=1", "?b"),
             ("?utm_source=x", ""),
             ("?utm=x", "?utm=x"),
+            ("?utm_source=x;id=1", "?utm_source=x;id=1"),
         ] {
             let key = key("a", &format!("/{query}"), &[], &rules);
             assert_eq!(key.target(), format!("http://a/{wanted}"), "{query}");

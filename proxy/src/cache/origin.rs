@@ -204,7 +204,7 @@ impl Mend {
         let flight = Flight::new();
         flight.begins_at(span.start, false, charge);
         let seat = Seat::take(&flight, at)?;
-        flights.add_part(self.object, span.start, &flight);
+        flights.add_part(self.object, span, &flight);
         self.cache.counters.parts.inc();
         // Before it is asked for: what is purged from now on is not stored by it.
         let fill = self.cache.store.refill(self.object);
@@ -230,7 +230,7 @@ impl Mend {
         let flight = Flight::new();
         flight.begins_at(span.start, false, Some(charge));
         let seat = Seat::take(&flight, at)?;
-        self.cache.flights.add_part(self.object, span.start, &flight);
+        self.cache.flights.add_part(self.object, span, &flight);
         flight.resolve(Resolution::Stored);
         let fill = self.cache.store.refill(self.object);
         let pull = Pull {

@@ -223,6 +223,10 @@ impl Reader {
                     return Poll::Ready(Some(Ok(Bytes::new())));
                 }
                 Next::End(Ok(())) => self.seat = None,
+                // The task that brought it is gone, not the server: the rest can be had.
+                Next::End(Err(Kind::Internal)) if self.mend.is_some() && self.end().is_some() => {
+                    self.seat = None;
+                }
                 Next::End(Err(kind)) => return self.fails(kind),
                 Next::Behind => {}
             }

@@ -15,6 +15,17 @@ impl Exchange {
         self.cached.set(Some(outcome));
     }
 
+    /// The client has said who it is, whatever the server is told of that: what is answered may
+    /// be for this user only.
+    pub fn authorized(&self) {
+        self.authorized.set(true);
+    }
+
+    /// Whether it has.
+    pub fn is_authorized(&self) -> bool {
+        self.authorized.get()
+    }
+
     /// The answer cannot go on out of the cache.
     pub fn cache_broke(&self, kind: Kind) -> Error {
         self.fail(kind);

@@ -120,6 +120,11 @@ impl Step {
         }
     }
 
+    /// Whether whom it admits is a user that it knows.
+    pub(super) fn tells_users(&self) -> bool {
+        matches!(self, Self::BasicAuth { .. } | Self::Jwt(_))
+    }
+
     /// Looks at a request on its way.
     pub(super) async fn enter(&self, asking: Asking<'_>) -> (Noted, Result<(), Refusal>) {
         let mut noted = Noted::default();

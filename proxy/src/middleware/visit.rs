@@ -48,6 +48,10 @@ pub async fn enter<B>(
         if let Err(refusal) = result {
             return Err(answer(refusal, exchange));
         }
+        // A token may have been in another field than `Authorization`.
+        if step.tells_users() {
+            exchange.authorized();
+        }
     }
     Ok(())
 }

@@ -163,6 +163,10 @@ async fn relay(
     let listener = client.listener();
     headers::strip_named(request.headers_mut());
     tls::identify(exchange, request.headers_mut());
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        // Before it may be taken out.
+        exchange.authorized();
+    }
     if let Some(chain) = client.worker().chain_of(listener)
         && let Err(answer) = Box::pin(middleware::enter(&chain, exchange, &mut request)).await
     {

@@ -1,7 +1,7 @@
 //! What is found by what: nobody gets an answer that is for somebody else.
 
 use mantra_macros::req_test;
-use underpass_tests::Origin;
+use underpass_tests::{Origin, Proxy};
 
 use super::{answer, ask, did, get, proxy};
 
@@ -151,4 +151,76 @@ async fn a_request_with_a_body_passes_by() {
     assert_eq!((did(&evil), evil.text().as_str()), ("BYPASS", "evil"));
     let victim = get(&proxy, "/x", "").await;
     assert_eq!((did(&victim), victim.text().as_str()), ("MISS", ""));
+}
+
+/// Where nobody waits for anybody, since answers for this target have not been for others.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn answers_to_head_and_to_ranges_are_none_for_a_plain_get() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let head = &seen.message.head;
+        let fields = match head.get("x-first") {
+            Some(_) => "Cache-Control: private",
+            None => "Cache-Control: max-age=60",
+        };
+        let whole = answer(fields, "body");
+        if head.method() == "HEAD" {
+            return whole.strip_suffix("body").expect("its body").to_owned();
+        }
+        match head.get("range") {
+            None => whole,
+            Some("bytes=99-") => answer(fields, "").replace("200 OK", "416 Range Not Satisfiable"),
+            Some(_) => answer(fields, "two parts").replace("200 OK", "206 Partial Content"),
+        }
+    });
+    let proxy = proxy(origin.addr(), "").start();
+    let mut wire = proxy.connect().await;
+    for (at, (method, fields, status)) in [
+        ("HEAD", "", 200),
+        ("HEAD", "Range: bytes=0-0", 200),
+        ("GET", "Range: bytes=0-0,2-2", 206),
+        ("GET", "Range: bytes=99-", 416),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = format!("/{at}");
+        assert_eq!(did(&ask(&mut wire, "GET", &target, "X-First: 1").await), "UNCACHEABLE");
+        let got = ask(&mut wire, method, &target, fields).await;
+        assert_eq!((got.status(), did(&got)), (status, "BYPASS"), "{method} {fields}");
+        for outcome in ["MISS", "HIT"] {
+            let got = ask(&mut wire, "GET", &target, "").await;
+            let is = (got.status(), did(&got), got.text());
+            assert_eq!(is, (200, outcome, "body".to_owned()), "{method} {fields}");
+        }
+    }
+}
+
+/// What a proxy in front says of the host is in the key, also of what is to be forgotten.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn a_change_forgets_what_is_kept_behind_another_proxy() {
+    let origin = Origin::bind().await.serve(|_| answer("Cache-Control: max-age=60", "body"));
+    for forwarded in ["replace", "append", "off"] {
+        let proxy = Proxy::config(format!(
+            "workers = 1\n[log]\naccess = \"off\"\n[cache]\n[[listener]]\nname = \"web\"\n\
+             address = \"127.0.0.1:0\"\nforwarded = \"{forwarded}\"\n[[route]]\n\
+             upstream = \"o\"\ncache = true\n[[upstream]]\nname = \"o\"\nservers = [\"{}\"]\n",
+            origin.addr()
+        ))
+        .start();
+        let mut wire = proxy.connect().await;
+        let fields = "X-Forwarded-Host: a.test|X-Forwarded-Proto: https|X-Forwarded-Port: 443";
+        for method in ["POST", "PUT", "DELETE"] {
+            for outcome in ["MISS", "HIT"] {
+                let got = ask(&mut wire, "GET", "/x", fields).await;
+                assert_eq!(did(&got), outcome, "{forwarded} {method}");
+            }
+            ask(&mut wire, method, "/x", &format!("{fields}|Content-Length: 0")).await;
+        }
+        let other = fields.replace("443", "444");
+        ask(&mut wire, "GET", "/x", fields).await;
+        let got = ask(&mut wire, "GET", "/x", &other).await;
+        assert_eq!(did(&got), if forwarded == "replace" { "HIT" } else { "MISS" });
+    }
 }

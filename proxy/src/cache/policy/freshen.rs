@@ -50,6 +50,11 @@ pub fn freshen(stored: &mut HeaderMap, mut not_modified: HeaderMap, cookies: Set
     for name in OF_CONTENT {
         not_modified.remove(name);
     }
+    // The same version may be named weakly by one and strongly by the other. What the stored
+    // bytes came with is what they are known by: a weak tag has not become a strong one.
+    if stored.contains_key(header::ETAG) {
+        not_modified.remove(header::ETAG);
+    }
     let names: Vec<HeaderName> = not_modified.keys().cloned().collect();
     for name in &names {
         stored.remove(name);

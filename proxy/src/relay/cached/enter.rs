@@ -1,9 +1,9 @@
 //! A request comes to the cache: it is answered, waits for somebody else's fetch, or goes on.
 
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -17,7 +17,7 @@ use crate::{
     body::BodyStream,
     cache::{
         Cache,
-        key::{self, Key},
+        key::{self, Key, KeyRules},
         outcome::{Forwarded, Outcome, Told},
         policy::{conditional, invalidate::is_unsafe, reuse::Wishes},
         range,
@@ -35,7 +35,7 @@ const ROUNDS: u32 = 6;
 
 /// Fields that some servers take for the method, the target or the host. What they lead to is
 /// not what the key says, so requests with one pass by.
-const OVERRIDES: [&str; 10] = [
+const OVERRIDES: [&str; 18] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
@@ -46,7 +46,18 @@ const OVERRIDES: [&str; 10] = [
     "x-forwarded-scheme",
     "x-forwarded-prefix",
     "x-forwarded-server",
+    "x-forwarded-ssl",
+    "front-end-https",
+    "x-url-scheme",
+    "x-forwarded-protocol",
+    "x-forwarded-path",
+    "x-forwarded-uri",
+    "x-original-uri",
+    "x-envoy-original-path",
 ];
+
+/// Fields that reach the server as they came, unless the listener replaces them.
+const SAID_BEFORE_US: [&str; 3] = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-port"];
 
 /// What becomes of a request.
 #[allow(clippy::large_enum_variant, reason = "taken apart where it is made")]
@@ -87,6 +98,8 @@ pub(in crate::relay) async fn enter(
         primary: key_of(exchange, rules, request),
         fields: request.headers().clone(),
         wishes: Wishes::of(request.headers(), &rules.policy),
+        authorized: exchange.is_authorized()
+            || request.headers().contains_key(header::AUTHORIZATION),
         method,
     };
     let way = Way { exchange, upstream, request };
@@ -124,7 +137,8 @@ pub(in crate::relay) async fn enter(
         let ticket = match way.join_or_lead(&asked, &looked, forwarded).await? {
             Joined::Answer(answer) => return Ok(Turn::Answer(answer)),
             Joined::Again => continue,
-            Joined::Lead(_) if alone => return passes(forwarded, Outcome::Bypass),
+            // What comes is no answer for a plain GET: nobody is to have it but who asked.
+            Joined::Lead(_) | Joined::Alone if alone => return passes(forwarded, Outcome::Bypass),
             Joined::Lead(ticket) => Some(ticket),
             Joined::Alone => None,
         };
@@ -138,15 +152,19 @@ fn key_of(exchange: &Exchange, rules: &RouteCache, request: &Request<Incoming>) 
     let route = exchange.route().map_or("", |route| &route.name);
     let authority = key::authority(request.uri(), request.headers());
     let scheme = exchange.client().scheme();
-    let forwarded = exchange.client().listener().config.forwarded;
-    let at = (scheme, authority);
-    if forwarded == ForwardedPolicy::Replace {
-        return Key::of(at, request.uri(), request.headers(), route, &rules.key);
+    let by = rules_of(exchange, &rules.key);
+    Key::of((scheme, authority), request.uri(), request.headers(), route, &by)
+}
+
+/// What is in the keys of requests that have come as this one has, by these rules of a route.
+pub(super) fn rules_of<'a>(exchange: &Exchange, rules: &'a KeyRules) -> Cow<'a, KeyRules> {
+    if exchange.client().listener().config.forwarded == ForwardedPolicy::Replace {
+        return Cow::Borrowed(rules);
     }
     // What the client, or the proxy before us, says of these reaches the server.
-    let mut by = rules.key.clone();
-    by.headers.extend(["x-forwarded-host", "x-forwarded-proto"].map(http::HeaderName::from_static));
-    Key::of(at, request.uri(), request.headers(), route, &by)
+    let mut by = rules.clone();
+    by.headers.extend(SAID_BEFORE_US.map(HeaderName::from_static));
+    Cow::Owned(by)
 }
 
 /// Whether a request is none for the cache, for what is in its head.

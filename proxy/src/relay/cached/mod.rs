@@ -20,7 +20,7 @@ use crate::{
         key::Key,
         meta::{Answer, Meta, Varies},
         policy::{reuse::Wishes, vary::Chosen},
-        store::{self, Found, Stored},
+        store::{self, Found, ObjectId, Stored},
     },
     config::RouteCache,
 };
@@ -47,6 +47,9 @@ struct Asked {
     fields: HeaderMap,
     method: Method,
     wishes: Wishes,
+    /// Whether what is answered may be for one user (RFC 9111 section 3.5), also where who it is
+    /// has been found by a middleware, and the server is not told.
+    authorized: bool,
 }
 
 /// What there is for it.
@@ -69,6 +72,19 @@ impl Asked {
         let key = self.primary.variant(varies.salt, &chosen);
         let stored = self.head(&key).await;
         Looked { key, varies: Some(varies.clone()), stored }
+    }
+
+    /// Whether all of a stored body is there.
+    fn has_all(&self, stored: &Stored<Meta>) -> bool {
+        let has = |length| self.has_up_to(stored.object(), length);
+        stored.body.is_some() || stored.length.is_some_and(has)
+    }
+
+    /// Whether each block is there that has a byte before this one.
+    fn has_up_to(&self, object: ObjectId, end: u64) -> bool {
+        let store = &self.cache.store;
+        (0..end.div_ceil(store.block_bytes() as u64))
+            .all(|number| u32::try_from(number).is_ok_and(|number| store.has_block(object, number)))
     }
 
     async fn head(&self, key: &Key) -> Option<Arc<Stored<Meta>>> {

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::{Asked, Looked, answer_of};
@@ -40,7 +40,6 @@ pub(super) struct Question {
     pub(super) at: Moment,
     /// Made when it is put: what is purged from then on is not stored by it.
     fills: Fills,
-    authorized: bool,
 }
 
 #[derive(Debug)]
@@ -69,8 +68,7 @@ impl Question {
         let store = &asked.cache.store;
         let same_body = looked.stored.as_ref().map(|stored| store.refill(stored.object()));
         let fills = Fills { body: Some(store.fill()), same_body, varies: Some(store.fill()) };
-        let authorized = asked.fields.contains_key(header::AUTHORIZATION);
-        Self { at: Moment::now(), fills, authorized, asked, looked, ticket }
+        Self { at: Moment::now(), fills, asked, looked, ticket }
     }
 
     /// Tells those who wait.
@@ -84,7 +82,9 @@ impl Question {
     pub(super) fn stale(&self) -> Option<Arc<Stored<Meta>>> {
         let stored = self.looked.stored.as_ref()?;
         let answer = answer_of(stored)?;
-        answer.terms.serves_errors(Moment::now()).then(|| Arc::clone(stored))
+        // What is gone of it could not be had.
+        let serves = answer.terms.serves_errors(Moment::now()) && self.asked.has_all(stored);
+        serves.then(|| Arc::clone(stored))
     }
 
     /// Conditions for the server, in the place of the client's; none: all of it is asked for.
@@ -113,6 +113,10 @@ impl Question {
                 }
                 None => Settled::Unconfirmed(connection),
             };
+        }
+        // Neither of them is the answer to a plain GET.
+        if self.asked.method != Method::GET || answer.status() == StatusCode::PARTIAL_CONTENT {
+            return Settled::Solo(Refusal::Status, answer, connection);
         }
         let received_as = answer.version();
         let mut fields = answer.headers().clone();
@@ -246,7 +250,7 @@ impl Question {
             headers: fields,
             asked: self.at,
             received,
-            authorized: self.authorized,
+            authorized: self.asked.authorized,
         };
         let terms = Terms::of(&said, &rules.policy)?;
         let chosen = Chosen::of(fields, &self.asked.fields, &rules.policy.ignored_vary);
@@ -327,7 +331,7 @@ impl Question {
             headers: &judged,
             asked: self.at,
             received,
-            authorized: self.authorized,
+            authorized: self.asked.authorized,
         };
         let fill = self.fills.same_body.take()?;
         let terms = match Terms::of(&judged, rules) {

@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
+use super::enter::rules_of;
 use crate::{
     cache::{
         Cache,
@@ -65,8 +66,8 @@ impl Forgets {
         let routes = [exchange.route(), of_get.as_ref()];
         for route in routes.into_iter().flatten() {
             let Some(rules) = &route.cache else { continue };
-            let key =
-                Key::of((self.scheme, &self.authority), uri, &self.fields, &route.name, &rules.key);
+            let by = rules_of(exchange, &rules.key);
+            let key = Key::of((self.scheme, &self.authority), uri, &self.fields, &route.name, &by);
             self.cache.store.remove(store::Key::of(key.text()));
             // What was asked for before may be as it was before.
             self.cache.flights.forget_one(key.text());

@@ -18,7 +18,7 @@ use crate::{
     cache::{
         flight::{Flight, Resolution, Seat, Waiting},
         flights,
-        meta::Meta,
+        meta::{Answer, Meta},
         origin::{Mend, Origin},
         outcome::{Forwarded, Outcome, Told},
         policy::{Moment, conditional, reuse::Reuse},
@@ -72,6 +72,8 @@ impl Way<'_> {
                 self.validate_in_background(asked, looked);
                 Outcome::Stale
             }
+            // It would be cut where a block is missing, each time that it is validated.
+            Reuse::Validate if !can_serve(asked, stored, answer) => return Ok(Use::Not),
             Reuse::Validate if answer.validators().is_empty() => {
                 // It may serve yet where no server answers.
                 return Ok(match answer.terms.serves_errors(now) {
@@ -183,12 +185,17 @@ impl Way<'_> {
                     total: offer.length,
                 };
                 let mend = mend.is_possible().then(|| Rc::new(mend));
+                // What is in the window no more, nor in the store, could not be had.
+                if mend.is_none() && !asked.has_up_to(offer.object, flight.base()) {
+                    return Ok(Joined::Alone);
+                }
                 asked.cache.counters.joined.inc();
                 let told = Told { forwarded: Some(forwarded), ..Told::of(Outcome::Joined) };
                 let (seat, exchange) = ((seat, mend), self.exchange);
                 let answer = serve::under_way(exchange, asked, &offer, seat, told, false);
                 Ok(Joined::Answer(answer))
             }
+            Resolution::Stale(stored) if !asked.has_all(&stored) => Ok(Joined::Alone),
             Resolution::Stale(stored) => {
                 let told = Told {
                     forwarded: Some(forwarded),
@@ -272,6 +279,11 @@ impl Way<'_> {
         outgoing::head(self.exchange, &mut head, false, None)?;
         Ok(origin(self.exchange, self.upstream, head.into_parts().0))
     }
+}
+
+/// Whether all of it can be had once it has been validated.
+fn can_serve(asked: &Asked, stored: &Stored<Meta>, answer: &Answer) -> bool {
+    stored.length.is_some() && (answer.validators().strong().is_some() || asked.has_all(stored))
 }
 
 /// Looks whether it still holds, with nobody who waits.

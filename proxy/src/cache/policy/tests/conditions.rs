@@ -110,6 +110,15 @@ fn a_304_changes_the_fields_but_not_those_of_the_bytes() {
         head("X: 3|Y: 1|Content-Length: 5|Content-Type: a/b|Cache-Control: max-age=9|ETag: \"z\"");
     assert_eq!(stored, wanted);
     assert_eq!(of_not_modified(&stored), head("X: 3|Y: 1|Cache-Control: max-age=9|ETag: \"z\""));
+    for (was, says, is) in [
+        ("W/\"a\"", "\"a\"", "W/\"a\""),
+        ("\"a\"", "W/\"a\"", "\"a\""),
+        ("\"a\"", "\"a\"", "\"a\""),
+    ] {
+        let mut stored = head(&format!("ETag: {was}|X: 1"));
+        freshen(&mut stored, head(&format!("ETag: {says}|X: 2")), SetCookie::Refuse);
+        assert_eq!(stored, head(&format!("ETag: {is}|X: 2")));
+    }
     let mut fields =
         head("Connection: close|Transfer-Encoding: chunked|Set-Cookie: a|Trailer: t|A: 1");
     let mut kept = fields.clone();
