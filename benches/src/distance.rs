@@ -90,6 +90,19 @@ fn carry(mut from: File, mut to: File, one_way: Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// How many connections have begun with data there, by its kernel.
+///
+/// # Errors
+/// If the kernel does not say.
+pub(crate) fn begun_with_data(namespace: &Namespace) -> anyhow::Result<u64> {
+    let text = namespace.within(|| fs::read_to_string("/proc/thread-self/net/netstat"))?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let count = pairs.find(|(name, _)| *name == "TCPFastOpenPassive");
+    Ok(count.context("no TCPFastOpenPassive in /proc/net/netstat")?.1.parse()?)
+}
+
 /// Has servers inside take part in TCP Fast Open without asking for it (`0x400`), and clients.
 ///
 /// # Errors

@@ -34,7 +34,8 @@ const PORT: u16 = 7001;
 /// Measures and prints.
 ///
 /// # Errors
-/// Without root, or if something does not start or answer, or if no request went out early.
+/// Without root, or if something does not start or answer, or if requests that should have gone out early did
+/// not.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     netns::require_root()?;
     let (near, far) = (Arc::new(Namespace::new()?), Namespace::new()?);
@@ -70,6 +71,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             }
         }
     }
+    let early = distance::begun_with_data(&far)?;
+    ensure!(early >= (rounds * requests) as u64, "only {early} requests went out early");
     let mut table = Table::new(["connections", "p50", "p95", "saved p50", "round trips saved"]);
     for (at, (row, ..)) in proxies.iter().enumerate() {
         let value = |column: usize| median(figures[at].iter().map(|round| round[column])) / 1e3;

@@ -67,14 +67,14 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Cache> {
     let section = &file.table("cache", "[cache]", KEYS)?;
     let mut cache = Cache::with_defaults();
     let size = |key, least, most, usual: usize| {
-        sized(section, key, least, most).map_or(usual, |bytes| bytes as usize)
+        section.size_within(key, least, most).map_or(usual, |bytes| bytes as usize)
     };
     cache.memory_bytes = size("memory_bytes", 1 << 20, 1 << 42, cache.memory_bytes);
     let directory = section.parsed("directory", "\"/var/cache/underpass\"", paths::path);
     cache.disk = directory.map(|path| CacheDisk::with_defaults(path.value));
     match &mut cache.disk {
         Some(disk) => {
-            let bytes = sized(section, "disk_bytes", LEAST_DISK_BYTES, 1 << 50);
+            let bytes = section.size_within("disk_bytes", LEAST_DISK_BYTES, 1 << 50);
             disk.bytes = bytes.unwrap_or(disk.bytes);
             disk.index_bytes = size("disk_index_bytes", 1 << 20, 1 << 40, disk.index_bytes);
         }
@@ -159,7 +159,7 @@ fn rules(section: &Section<'_>, mut rules: RouteCache) -> RouteCache {
     key.cookies = words("key_cookies", &key.cookies);
     rules.bypass_headers = names("bypass_headers", &rules.bypass_headers);
     rules.bypass_cookies = words("bypass_cookies", &rules.bypass_cookies);
-    let most = sized(section, "max_object_bytes", 1, 1 << 46);
+    let most = section.size_within("max_object_bytes", 1, 1 << 46);
     rules.max_object_bytes = most.unwrap_or(rules.max_object_bytes);
     rules.finish_fills = switch("finish_fills", rules.finish_fills);
     rules.slices = switch("slices", rules.slices);
@@ -207,15 +207,4 @@ fn word(text: &str) -> Result<String, Wrong> {
         "" => Err(Wrong::new("an empty name", "write a name")),
         _ => Ok(text.to_owned()),
     }
-}
-
-fn sized(section: &Section<'_>, key: &str, least: u64, most: u64) -> Option<u64> {
-    let size = section.size(key)?;
-    if (least..=most).contains(&size.value) {
-        return Some(size.value);
-    }
-    let (least, most) = (value::show_size(least), value::show_size(most));
-    let cure = format!("write a size from \"{least}\" to \"{most}\"");
-    section.add(&size.place, Wrong::new(format!("`{key}` is out of range"), cure));
-    None
 }

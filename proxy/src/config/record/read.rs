@@ -67,7 +67,7 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Record> {
     if let Some(mode) = word("mode", "\"zero_latency\"", MODE) {
         record.mode = mode;
     }
-    let size = |key, least: u64, most: u64| sized(section, key, least, most);
+    let size = |key, least: u64, most: u64| section.size_within(key, least, most);
     let bytes = |key, least, most, default: usize| {
         size(key, least, most).map_or(default, |bytes| bytes as usize)
     };
@@ -116,17 +116,6 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Record> {
     Some(record)
 }
 
-fn sized(section: &Section<'_>, key: &str, least: u64, most: u64) -> Option<u64> {
-    let size = section.size(key)?;
-    if (least..=most).contains(&size.value) {
-        return Some(size.value);
-    }
-    let (least, most) = (value::show_size(least), value::show_size(most));
-    let cure = format!("write a size from \"{least}\" to \"{most}\"");
-    section.add(&size.place, Wrong::new(format!("`{key}` is out of range"), cure));
-    None
-}
-
 fn ship(section: &Section<'_>) -> Option<Destination> {
     let form = section
         .parsed("format", "\"ndjson\" or \"otlp\"", |text| value::choice(text, SHIP_FORMAT))
@@ -143,7 +132,7 @@ fn ship(section: &Section<'_>) -> Option<Destination> {
         section.add(&service.place, Wrong::new(what, "remove one of them, or write the format"));
     }
     let headers = collector::headers(section);
-    let bytes = sized(section, "batch_bytes", 1 << 10, 64 << 20);
+    let bytes = section.size_within("batch_bytes", 1 << 10, 64 << 20);
     let interval = section.parsed("interval", "\"1s\"", value::duration);
     let Endpoint { server, path, tls } = endpoint?;
     Some(Destination {

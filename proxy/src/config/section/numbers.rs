@@ -67,6 +67,18 @@ impl Section<'_> {
         within
     }
 
+    /// As [`Self::size`], within bounds that are both included.
+    pub(in crate::config) fn size_within(&self, key: &str, least: u64, most: u64) -> Option<u64> {
+        let size = self.size(key)?;
+        if (least..=most).contains(&size.value) {
+            return Some(size.value);
+        }
+        let (least, most) = (value::show_size(least), value::show_size(most));
+        let cure = format!("write a size from \"{least}\" to \"{most}\"");
+        self.add(&size.place, Wrong::new(format!("`{key}` is out of range"), cure));
+        None
+    }
+
     /// Bytes: a whole number, or a string with a unit.
     pub(in crate::config) fn size(&self, key: &str) -> Option<Placed<u64>> {
         let (value, place) = self.get(key)?;
