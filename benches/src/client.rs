@@ -2,6 +2,7 @@
 //! socket and the clock.
 
 use std::{
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -31,6 +32,14 @@ pub fn get_and_close(target: &str) -> Vec<u8> {
     request
 }
 
+/// A request for the bytes from `first` to `last`.
+pub fn get_range(target: &str, first: u64, last: u64) -> Vec<u8> {
+    let mut request = get(target);
+    request.truncate(request.len() - 2);
+    request.extend_from_slice(format!("Range: bytes={first}-{last}\r\n\r\n").as_bytes());
+    request
+}
+
 /// The head of a request with a body.
 pub fn post(target: &str, length: usize) -> Vec<u8> {
     format!(
@@ -38,6 +47,23 @@ pub fn post(target: &str, length: usize) -> Vec<u8> {
          Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n"
     )
     .into_bytes()
+}
+
+/// The body of a small answer, on a connection of its own.
+///
+/// # Errors
+/// If it is not a whole 200 in UTF-8.
+pub fn text(address: SocketAddr, target: &str) -> anyhow::Result<String> {
+    let mut stream =
+        TcpStream::connect(address).with_context(|| format!("connecting {address}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    // By its own name: an admin endpoint answers for no other.
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{target}: not a 200: {head}");
+    Ok(body.to_owned())
 }
 
 /// A keep-alive connection.

@@ -82,8 +82,9 @@ pub(crate) fn haproxy(text: &str, host: &Host, listen: SocketAddr) -> anyhow::Re
     listening(command, HAPROXY, "haproxy", host, listen, Signal::KILL)
 }
 
-/// nginx, with its folder and the processes of its `workers`. The configuration is made
-/// for that folder, in which its `pid` has to be.
+/// nginx, with its folder and the processes of its `workers`, and behind them the one that looks
+/// after a cache, if it has one. The configuration is made for that folder, in which its `pid`
+/// has to be.
 ///
 /// # Errors
 /// If it is not installed, or with the first line that it said.
@@ -94,15 +95,24 @@ pub(crate) fn nginx(
     workers: usize,
 ) -> anyhow::Result<(Child, Scratch, Vec<u32>)> {
     let scratch = Scratch::new(listen, "")?;
-    fs::write(&scratch.file, text(&scratch.directory))?;
+    let text = text(&scratch.directory);
+    fs::write(&scratch.file, &text)?;
+    let managers = usize::from(text.contains("proxy_cache_path"));
     let mut command = Command::new(NGINX);
     command.args(["-e", "stderr", "-c"]).arg(&scratch.file);
     // Its master takes the workers along only if it may.
     let mut child = listening(command, NGINX, "nginx-light", host, listen, Signal::TERM)?;
     let deadline = Instant::now() + START;
     while Instant::now() < deadline {
-        let pids = process::children_of(child.id());
-        if pids.len() == workers {
+        // The one that reads what a cache has from before ends soon, and is left out.
+        let children = process::children_of(child.id());
+        let called = |title: &str| {
+            let is = |pid: &u32| process::title(*pid).starts_with(title);
+            children.iter().copied().filter(is).collect::<Vec<_>>()
+        };
+        let (mut pids, manager) = (called("nginx: worker"), called("nginx: cache manager"));
+        if (pids.len(), manager.len()) == (workers, managers) {
+            pids.extend(manager);
             return Ok((child, scratch, pids));
         }
         thread::sleep(Duration::from_millis(5));
@@ -213,6 +223,10 @@ impl Scratch {
         let file = directory.join("conf");
         fs::write(&file, text)?;
         Ok(Self { directory, file })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.directory
     }
 }
 

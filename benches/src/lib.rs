@@ -8,11 +8,12 @@
 //! - [`process`] reads what the kernel knows of a process, `meter` its CPU time and that of
 //!   the whole machine, [`counting`] what the heap does.
 //! - `peers` is what HTTP is measured with beside other proxies, [`tunnel`] tunnels are, between
-//!   network namespaces too; `soak` is the load of a long run and the judgement of it.
+//!   network namespaces too; `cache` is what caches are measured with; `soak` is the load of a long run and the judgement of it.
 //! - [`run`] holds one file per measurement, [`stats`] turns samples into tables.
 //!
 //! Implements: REQ-CTRL-003
 
+mod cache;
 mod calm;
 pub mod client;
 pub mod counting;

@@ -29,28 +29,33 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     proxy: Option<PathBuf>,
 
-    /// peers, tunnel: only these cells, for example row=small64|sse,engine=underpass|nginx,
+    /// peers, tunnel, cache: only these cells, for example row=small64|sse,engine=underpass|nginx,
     /// or topology=remote,load=pingpong64,engine=auto|haproxy
     #[arg(long, value_name = "KEY=NAME|NAME,…")]
     only: Option<String>,
 
-    /// peers, tunnel: every measurement as a line of JSON
+    /// peers, tunnel, cache: every measurement as a line of JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// peers, tunnel, tls: rounds [default: 5, 3 and 5, quick 1]
+    /// peers, tunnel, tls, cache: rounds [default: 5, tunnel 3, quick 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// peers, tunnel, tls: seconds of one measurement [default: 1.5, 0.5 and 1.5, less with
-    /// --quick]
+    /// peers, tunnel, tls, cache: seconds of one measurement [default: 1.5, tunnel 0.5, less
+    /// with --quick]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
-    /// peers, soak: worker threads of each proxy. With two cores the other one is for the
+    /// peers, cache, soak: worker threads of each proxy. With two cores the other one is for the
     /// generator and the origin
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
+
+    /// cache: GB of the working set, which is ten times what a cache may hold in memory, and
+    /// takes as much of the disk [default: 10, quick 0.4]
+    #[arg(long, value_name = "N")]
+    gigabytes: Option<f64>,
 
     /// soak: how long the load is
     #[arg(long, value_name = "N", default_value_t = 10.0)]
@@ -89,6 +94,8 @@ enum Name {
     Tls,
     /// Tunnels by every engine beside HAProxy and nginx, between network namespaces too
     Tunnel,
+    /// Caches beside nginx and Varnish: hits, misses, ranges, joining, a large working set
+    Cache,
     /// The proxy under steady load for long: what grows, and what is left afterwards
     Soak,
     /// The origin alone, until standard input ends (what the others start)
@@ -130,6 +137,7 @@ fn main() -> anyhow::Result<()> {
             run::allocs::run(&settings)
         }
         Name::Peers => run::peers::run(&settings, &options, args.workers.max(1)),
+        Name::Cache => run::cache::run(&settings, &options, args.workers.max(1), args.gigabytes),
         Name::Tls => run::tls::run(&settings, &options),
         Name::Tunnel => run::tunnel::run(&settings, &options),
         Name::Soak => run::soak::run(&settings, &soak),

@@ -79,6 +79,12 @@ pub fn children_of(pid: u32) -> Vec<u32> {
     children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
+/// What a process calls itself: its arguments, or what it has written over them. Empty for one
+/// that is gone.
+pub fn title(pid: u32) -> String {
+    read(pid, "cmdline").unwrap_or_default().replace('\0', " ")
+}
+
 /// CPU time of each of the kernel's own threads that there are now: those that kthreadd
 /// (process 2) has made. The first figure of `schedstat` is the time on a CPU in nanoseconds.
 pub fn kernel_threads() -> BTreeMap<u32, Duration> {

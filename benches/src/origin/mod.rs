@@ -6,6 +6,8 @@
 //! | `/sse/N` | N events, chunked, each sent a millisecond after the one before |
 //! | `/tokens/N` | endless events, 20 a second, the first after N µs, with the time they were sent |
 //! | `/status/N` | 100 bytes with status N |
+//! | `/object/N/R/…` | N bytes that a cache may keep, at R MB/s (`object.rs`) |
+//! | `/counts` | how often objects were asked for, and how many bytes of them were sent |
 //! | `/cut` | a body that ends before its length |
 //! | `/echo` | 101 where an upgrade is asked for, then what comes is sent back |
 //! | anything else | 100 bytes |
@@ -13,7 +15,7 @@
 //! It reads a request's head and as much body as `Content-Length` says, nothing else:
 //! strictness is the proxies' job, and all that comes here comes from them or from us.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use memchr::memmem;
@@ -34,7 +36,10 @@ const EVENT: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\
 const EVENT_GAP: Duration = Duration::from_millis(1);
 const PIECE_BYTES: usize = 64 * 1024;
 
+pub(crate) mod object;
 pub(crate) mod tokens;
+
+use object::{Counts, Object};
 
 /// Serves on a thread of its own until the process ends.
 ///
@@ -52,17 +57,19 @@ pub fn spawn() -> anyhow::Result<SocketAddr> {
 }
 
 async fn accept(listener: TcpListener) -> std::io::Result<()> {
+    let counts = Arc::new(Counts::default());
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
+        let counts = Arc::clone(&counts);
         tokio::spawn(async move {
             // However a connection ends, whoever asked notices.
-            let _ = serve(stream).await;
+            let _ = serve(stream, &counts).await;
         });
     }
 }
 
-async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, counts: &Counts) -> std::io::Result<()> {
     let small = [SMALL_HEAD.as_bytes(), SMALL].concat();
     let mut buf = Vec::with_capacity(4096);
     loop {
@@ -78,6 +85,8 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         let kind = Kind::of(&buf[..end]);
         let last =
             field(&buf[..end], b"connection").is_some_and(|value| value.trim_ascii() == b"close");
+        // Its range is in the head.
+        let head = matches!(kind, Kind::Object(_)).then(|| buf[..end].to_vec());
         let mut left = length.saturating_sub(buf.len() - end);
         if left == 0 {
             buf.drain(..end + length);
@@ -102,6 +111,15 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
                 let head = SMALL_HEAD.replacen("200 OK", &format!("{status} Told to"), 1);
                 stream.write_all(&[head.as_bytes(), SMALL].concat()).await?;
             }
+            Kind::Object(object) => {
+                let head = head.unwrap_or_default();
+                object::send(&mut stream, object, &head, counts).await?;
+            }
+            Kind::Counts => {
+                let text = counts.text();
+                let head = SMALL_HEAD.replacen("100\r", &format!("{}\r", text.len()), 1);
+                stream.write_all(&[head.as_bytes(), text.as_bytes()].concat()).await?;
+            }
             Kind::Cut => return stream.write_all(&small[..small.len() - 10]).await,
             Kind::Echo => return echo(stream, buf).await,
         }
@@ -117,6 +135,8 @@ enum Kind {
     Events(usize),
     Tokens(Duration),
     Status(usize),
+    Object(Object),
+    Counts,
     Cut,
     Echo,
 }
@@ -130,7 +150,11 @@ impl Kind {
         match target {
             b"/cut" => return Self::Cut,
             b"/echo" => return Self::Echo,
+            b"/counts" => return Self::Counts,
             _ => {}
+        }
+        if let Some(object) = std::str::from_utf8(target).ok().and_then(Object::at) {
+            return Self::Object(object);
         }
         number("/stream/")
             .map(Self::Stream)
@@ -147,7 +171,7 @@ pub(crate) fn content_length(head: &[u8]) -> Option<usize> {
 }
 
 /// The value of the first field of this name, white space around it included.
-fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     head.split(|&byte| byte == b'\n').find_map(|line| {
         let (one, value) = line.split_at(memchr::memchr(b':', line)?);
         one.eq_ignore_ascii_case(name).then(|| &value[1..])

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 pub mod allocs;
+pub mod cache;
 pub mod fast_open;
 pub mod peers;
 pub mod pinned;

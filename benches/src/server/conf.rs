@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::Path};
 const CONNECTIONS: usize = 8192;
 const KEPT: usize = 1024;
 
-pub(super) fn underpass(listen: SocketAddr, origin: SocketAddr, workers: usize) -> String {
+pub(crate) fn underpass(listen: SocketAddr, origin: SocketAddr, workers: usize) -> String {
     format!(
         "workers = {workers}
 drain_timeout = \"1s\"

@@ -20,7 +20,7 @@ use crate::{
     run::Settings,
 };
 
-mod conf;
+pub(crate) mod conf;
 
 /// Where `cargo xtask bench` has put the proxy that is made with Pingora.
 const PINGORA: &str = "UNDERPASS_BENCH_PINGORA";
