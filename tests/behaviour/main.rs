@@ -30,6 +30,7 @@ mod h2_peers;
 mod h2_upstream;
 mod h2_websocket;
 mod health;
+mod hedging;
 mod hop_by_hop;
 mod http10;
 mod intercept;

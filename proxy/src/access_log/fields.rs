@@ -24,6 +24,7 @@ enum Name {
     Route,
     Upstream,
     Server,
+    Resends,
     Cache,
     RequestBytes,
     ResponseBytes,
@@ -44,7 +45,7 @@ enum Name {
 }
 
 /// All of them, in the order of a line that has them all.
-const ALL: [(&str, Name); 28] = [
+const ALL: [(&str, Name); 29] = [
     ("time", Name::Time),
     ("listener", Name::Listener),
     ("client", Name::Client),
@@ -56,6 +57,7 @@ const ALL: [(&str, Name); 28] = [
     ("route", Name::Route),
     ("upstream", Name::Upstream),
     ("server", Name::Server),
+    ("resends", Name::Resends),
     ("cache", Name::Cache),
     ("request_bytes", Name::RequestBytes),
     ("response_bytes", Name::ResponseBytes),
@@ -112,7 +114,8 @@ impl Field {
         use Name::*;
         !matches!(
             self.0,
-            Cache
+            Resends
+                | Cache
                 | RequestId
                 | TraceId
                 | Error
@@ -150,6 +153,8 @@ pub(super) fn value<'a>(field: Field, now: SystemTime, exchange: &Exchange<'a>) 
         Name::Route => text(exchange.route),
         Name::Upstream => text(exchange.upstream),
         Name::Server => exchange.server.map_or(Value::None, Value::Address),
+        Name::Resends if exchange.resends == 0 => Value::None,
+        Name::Resends => Value::Number(u64::from(exchange.resends)),
         Name::Cache => text(exchange.cache),
         Name::RequestBytes => Value::Number(exchange.request_bytes),
         Name::ResponseBytes => Value::Number(exchange.response_bytes),

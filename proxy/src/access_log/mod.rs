@@ -59,6 +59,8 @@ pub struct Exchange<'a> {
     pub upstream: Option<&'a str>,
     /// The server that was connected to.
     pub server: Option<SocketAddr>,
+    /// How often the request was sent once more, for whatever reason.
+    pub resends: u8,
     /// What came of it at the cache, where its route has one.
     pub cache: Option<&'a str>,
     /// Body bytes from the client, or bytes up through the tunnel.

@@ -29,6 +29,7 @@ fn exchange(target: &str) -> Exchange<'_> {
         trace_id: None,
         upstream: Some("api"),
         server: Some("[2001:db8::1]:3000".parse().unwrap()),
+        resends: 0,
         request_bytes: 0,
         response_bytes: 1234,
         ttfb: Some(Duration::from_micros(1_500)),
@@ -153,6 +154,7 @@ fn what_is_not_known_is_a_dash() {
         trace_id: None,
         upstream: None,
         server: None,
+        resends: 0,
         ttfb: None,
         end: End::Error(Kind::BadRequest("two lengths")),
         ..exchange("/")

@@ -339,6 +339,7 @@ impl Connection {
             trace_id: None,
             upstream: self.upstream.as_ref().map(|upstream| &*upstream.name),
             server: self.server,
+            resends: 0,
             request_bytes: up,
             response_bytes: down,
             ttfb: None,

@@ -33,6 +33,11 @@ impl Line {
 }
 
 impl Exchange {
+    /// The request goes out once more.
+    pub fn sent_again(&self) {
+        self.resends.set(self.resends.get().saturating_add(1));
+    }
+
     /// Tells how it ended, unless that has been told.
     pub(super) fn report(&self, end: access_log::End<'_>) {
         if self.reported.replace(true) {
@@ -105,6 +110,7 @@ impl Exchange {
             route: self.route().map(|route| &*route.name),
             upstream: upstream.as_ref().map(|upstream| &*upstream.name),
             server: self.server.get(),
+            resends: self.resends.get(),
             cache: self.cached.get().map(Outcome::name),
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
@@ -133,6 +139,7 @@ impl Exchange {
             route: self.route().map(|route| route.name.to_string()),
             upstream: upstream.as_ref().map(|upstream| upstream.name.to_string()),
             server: self.server.get(),
+            resends: self.resends.get(),
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
             error,

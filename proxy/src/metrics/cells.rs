@@ -91,6 +91,7 @@ pub(super) struct UpstreamCells {
     /// In the order of [`Again::ALL`].
     pub(super) retries: [AtomicU64; Again::ALL.len()],
     pub(super) retries_denied: AtomicU64,
+    pub(super) hedges_won: AtomicU64,
     pub(super) parked: AtomicI64,
 }
 
@@ -105,11 +106,14 @@ pub enum Again {
     Status,
     /// No answer in time.
     Timeout,
+    /// No answer yet: the first server goes on with it.
+    Hedge,
 }
 
 impl Again {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Connect, Self::Failure, Self::Status, Self::Timeout];
+    pub const ALL: [Self; 5] =
+        [Self::Connect, Self::Failure, Self::Status, Self::Timeout, Self::Hedge];
 
     /// For labels.
     pub fn name(self) -> &'static str {
@@ -118,6 +122,7 @@ impl Again {
             Self::Failure => "failure",
             Self::Status => "status",
             Self::Timeout => "timeout",
+            Self::Hedge => "hedge",
         }
     }
 }
@@ -372,6 +377,11 @@ impl UpstreamMetrics {
     /// The budget had no retry left.
     pub fn retry_denied(&self) {
         self.0.retries_denied.fetch_add(1, Relaxed);
+    }
+
+    /// The second server was the first to answer.
+    pub fn hedge_won(&self) {
+        self.0.hedges_won.fetch_add(1, Relaxed);
     }
 
     /// An idle connection rests.

@@ -123,7 +123,7 @@ fn listeners(out: &mut DescriptorEncoder<'_>, all: &Named<ListenerCells>) -> fmt
 
 fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt::Result {
     type Count = fn(&UpstreamCells) -> &AtomicU64;
-    let plain: [(&str, &str, Count); 6] = [
+    let plain: [(&str, &str, Count); 7] = [
         ("upstream_connects", "Connections made to servers", |c| &c.connects),
         ("upstream_reuses", "Requests on a pooled connection", |c| &c.reuses),
         ("upstream_connect_failures", "Connections that could not be made", |c| {
@@ -137,6 +137,9 @@ fn upstreams(out: &mut DescriptorEncoder<'_>, all: &Named<UpstreamCells>) -> fmt
         }),
         ("upstream_fast_open_failures", "Of these, sent again on an ordinary connection", {
             |c| &c.early_failed
+        }),
+        ("upstream_hedges_won", "Requests that a second server was the first to answer", {
+            |c| &c.hedges_won
         }),
     ];
     for (name, help, cell) in plain {

@@ -31,6 +31,7 @@ use crate::{
 
 mod answer;
 mod cached;
+mod hedge;
 mod intercept;
 mod mirror;
 mod outgoing;

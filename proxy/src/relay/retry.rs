@@ -48,10 +48,20 @@ impl<'a> Retries<'a> {
         self.rules.filter(|_| self.are_left())?.per_try_timeout
     }
 
+    /// After which time without an answer a second server is asked as well, while there are
+    /// retries.
+    pub(super) fn hedge_after(&self) -> Option<Duration> {
+        self.rules.filter(|_| self.are_left())?.hedge_after
+    }
+
+    /// Whether this status is one to ask for another answer for, retries or not.
+    pub(super) fn want_another(&self, status: StatusCode) -> bool {
+        self.rules.is_some_and(|rules| rules.on_status.contains(&status.as_u16()))
+    }
+
     /// Whether this status is one to send a request again for.
     pub(super) fn are_for(&self, status: StatusCode) -> bool {
-        self.are_left()
-            && self.rules.is_some_and(|rules| rules.on_status.contains(&status.as_u16()))
+        self.are_left() && self.want_another(status)
     }
 
     /// Takes one, if there is one for this reason and the budget has it.

@@ -12,7 +12,10 @@ use std::{
 use http::{Request, Response, Version, header, request};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
-use super::retry::{self, Retries};
+use super::{
+    hedge,
+    retry::{self, Retries},
+};
 use crate::{
     body::BodyStream,
     config::HostPolicy,
@@ -132,8 +135,30 @@ pub(super) async fn send(
         };
         // Pinned here and passed by reference: by value it would be in the state twice.
         let mut sent = std::pin::pin!(sent);
-        let waiting = wait(exchange, wire.as_deref(), sent.as_mut(), how.expects_continue);
-        let sent = match (waiting.await, connection.opening()) {
+        let hedged = retries.hedge_after().zip(head.as_ref());
+        let answer = match hedged.filter(|_| repeatable && !how.wants_tunnel) {
+            None => wait(exchange, wire.as_deref(), sent.as_mut(), how.expects_continue).await,
+            // Boxed: where nobody asks for it there is none of its state.
+            Some((after, head)) => {
+                let asked = hedge::Asked {
+                    exchange,
+                    upstream,
+                    making,
+                    key,
+                    keep_host: how.keep_host,
+                    head,
+                    retries: &mut retries,
+                    tried: &mut tried,
+                };
+                let first = hedge::First {
+                    picked: &mut picked,
+                    connection: &mut connection,
+                    sent: sent.as_mut(),
+                };
+                Box::pin(hedge::race(after, asked, first)).await
+            }
+        };
+        let sent = match (answer, connection.opening()) {
             (Err(failed), Some(opening)) if failed.is_timeout() => match opening.is_unanswered() {
                 true => Err(Failed::Unopened),
                 false if limit <= first => Err(failed),
@@ -161,8 +186,9 @@ pub(super) async fn send(
             }
             Err(Failed::Unopened) => {
                 // As if it had never been: what is amiss is found by connecting.
-                pool.metrics().early_failed();
+                picked.pool.metrics().early_failed();
                 let Some(again) = head else { return Err(Error::new(Kind::ConnectTimeout)) };
+                exchange.sent_again();
                 request = rebuild(again);
                 fresh = true;
                 making.repeatable = false;
@@ -218,9 +244,10 @@ pub(super) async fn send(
                     // come about: the next one is made before anything is sent on it, so this
                     // cannot go on for ever.
                     match early {
-                        true => pool.metrics().early_failed(),
-                        false => pool.metrics().stale_retry(),
+                        true => picked.pool.metrics().early_failed(),
+                        false => picked.pool.metrics().stale_retry(),
                     }
+                    exchange.sent_again();
                     request = again;
                     fresh = true;
                     making.repeatable = false;
@@ -239,6 +266,7 @@ pub(super) async fn send(
             Some((again, next)) => {
                 let server = picked.pool.server();
                 tracing::debug!(%server, reason = why.name(), "sending a request again");
+                exchange.sent_again();
                 (request, picked, fresh) = (again, next, how.fresh);
             }
             None => return Err(error.unwrap_or(Error::new(Kind::NoServer))),
@@ -247,7 +275,7 @@ pub(super) async fn send(
 }
 
 /// A connection that is not there yet.
-async fn connect(
+pub(super) async fn connect(
     upstream: &Upstream,
     pool: &Rc<ServerPool>,
     making: Making<'_>,
@@ -295,7 +323,7 @@ fn head_of(request: &Request<BodyStream>) -> request::Parts {
 }
 
 /// The head of an answer over HTTP/2 as strictly as the wire takes one of HTTP/1.
-fn judged(
+pub(super) fn judged(
     sent: Result<Response<Incoming>, Failed>,
     bounds: &Bounds,
 ) -> Result<Response<Incoming>, Failed> {
@@ -314,11 +342,12 @@ fn http1_form(mut request: Request<BodyStream>) -> Request<BodyStream> {
     request
 }
 
-fn rebuild(parts: request::Parts) -> Request<BodyStream> {
+pub(super) fn rebuild(parts: request::Parts) -> Request<BodyStream> {
     Request::from_parts(parts, BodyStream::empty())
 }
 
-enum Failed {
+/// What a sending has failed of.
+pub(super) enum Failed {
     /// Boxed: with the request inside it is large, and rare.
     Sending(Box<TrySendError<Request<BodyStream>>>),
     /// The connection that the request opens has not come about in time.
@@ -327,14 +356,22 @@ enum Failed {
 }
 
 impl Failed {
-    fn is_timeout(&self) -> bool {
+    pub(super) fn of(kind: Kind) -> Self {
+        Self::Other(Error::new(kind))
+    }
+
+    pub(super) fn sending(error: TrySendError<Request<BodyStream>>) -> Self {
+        Self::Sending(Box::new(error))
+    }
+
+    pub(super) fn is_timeout(&self) -> bool {
         matches!(self, Self::Other(error) if error.kind == Kind::ResponseTimeout)
     }
 }
 
 /// Waits for the head of the answer, and does meanwhile what cannot wait: interim
 /// responses, deadlines, faults of the request's body.
-async fn wait(
+pub(super) async fn wait(
     exchange: &Exchange,
     wire: Option<&Shared>,
     mut sent: Pin<&mut impl Future<Output = Sent>>,
@@ -353,21 +390,10 @@ async fn wait(
         if let Poll::Ready(response) = sent.as_mut().poll(cx) {
             // What came before the final head goes out before it.
             poll_interim(exchange, wire, cx);
-            return Poll::Ready(response.map_err(|error| Failed::Sending(Box::new(error))));
+            return Poll::Ready(response.map_err(Failed::sending));
         }
-        if let Some(fault) = exchange.fault() {
-            return Poll::Ready(Err(Failed::Other(Error::new(fault))));
-        }
-        exchange.watched().register(cx);
-        if let Some(wait) = exchange.watched().expired() {
-            exchange.watched().forgive();
-            let kind = match wait {
-                Wait::Request => Kind::RequestBodyTimeout,
-                Wait::Response => Kind::ResponseTimeout,
-                Wait::Deadline => Kind::DeadlineExceeded,
-                Wait::Head => return Poll::Pending,
-            };
-            return Poll::Ready(Err(Failed::Other(Error::new(kind))));
+        if let Poll::Ready(failed) = poll_overdue(exchange, cx) {
+            return Poll::Ready(Err(failed));
         }
         let _ = nudge.as_mut().poll(cx);
         Poll::Pending
@@ -375,7 +401,23 @@ async fn wait(
     .await
 }
 
-fn poll_interim(exchange: &Exchange, wire: Option<&Shared>, cx: &Context<'_>) {
+/// Resolves when waiting is over although there is no answer.
+pub(super) fn poll_overdue(exchange: &Exchange, cx: &Context<'_>) -> Poll<Failed> {
+    if let Some(fault) = exchange.fault() {
+        return Poll::Ready(Failed::of(fault));
+    }
+    exchange.watched().register(cx);
+    let Some(wait) = exchange.watched().expired() else { return Poll::Pending };
+    exchange.watched().forgive();
+    Poll::Ready(Failed::of(match wait {
+        Wait::Request => Kind::RequestBodyTimeout,
+        Wait::Response => Kind::ResponseTimeout,
+        Wait::Deadline => Kind::DeadlineExceeded,
+        Wait::Head => return Poll::Pending,
+    }))
+}
+
+pub(super) fn poll_interim(exchange: &Exchange, wire: Option<&Shared>, cx: &Context<'_>) {
     while let Some(Poll::Ready(interim)) = wire.map(|wire| wire.poll_interim(cx)) {
         if interim.status == 100 {
             // hyper tells the client by itself once its body is asked for.

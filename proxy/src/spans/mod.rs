@@ -80,6 +80,8 @@ pub struct Span {
     pub upstream: Option<String>,
     /// The server.
     pub server: Option<SocketAddr>,
+    /// How often the request was sent once more.
+    pub resends: u8,
     /// Bytes of the request's body.
     pub request_bytes: u64,
     /// Bytes of the answer's body.

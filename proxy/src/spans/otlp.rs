@@ -47,6 +47,9 @@ fn span(span: &Span) -> Value {
     attributes.extend(span.route.as_deref().map(|route| text("underpass.route", route)));
     attributes.extend(span.upstream.as_deref().map(|name| text("underpass.upstream", name)));
     attributes.extend(span.server.map(|it| text("underpass.server", &it.to_string())));
+    attributes.extend(
+        (span.resends > 0).then(|| number("http.request.resend_count", u64::from(span.resends))),
+    );
     // The conventions: of a server, only its own faults are errors.
     let failed = span.status >= 500 || span.error.is_some();
     if failed {
@@ -114,6 +117,7 @@ mod tests {
             route: Some("api".into()),
             upstream: None,
             server: None,
+            resends: 2,
             request_bytes: 1,
             response_bytes: 1 << 60,
             error: Some(Kind::Connect),
@@ -136,6 +140,7 @@ mod tests {
         for (key, expected) in [
             ("http.response.status_code", json!({ "intValue": "502" })),
             ("http.response.body.size", json!({ "intValue": "1152921504606846976" })),
+            ("http.request.resend_count", json!({ "intValue": "2" })),
             ("error.type", json!({ "stringValue": "connect" })),
         ] {
             let found = attributes.iter().find(|attribute| attribute["key"] == key).unwrap();

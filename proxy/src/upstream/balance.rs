@@ -207,14 +207,32 @@ impl Upstream {
 
     /// The server for a request, of those that it has not been to. `None`: there is none.
     pub fn pick(&self, key: Key, tried: &Tried) -> Option<Picked> {
+        self.pick_of(key, tried, |_, _| true)
+    }
+
+    /// One that may answer beside those that it is at: not one that only stands in for others.
+    pub fn pick_beside(&self, key: Key, tried: &Tried) -> Option<Picked> {
+        self.pick_of(key, tried, |lineup, chosen| lineup.first().any(|server| server == chosen))
+    }
+
+    fn pick_of(
+        &self,
+        key: Key,
+        tried: &Tried,
+        may: impl FnOnce(&Lineup, usize) -> bool,
+    ) -> Option<Picked> {
         self.keep_up();
         let servers = self.servers.borrow();
         let mut lineup = self.lineup.borrow_mut();
         let chosen = lineup.choose(&servers, key, &|pool| tried.has(pool), state::now);
         let (chosen, set_cookie) = chosen?;
+        let set_cookie = set_cookie.cloned();
+        if !may(&lineup, chosen) {
+            return None;
+        }
         let pool = Rc::clone(&servers[chosen]);
         let load = self.counts_load.then(|| Load::begin(pool.state()));
-        Some(Picked { pool, load, set_cookie: set_cookie.cloned() })
+        Some(Picked { pool, load, set_cookie })
     }
 
     /// Lets a request in, or says at once that there are too many.

@@ -21,6 +21,8 @@ pub struct Retry {
     pub on_status: Vec<u16>,
     /// Where no answer has come after this time.
     pub per_try_timeout: Option<Duration>,
+    /// Where no answer has come after this time, a second server is asked beside the first.
+    pub hedge_after: Option<Duration>,
     /// At most so many of all requests, in percent.
     pub budget_percent: u32,
     /// And so many more each second.
@@ -43,6 +45,7 @@ const RETRY_KEYS: &[&str] = &[
     "on_failure",
     "on_status",
     "per_try_timeout",
+    "hedge_after",
     "budget_percent",
     "budget_min_per_second",
 ];
@@ -60,13 +63,30 @@ impl Retry {
             section.number(key, least, most).map_or(default, |number| number.value as u32)
         };
         let statuses = section.list("on_status", "502, 503, 504", status).unwrap_or_default();
+        let per_try_timeout = section.parsed("per_try_timeout", "\"2s\"", value::duration);
+        let hedge_after = section.parsed("hedge_after", "\"50ms\"", value::duration);
+        let most = per_try_timeout.as_ref().map(|time| time.value);
+        if let Some(after) =
+            hedge_after.as_ref().filter(|after| most.is_some_and(|most| after.value >= most))
+        {
+            let wrong = Wrong::new(
+                "`hedge_after` is not less than `per_try_timeout`",
+                "write a shorter time",
+            );
+            section.source.add(&after.place, wrong);
+        }
+        if let Some(after) =
+            hedge_after.as_ref().filter(|_| !upstream.is_missing_or_empty("sticky"))
+        {
+            let what = "`hedge_after` with `[upstream.sticky]`: a client that has a server of its own is not to be answered by another";
+            section.source.add(&after.place, Wrong::new(what, "remove one of them"));
+        }
         Some(Self {
             max_retries: number("max_retries", 1, 10, 1),
             on_failure: section.switch("on_failure").unwrap_or(true),
             on_status: statuses.into_iter().map(|status| status.value).collect(),
-            per_try_timeout: section
-                .parsed("per_try_timeout", "\"2s\"", value::duration)
-                .map(|time| time.value),
+            per_try_timeout: per_try_timeout.map(|time| time.value),
+            hedge_after: hedge_after.map(|time| time.value),
             budget_percent: number("budget_percent", 0, 100, 20),
             budget_min_per_second: number("budget_min_per_second", 0, 1_000_000, 10),
         })
@@ -80,6 +100,9 @@ impl Retry {
         key(out, "on_status", format!("{:?}", self.on_status));
         if let Some(time) = self.per_try_timeout {
             text(out, "per_try_timeout", value::show_duration(time));
+        }
+        if let Some(time) = self.hedge_after {
+            text(out, "hedge_after", value::show_duration(time));
         }
         key(out, "budget_percent", self.budget_percent);
         key(out, "budget_min_per_second", self.budget_min_per_second);

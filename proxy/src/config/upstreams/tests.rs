@@ -120,10 +120,12 @@ fn retries_breakers_and_pools_read_back() {
         "servers = [{ address = \"a:1\", max_connections = 7 }]\nmin_idle_connections = 2\n\
          max_connection_age = \"10m\"\nmax_requests_per_connection = 100\n\
          [upstream.retry]\non_status = [502, 503]\nper_try_timeout = \"2s\"\n\
+         hedge_after = \"50ms\"\n\
          [upstream.breaker]\nmax_requests = 5\nmax_pending = 6\nmax_connections = 7\n",
     );
     let retry = said.retry.unwrap();
     assert!(retry.on_failure);
+    assert_eq!(retry.hedge_after, Some(Duration::from_millis(50)));
     assert_eq!((retry.max_retries, retry.on_status), (1, vec![502, 503]));
     assert_eq!((retry.budget_percent, retry.budget_min_per_second), (20, 10));
     assert_eq!((said.breaker.max_requests, said.breaker.max_pending), (Some(5), Some(6)));
@@ -214,6 +216,16 @@ fn every_wrong_upstream_names_the_line_and_the_cure() {
         (&with("[upstream.retry]\non_status = [404]"), "10:14", "write 502, 503, 504"),
         (&with("[upstream.retry]\non_status = 503"), "10:13", "on_status = [502, 503, 504]"),
         (&with("[upstream.retry]\nper_try_timeout = 2"), "10:19", "\"2s\""),
+        (
+            &with("[upstream.retry]\nper_try_timeout = \"1s\"\nhedge_after = \"1s\""),
+            "11:15",
+            "write a shorter time",
+        ),
+        (
+            &with("[upstream.retry]\nhedge_after = \"1s\"\n[upstream.sticky]\n"),
+            "10:15",
+            "remove one of them",
+        ),
         (&with("[upstream.retry]\nbudget_percent = 101"), "10:18", "from 0 to 100"),
         (&with("[upstream.retry]\nbudget = 5"), "10:1", "valid: `max_retries`"),
         (&with("[upstream.breaker]\nmax_requests = 0"), "10:16", "from 1 to"),
