@@ -6,6 +6,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 use underpass_tests::{Proxy, ProxyBuilder, proxy::scratch};
 
 mod activation;
+mod systemd;
 mod take_over;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
