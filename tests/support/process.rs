@@ -17,11 +17,20 @@ use rustix::{
 
 /// Resident memory in bytes.
 pub fn resident_bytes(pid: u32) -> u64 {
+    of_status(pid, "VmRSS:")
+}
+
+/// Resident memory in bytes that is of no file: what was allocated and written.
+pub fn anonymous_bytes(pid: u32) -> u64 {
+    of_status(pid, "RssAnon:")
+}
+
+fn of_status(pid: u32, field: &str) -> u64 {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    let line = status.lines().find(|line| line.starts_with(field)).expect(field);
     let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    kib.expect("VmRSS in kB") * 1024
+    kib.expect("a number of kB") * 1024
 }
 
 /// Open descriptors.

@@ -44,7 +44,7 @@ pub enum Resolution {
     /// It is stored: look again.
     Stored,
     /// No server could answer, and what is stored may serve although it is stale.
-    Stale(Arc<Stored<Meta>>),
+    Stale(Stored<Meta>),
     /// The answer is for one request only: ask for yourself.
     Solo,
     /// No server has answered, for this reason.

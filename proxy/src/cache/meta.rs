@@ -4,16 +4,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
     policy::{Moment, Terms, Validators},
-    store::{self, allocated},
+    store::{self, Stored},
 };
 
-/// What is found by a key.
-#[derive(Debug, Clone)]
+/// What is found by a key, as far as it has one size. The rest is behind it: fields or names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meta {
     /// An answer.
-    Answer(Answer),
-    /// Several, and which of them it is depends on fields of the request.
-    Varies(Varies),
+    Answer(Kept),
+    /// Several, and which of them it is depends on fields of the request: [`Varies::salt`].
+    Varies(u64),
+}
+
+/// What is kept of an answer beside its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its status; 200 where it was fetched in parts.
+    pub status: StatusCode,
+    /// How it may be used.
+    pub terms: Terms,
 }
 
 /// The head of an answer.
@@ -41,6 +50,45 @@ impl Answer {
     pub fn validators(&self) -> Validators {
         Validators::of(&self.headers)
     }
+
+    /// The answer that is stored. Its fields are parts of what is stored, which is in use for as
+    /// long as these are there. `None`: only that there are variants.
+    pub fn of(stored: &Stored<Meta>) -> Option<Self> {
+        let Meta::Answer(Kept { status, terms }) = stored.meta else { return None };
+        let mut fields = HeaderMap::with_capacity(fields(stored.more()).count());
+        let all = stored.more_bytes();
+        for (name, value) in self::fields(stored.more()) {
+            let name = HeaderName::from_bytes(name).ok()?;
+            fields.append(name, HeaderValue::from_maybe_shared(all.slice_ref(value)).ok()?);
+        }
+        Some(Self { status, headers: fields, terms })
+    }
+
+    /// The same in the form in which it is stored: what has one size, and what lies behind.
+    pub fn to_store(&self) -> (Meta, Box<[u8]>) {
+        let mut fields = Vec::with_capacity(512);
+        for (name, value) in &self.headers {
+            put(&mut fields, name.as_str().as_bytes());
+            put(&mut fields, value.as_bytes());
+        }
+        (Meta::Answer(Kept { status: self.status, terms: self.terms }), fields.into())
+    }
+}
+
+impl Varies {
+    /// What the variants of a stored target are told apart by. `None`: it has none.
+    pub fn of(stored: &Stored<Meta>) -> Option<Self> {
+        let Meta::Varies(salt) = stored.meta else { return None };
+        let names = list(stored.more()).map(|name| HeaderName::from_bytes(name).ok());
+        Some(Self { salt, names: names.collect::<Option<_>>()? })
+    }
+
+    /// The same in the form in which it is stored.
+    pub fn to_store(&self) -> (Meta, Box<[u8]>) {
+        let mut names = Vec::new();
+        self.names.iter().for_each(|name| put(&mut names, name.as_str().as_bytes()));
+        (Meta::Varies(self.salt), names.into())
+    }
 }
 
 /// The first byte of what is written: the form, and which of the two it is.
@@ -50,31 +98,27 @@ const VARIES: u8 = 2;
 impl store::Meta for Meta {
     fn encode(&self, to: &mut Vec<u8>) {
         match self {
-            Self::Answer(answer) => {
+            Self::Answer(Kept { status, terms }) => {
                 to.push(ANSWER);
-                to.extend_from_slice(&answer.status.as_u16().to_le_bytes());
+                to.extend_from_slice(&status.as_u16().to_le_bytes());
                 let Terms {
                     received, age_ms, lifetime_ms, while_revalidate_ms, if_error_ms, ..
-                } = answer.terms;
+                } = *terms;
                 let numbers = [received.0, age_ms, lifetime_ms, while_revalidate_ms, if_error_ms];
                 numbers.iter().for_each(|number| to.extend_from_slice(&number.to_le_bytes()));
-                let Terms { no_cache, must_revalidate, .. } = answer.terms;
+                let Terms { no_cache, must_revalidate, .. } = *terms;
                 to.push(u8::from(no_cache) | u8::from(must_revalidate) << 1);
-                for (name, value) in &answer.headers {
-                    put(to, name.as_str().as_bytes());
-                    put(to, value.as_bytes());
-                }
             }
-            Self::Varies(varies) => {
+            Self::Varies(salt) => {
                 to.push(VARIES);
-                to.extend_from_slice(&varies.salt.to_le_bytes());
-                varies.names.iter().for_each(|name| put(to, name.as_str().as_bytes()));
+                to.extend_from_slice(&salt.to_le_bytes());
             }
         }
     }
 
-    fn decode(from: &[u8]) -> Option<Self> {
+    fn decode(from: &[u8]) -> Option<(Self, &[u8])> {
         let (kind, mut rest) = from.split_first()?;
+        let is_name = |name: &[u8]| HeaderName::from_bytes(name).is_ok();
         match *kind {
             ANSWER => {
                 let status = u16::from_le_bytes(take(&mut rest)?);
@@ -91,43 +135,32 @@ impl store::Meta for Meta {
                 let [flags] = take(&mut rest)?;
                 terms.no_cache = flags & 1 != 0;
                 terms.must_revalidate = flags & 2 != 0;
-                let mut headers = HeaderMap::new();
-                while !rest.is_empty() {
-                    let name = HeaderName::from_bytes(get(&mut rest)?).ok()?;
-                    headers.append(name, HeaderValue::from_bytes(get(&mut rest)?).ok()?);
-                }
+                let is_value = |value: &[u8]| HeaderValue::from_bytes(value).is_ok();
+                let mut read = fields(rest);
+                let all = read.all(|(name, value)| is_name(name) && is_value(value));
                 let status = StatusCode::from_u16(status).ok()?;
-                Some(Self::Answer(Answer { status, headers, terms }))
+                let whole = list(rest).map(|part| part.len() + 4).sum::<usize>() == rest.len();
+                (all && whole && list(rest).count().is_multiple_of(2))
+                    .then_some((Self::Answer(Kept { status, terms }), rest))
             }
             VARIES => {
                 let salt = u64::from_le_bytes(take(&mut rest)?);
-                let mut names = Vec::new();
-                while !rest.is_empty() {
-                    names.push(HeaderName::from_bytes(get(&mut rest)?).ok()?);
-                }
-                Some(Self::Varies(Varies { salt, names }))
+                let whole = list(rest).map(|name| name.len() + 4).sum::<usize>() == rest.len();
+                (whole && list(rest).all(is_name)).then_some((Self::Varies(salt), rest))
             }
             _ => None,
         }
     }
+}
 
-    fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Answer(Answer { headers, .. }) => {
-                // `HeaderMap`: a table of 4 bytes a place, and an entry of the hash, name,
-                // value and links for each.
-                let entry = size_of::<HeaderName>() + size_of::<HeaderValue>() + 32;
-                let held: usize =
-                    headers.iter().map(|(_, value)| allocated(value.len()) + 48).sum();
-                allocated(headers.capacity().next_power_of_two() * 4)
-                    + allocated(headers.capacity() * entry)
-                    + held
-            }
-            Self::Varies(Varies { names, .. }) => {
-                allocated(names.capacity() * size_of::<HeaderName>()) + names.len() * 48
-            }
-        }
-    }
+/// Names and values, one after the other, each behind its length.
+fn fields(from: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut all = list(from);
+    std::iter::from_fn(move || Some((all.next()?, all.next()?)))
+}
+
+fn list(mut from: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || get(&mut from))
 }
 
 fn put(to: &mut Vec<u8>, bytes: &[u8]) {
@@ -153,14 +186,28 @@ mod tests {
     use super::*;
     use crate::cache::store::Meta as _;
 
-    fn again(meta: &Meta) -> Option<Meta> {
+    /// As it comes back from a store.
+    fn again((meta, more): (Meta, Box<[u8]>)) -> Stored<Meta> {
         let mut bytes = Vec::new();
         meta.encode(&mut bytes);
+        bytes.extend_from_slice(&more);
         for length in 0..bytes.len() {
             // Whatever is cut off, nothing panics.
             let _ = Meta::decode(&bytes[..length]);
         }
-        Meta::decode(&bytes)
+        let (read, rest) = Meta::decode(&bytes).expect("what was written");
+        assert_eq!((read, rest), (meta, &more[..]));
+        let options = store::Options { memory_bytes: 1 << 20, block_bytes: 4096, disk: None };
+        let head = store::Head {
+            text: "text".into(),
+            tags: Box::default(),
+            length: None,
+            keep_until: 0,
+            meta,
+            more,
+            body: None,
+        };
+        store::Store::new(&options).fill().commit(store::Key::of("text"), head).expect("room")
     }
 
     #[test]
@@ -168,6 +215,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("a", "1".parse().unwrap());
         headers.append("a", HeaderValue::from_bytes(b"\xff").unwrap());
+        headers.append("empty", "".parse().unwrap());
         let terms = Terms {
             received: Moment(1),
             age_ms: 2,
@@ -178,12 +226,15 @@ mod tests {
             must_revalidate: true,
         };
         let answer = Answer { status: StatusCode::NOT_FOUND, headers, terms };
-        let Some(Meta::Answer(read)) = again(&Meta::Answer(answer.clone())) else { panic!() };
+        let stored = again(answer.to_store());
+        let read = Answer::of(&stored).unwrap();
         assert_eq!((read.status, read.terms), (answer.status, terms));
         assert_eq!(read.headers, answer.headers);
+        assert_eq!(Varies::of(&stored), None);
         let varies = Varies { salt: 7, names: vec!["accept".parse().unwrap()] };
-        let Some(Meta::Varies(read)) = again(&Meta::Varies(varies.clone())) else { panic!() };
-        assert_eq!(read, varies);
+        let stored = again(varies.to_store());
+        assert_eq!(Varies::of(&stored).unwrap(), varies);
+        assert!(Answer::of(&stored).is_none());
         assert!(Meta::decode(&[]).is_none() && Meta::decode(&[9, 9]).is_none());
     }
 }

@@ -22,6 +22,39 @@ struct How {
     how: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct From {
+    tier: &'static str,
+}
+
+/// What the first byte of an answer had to wait for. In the order of how long that may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Nothing but memory.
+    Memory,
+    /// A read from the disk.
+    Disk,
+    /// A fetch of somebody else's.
+    Shared,
+    /// A server that the request itself has asked, for a part or whether it still holds.
+    Server,
+}
+
+impl Tier {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Disk, Self::Shared, Self::Server];
+
+    /// For labels. Stable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Shared => "shared",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// Counters of the cache.
 #[derive(Debug, Clone)]
 pub struct Counters {
@@ -44,8 +77,8 @@ pub struct Counters {
     pub served: Counter,
     /// Bytes of bodies that went into it.
     pub filled: Counter,
-    /// Time to the head of an answer out of the cache.
-    pub latency: Histogram,
+    first_bytes: Family<From, Histogram, fn() -> Histogram>,
+    by_tier: [Histogram; Tier::ALL.len()],
     of: Arc<ArcSwapOption<Cache>>,
 }
 
@@ -57,6 +90,9 @@ impl Default for Counters {
         let by_outcome = Outcome::ALL.map(of);
         let ends = Family::<How, Counter>::default();
         let end = |how| ends.get_or_create_owned(&How { how });
+        let first_bytes = Family::new_with_constructor(histogram as fn() -> Histogram);
+        let of_tier = |tier: Tier| first_bytes.get_or_create_owned(&From { tier: tier.name() });
+        let by_tier = Tier::ALL.map(of_tier);
         Self {
             stored: end("stored"),
             dropped: end("dropped"),
@@ -69,7 +105,8 @@ impl Default for Counters {
             background: Counter::default(),
             served: Counter::default(),
             filled: Counter::default(),
-            latency: Histogram::new([0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0]),
+            first_bytes,
+            by_tier,
             of: Arc::default(),
         }
     }
@@ -81,9 +118,9 @@ impl Counters {
         self.by_outcome[outcome as usize].inc();
     }
 
-    /// An answer out of the cache has begun, so long after its request.
-    pub fn answered(&self, after: Duration) {
-        self.latency.observe(after.as_secs_f64());
+    /// The first byte of an answer out of the cache is there, so long after its request.
+    pub fn answered(&self, tier: Tier, after: Duration) {
+        self.by_tier[tier as usize].observe(after.as_secs_f64());
     }
 
     /// Whose contents are shown.
@@ -113,15 +150,20 @@ impl Counters {
         registry.register_with_unit("cache_served", help, bytes(), self.served.clone());
         let help = "Bytes of bodies that went into the cache";
         registry.register_with_unit("cache_filled", help, bytes(), self.filled.clone());
-        let help = "From a request to the head of its answer out of the cache";
+        let help =
+            "From a request to the first byte of the cache's answer, by what that waited for";
         registry.register_with_unit(
             "cache_answer_duration",
             help,
             Unit::Seconds,
-            self.latency.clone(),
+            self.first_bytes.clone(),
         );
         registry.register_collector(Box::new(Contents(Arc::clone(&self.of))));
     }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0])
 }
 
 /// What is in the cache, looked at by a scrape.

@@ -28,7 +28,7 @@ pub mod store;
 pub mod uncacheable;
 mod wakers;
 
-pub use metrics::Counters;
+pub use metrics::{Counters, Tier};
 
 use flights::Flights;
 use meta::Meta;

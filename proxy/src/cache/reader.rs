@@ -13,12 +13,13 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
 
 use super::{
-    Cache,
+    Cache, Tier,
     flight::{Next, Seat},
     meta::Meta,
     origin::Mend,
@@ -43,13 +44,15 @@ pub enum Part {
 pub struct Reader {
     cache: Arc<Cache>,
     object: ObjectId,
-    /// The whole body, where it is with its head.
-    whole: Option<Block>,
     parts: VecDeque<Part>,
     /// Place in the current span.
     at: u64,
     /// What is left of a block.
     rest: Bytes,
+    /// Where the block begins that is being sent, in parts that lie together.
+    block: Option<(u64, Block)>,
+    /// It is the whole body, which is with its head.
+    is_whole: bool,
     reading: Option<Reading<Block>>,
     /// Of the fetch that brings all of it.
     seat: Option<Seat>,
@@ -60,6 +63,17 @@ pub struct Reader {
     missed: Option<u64>,
     left: Option<u64>,
     counted: bool,
+    /// Until the first byte is there: since when it is waited for.
+    waits: Option<Waits>,
+}
+
+/// A wait for the first byte.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// When it was asked for.
+    pub since: Instant,
+    /// What that has waited for so far.
+    pub tier: Tier,
 }
 
 impl Reader {
@@ -70,7 +84,12 @@ impl Reader {
         parts: VecDeque<Part>,
         mend: Option<Rc<Mend>>,
     ) -> Self {
-        Self::new(cache, stored.object(), parts, mend).with_whole(stored.body.clone())
+        let whole = stored.body.clone();
+        Self {
+            is_whole: whole.is_some(),
+            block: whole.map(|whole| (0, whole)),
+            ..Self::new(cache, stored.object(), parts, mend)
+        }
     }
 
     /// Of what is on its way; `counted`: for somebody who did not ask for it first.
@@ -100,10 +119,11 @@ impl Reader {
         let mut this = Self {
             cache: Arc::clone(cache),
             object,
-            whole: None,
             parts,
             at: 0,
             rest: Bytes::new(),
+            block: None,
+            is_whole: false,
             reading: None,
             seat: None,
             part: None,
@@ -111,13 +131,15 @@ impl Reader {
             missed: None,
             left,
             counted: true,
+            waits: None,
         };
         this.begin_part();
         this
     }
 
-    fn with_whole(self, whole: Option<Block>) -> Self {
-        Self { whole, ..self }
+    /// Has it told how long the first byte was waited for.
+    pub fn timed(self, waits: Waits) -> Self {
+        Self { waits: Some(waits), ..self }
     }
 
     /// Begins with a part that is being fetched already.
@@ -154,6 +176,9 @@ impl Reader {
             if self.counted {
                 self.cache.counters.served.inc_by(bytes);
             }
+            if let Some(waits) = self.waits.take() {
+                self.cache.counters.answered(waits.tier, waits.since.elapsed());
+            }
         }
         Poll::Ready(next)
     }
@@ -178,6 +203,12 @@ impl Reader {
         }
     }
 
+    fn waits_for(&mut self, tier: Tier) {
+        if let Some(waits) = &mut self.waits {
+            waits.tier = waits.tier.max(tier);
+        }
+    }
+
     fn next_part(&mut self) {
         self.parts.pop_front();
         self.begin_part();
@@ -189,18 +220,22 @@ impl Reader {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.give_rest())));
         }
-        if let Some(whole) = &self.whole {
-            if self.at as usize >= whole.len() {
-                return self.cut();
+        if let Some((start, block)) = &self.block {
+            let within = self.at.checked_sub(*start).filter(|at| *at < block.len() as u64);
+            match within {
+                Some(within) => {
+                    self.rest = block.bytes(within as usize);
+                    return Poll::Ready(None);
+                }
+                None if self.is_whole => return self.cut(),
+                None => self.block = None,
             }
-            self.rest = whole.bytes().slice(self.at as usize..);
-            return Poll::Ready(None);
         }
         if let Some(reading) = &mut self.reading {
             let block = ready!(Pin::new(reading).poll(cx));
             self.reading = None;
             return match block {
-                Some(block) => self.begin_block(&block),
+                Some(block) => self.begin_block(block),
                 None => self.mend(),
             };
         }
@@ -234,8 +269,9 @@ impl Reader {
         let number = self.at / self.cache.store.block_bytes() as u64;
         let Ok(number) = u32::try_from(number) else { return self.cut() };
         match self.cache.store.block(self.object, number) {
-            Found::Memory(block) => self.begin_block(&block),
+            Found::Memory(block) => self.begin_block(block),
             Found::Disk(reading) => {
+                self.waits_for(Tier::Disk);
                 self.reading = Some(reading);
                 Poll::Ready(None)
             }
@@ -243,13 +279,16 @@ impl Reader {
         }
     }
 
-    fn begin_block(&mut self, block: &Block) -> Poll<Option<Result<Bytes, Kind>>> {
+    fn begin_block(&mut self, block: Block) -> Poll<Option<Result<Bytes, Kind>>> {
         let offset = (self.at % self.cache.store.block_bytes() as u64) as usize;
         if offset >= block.len() {
             return self.cut();
         }
-        self.rest = block.bytes().slice(offset..);
+        self.rest = block.bytes(offset);
         self.missed = None;
+        // Not longer than it is needed: what is in use is not evicted.
+        let is_more = offset + self.rest.len() < block.len();
+        self.block = is_more.then(|| (self.at - offset as u64, block));
         Poll::Ready(None)
     }
 
@@ -261,6 +300,7 @@ impl Reader {
             return self.cut();
         }
         self.missed = Some(self.at);
+        self.waits_for(Tier::Server);
         match mend.fetch(self.at, self.end()) {
             Some(seat) => {
                 self.part = Some(seat);
@@ -277,7 +317,7 @@ impl Reader {
 
     fn fails(&mut self, kind: Kind) -> Poll<Option<Result<Bytes, Kind>>> {
         self.parts.clear();
-        (self.seat, self.part, self.reading) = (None, None, None);
+        (self.seat, self.part, self.reading, self.block) = (None, None, None, None);
         // Whoever is still here has not left.
         let kind = if kind == Kind::ClientGone { Kind::ResponseBodyBroken } else { kind };
         Poll::Ready(Some(Err(kind)))

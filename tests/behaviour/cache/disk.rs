@@ -38,6 +38,9 @@ async fn what_is_on_the_disk_is_there_after_a_restart() {
     assert_eq!(did(&part), "HIT");
     check_part(&part, 100_000, 100_100);
     assert_eq!(origin.seen().len(), before);
+    let metrics = second.metrics().await;
+    let first_bytes = "underpass_cache_answer_duration_seconds_count";
+    assert_eq!(metrics.sum(first_bytes, &[("tier", "disk")]), 2.0);
     drop(second);
     let _ = std::fs::remove_dir_all(folder);
 }

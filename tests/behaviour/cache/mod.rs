@@ -10,6 +10,7 @@ mod disk;
 mod fill;
 mod join;
 mod keys;
+mod memory;
 mod parts;
 mod purge;
 mod ranges;

@@ -27,6 +27,7 @@ async fn answers_say_what_the_cache_did_and_metrics_count_it() {
         ("underpass_cache_served_bytes_total", &[], 5.0),
         ("underpass_cache_memory_objects", &[], 1.0),
         ("underpass_cache_under_way", &[], 0.0),
+        ("underpass_cache_answer_duration_seconds_count", &[("tier", "memory")], 1.0),
         ("underpass_cache_answer_duration_seconds_count", &[], 1.0),
     ] {
         assert_eq!(metrics.sum(name, labels), value, "{name} {labels:?}");

@@ -4,9 +4,8 @@
 //! being sent to a slow client counts until the client has it. So the budget bounds memory that is
 //! allocated, not the sum of what is listed in a table.
 //!
-//! It does not bound what the allocator keeps of what was freed: glibc has a share of its memory for
-//! each thread, and does not lend from one to the other. Where several threads fill and evict, the
-//! process may take twice the budget.
+//! What is stored lies in the arena, whose memory is bounded by what is charged here; what is not (the
+//! tables, and what fills hold) is from the allocator of the process, and is charged as well.
 
 use std::sync::{
     Arc,
@@ -22,11 +21,13 @@ pub const WORKING_BYTES: usize = 16 << 20;
 pub(super) struct Account {
     budget: usize,
     live: AtomicUsize,
+    /// Of it, what lies in the arena.
+    stored: AtomicUsize,
 }
 
 impl Account {
     pub(super) fn new(budget: usize) -> Arc<Self> {
-        Arc::new(Self { budget, live: AtomicUsize::new(0) })
+        Arc::new(Self { budget, live: AtomicUsize::new(0), stored: AtomicUsize::new(0) })
     }
 
     /// What the memory tier may hold.
@@ -42,6 +43,23 @@ impl Account {
     /// How much more is held than the budget allows.
     pub(super) fn excess(&self) -> usize {
         self.live().saturating_sub(self.budget)
+    }
+
+    /// What of it does not lie in the arena.
+    pub(super) fn others(&self) -> usize {
+        self.live().saturating_sub(self.stored.load(Relaxed))
+    }
+
+    /// Charges bytes of the arena, whatever is held already. To be given back by [`Self::give`].
+    pub(super) fn take(&self, bytes: usize) {
+        self.stored.fetch_add(bytes, Relaxed);
+        self.live.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes of the arena are free again.
+    pub(super) fn give(&self, bytes: usize) {
+        self.live.fetch_sub(bytes, Relaxed);
+        self.stored.fetch_sub(bytes, Relaxed);
     }
 
     /// Charges `bytes`, whatever is held already. The caller makes room, or gives it back.
@@ -84,17 +102,6 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.account.live.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-/// What an allocation of `bytes` takes from the allocator: malloc(3) of glibc puts 8 bytes in
-/// front and rounds up to 16, maps large ones by pages, with 16 in front.
-pub fn allocated(bytes: usize) -> usize {
-    const LARGE: usize = 128 << 10;
-    match bytes {
-        0 => 0,
-        1..LARGE => (bytes + 8).next_multiple_of(16).max(32),
-        _ => (bytes + 16).next_multiple_of(4096),
     }
 }
 

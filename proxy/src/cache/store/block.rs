@@ -1,98 +1,137 @@
-//! A block: bytes of a body, in a buffer of just their size.
+//! A block: bytes of a body, in memory of the arena.
 //!
 //! What comes from a connection is a slice of its read buffer, and a slice of a hundred bytes keeps
 //! sixteen kilobytes alive; how many cannot be seen from it. So a block is a copy, made once, and
 //! from then on shared: memory is what it is charged for. The copy is beside the path: the client
 //! was sent the slices.
 
-use std::{ops::Deref, sync::Arc};
-
 use bytes::Bytes;
 
-#[cfg(test)]
-use super::account::Account;
-use super::account::{Charge, allocated};
-
-/// What a block costs beyond its bytes: the allocation that makes it shared.
-const SHARED_BYTES: usize = 64;
+use super::arena::{Extent, Extents, Held};
 
 /// Bytes that are charged for as long as anybody has them. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Block(Arc<Owner>);
+pub struct Block(Held<Body>);
 
+/// The first part lies behind it.
 #[derive(Debug)]
-struct Owner {
-    bytes: Box<[u8]>,
-    _charge: Charge,
-}
-
-impl AsRef<[u8]> for Block {
-    fn as_ref(&self) -> &[u8] {
-        &self.0.bytes
-    }
-}
-
-impl Deref for Block {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0.bytes
-    }
+struct Body {
+    len: usize,
+    /// Where there is no room for all of it in one piece.
+    more: Box<[Extent]>,
 }
 
 impl Block {
-    /// What a block of `len` bytes is charged.
-    pub(super) fn cost(len: usize) -> usize {
-        allocated(len) + SHARED_BYTES
+    /// Bytes that the first part has to have at least.
+    pub(super) const HEADER: usize = Held::<Body>::HEADER;
+
+    /// What a block of `len` bytes takes of the arena.
+    pub(super) fn size(len: usize) -> usize {
+        Self::HEADER + len
     }
 
-    /// Copies `pieces` together. `charge` is for [`Self::cost`] of their length.
-    pub(super) fn copy(pieces: &[Bytes], charge: Charge) -> Self {
-        let len = pieces.iter().map(Bytes::len).sum();
-        let mut bytes = Vec::with_capacity(len);
-        pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
-        Self::own(bytes, charge)
+    /// A block of `len` bytes, which `fill` writes, part by part. The memory is [`Self::size`].
+    ///
+    /// # Errors
+    /// If `fill` has failed.
+    pub(super) fn new<E>(
+        Extents { mut first, mut more }: Extents,
+        len: usize,
+        mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let parts = std::iter::once(&mut first.bytes_mut()[Self::HEADER..]);
+        let parts = parts.chain(more.iter_mut().map(Extent::bytes_mut));
+        let mut left = len;
+        for part in parts {
+            let of_it = left.min(part.len());
+            fill(&mut part[..of_it])?;
+            left -= of_it;
+        }
+        assert_eq!(left, 0, "too little memory");
+        Ok(Self(Held::new(first, Body { len, more })))
     }
 
-    /// Takes a buffer as it is. `charge` is for [`Self::cost`] of its length.
-    pub(super) fn own(bytes: Vec<u8>, charge: Charge) -> Self {
-        debug_assert!(charge.bytes() >= Self::cost(bytes.len()));
-        Self(Arc::new(Owner { bytes: bytes.into_boxed_slice(), _charge: charge }))
+    /// Copies `pieces` together, which have `len` bytes.
+    pub(super) fn copy(extents: Extents, pieces: &[Bytes], len: usize) -> Self {
+        let mut from = pieces.iter().map(|piece| &piece[..]);
+        let mut piece: &[u8] = &[];
+        let filled: Result<Self, ()> = Self::new(extents, len, |mut to| {
+            while !to.is_empty() {
+                if piece.is_empty() {
+                    piece = from.next().ok_or(())?;
+                    continue;
+                }
+                let bytes = to.len().min(piece.len());
+                let (now, rest) = to.split_at_mut(bytes);
+                now.copy_from_slice(&piece[..bytes]);
+                (to, piece) = (rest, &piece[bytes..]);
+            }
+            Ok(())
+        });
+        filled.expect("as many bytes as are said")
     }
 
-    /// The bytes, to be sent. The block is in use for as long as these are there, or any slice of
-    /// them. Costs an allocation of some bytes, for which the store knows what is in use.
-    pub fn bytes(&self) -> Bytes {
-        Bytes::from_owner(self.clone())
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, in parts that are one after the other.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut left = self.len();
+        let all = std::iter::once(self.0.behind());
+        all.chain(self.0.more.iter().map(Extent::bytes)).filter_map(move |part| {
+            let part = &part[..left.min(part.len())];
+            left -= part.len();
+            (!part.is_empty()).then_some(part)
+        })
+    }
+
+    /// The bytes from `at` on, to be sent: as many as lie together, none behind the end. The block
+    /// is in use for as long as these are there, or any slice of them. Costs an allocation of some
+    /// bytes, for which the store knows what is in use.
+    pub fn bytes(&self, at: usize) -> Bytes {
+        let mut start = 0;
+        for (part, bytes) in self.parts().enumerate() {
+            if at < start + bytes.len() {
+                let view = View { block: self.clone(), part };
+                return Bytes::from_owner(view).slice(at - start..);
+            }
+            start += bytes.len();
+        }
+        Bytes::new()
+    }
+
+    /// What its memory is charged.
+    pub(super) fn charged(&self) -> usize {
+        self.0.charged() + self.0.more.iter().map(Extent::len).sum::<usize>()
     }
 
     /// Whether somebody else has it too, or a part of it.
     pub(super) fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+        self.0.is_shared()
+    }
+
+    /// All of it.
+    #[cfg(test)]
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        self.parts().flatten().copied().collect()
     }
 }
 
-/// Blocks of all tests are charged somewhere.
-#[cfg(test)]
-pub(super) fn block(account: &Arc<Account>, bytes: &[u8]) -> Block {
-    Block::copy(&[Bytes::copy_from_slice(bytes)], account.charge(Block::cost(bytes.len())))
+/// A part of a block, for `Bytes`.
+struct View {
+    block: Block,
+    part: usize,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slice_of_a_block_keeps_its_charge() {
-        let account = Account::new(1 << 20);
-        let block = block(&account, &[7; 1000]);
-        assert_eq!(account.live(), Block::cost(1000));
-        assert!(!block.is_shared());
-        let slice = block.bytes().slice(10..20);
-        assert!(block.is_shared());
-        drop(block);
-        assert_eq!(account.live(), Block::cost(1000));
-        drop(slice);
-        assert_eq!(account.live(), 0);
+impl AsRef<[u8]> for View {
+    fn as_ref(&self) -> &[u8] {
+        self.block.parts().nth(self.part).unwrap_or_default()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Implements: REQ-CACHE-002
 
-use std::{mem, sync::Arc};
+use std::mem;
 
 use super::{
     Store,
@@ -48,11 +48,11 @@ impl<M: Meta> Fill<M> {
     /// Stores the head: from now on the response is found by its key, in the place of any other.
     /// `None` if it is not, because it was purged since it was asked for, or there is no memory;
     /// what was there before stays.
-    pub fn commit(mut self, key: Key, head: Head<M>) -> Option<Arc<Stored<M>>> {
-        let charge = self.store.reserve(head.cost());
-        let charge = self.store.or_refused(charge)?;
-        let (object, epoch) = (self.object, self.epoch);
-        let stored = Arc::new(Stored { object, head, epoch, charge });
+    pub fn commit(mut self, key: Key, head: Head<M>) -> Option<Stored<M>> {
+        let size = head.size();
+        let memory = self.store.allocate((size, size), false);
+        let memory = self.store.or_refused(memory)?;
+        let stored = Stored::new(memory.first, head, self.object, self.epoch);
         if !self.store.keep_head(key, &stored) {
             return None;
         }

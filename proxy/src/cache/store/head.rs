@@ -2,24 +2,23 @@
 
 use std::ops::Deref;
 
+use bytes::Bytes;
+
 use super::{
-    account::{Charge, allocated},
+    arena::{Extent, Held},
     block::Block,
     key::ObjectId,
     memory::Value,
 };
 
-/// What the policy keeps of a response. The store only writes and reads it.
-pub trait Meta: Send + Sync + Sized + 'static {
-    /// Appends it in the form in which it is on the disk.
+/// What the policy keeps of a response that has one size. The store only writes and reads it.
+pub trait Meta: Copy + Send + Sync + 'static {
+    /// Appends it in the form in which it is on the disk. [`Head::more`] comes behind it.
     fn encode(&self, to: &mut Vec<u8>);
 
-    /// Reads what [`Self::encode`] wrote; `None` if it cannot be understood, as what another
-    /// version wrote may be. The response is then not found.
-    fn decode(from: &[u8]) -> Option<Self>;
-
-    /// What it takes on the heap, in bytes, counted by [`allocated`] for each allocation.
-    fn heap_bytes(&self) -> usize;
+    /// Reads what [`Self::encode`] wrote, and what lies behind it; `None` if any of that cannot be
+    /// understood, as what another version wrote may be. The response is then not found.
+    fn decode(from: &[u8]) -> Option<(Self, &[u8])>;
 }
 
 /// What is stored of a response beside its blocks.
@@ -36,52 +35,134 @@ pub struct Head<M> {
     pub keep_until: u64,
     /// What the policy knows.
     pub meta: M,
-    /// The whole body, where it is one block or less: one look-up and one entry for all of it.
-    /// Otherwise blocks are asked for by [`super::Store::block`].
+    /// What it knows beside that, of any length.
+    pub more: Box<[u8]>,
+    /// The whole body, where it is one block or less: one look-up for all of it. Otherwise blocks
+    /// are asked for by [`super::Store::block`].
     pub body: Option<Block>,
 }
 
-impl<M: Meta> Head<M> {
-    /// What it takes in memory beside its body, as a [`Stored`].
-    pub(super) fn cost(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|tag| allocated(tag.len())).sum();
-        allocated(size_of::<Stored<M>>() + 16)
-            + allocated(self.text.len())
-            + allocated(self.tags.len() * size_of::<Box<str>>())
-            + tags
-            + self.meta.heap_bytes()
+impl<M> Head<M> {
+    /// What it takes of the arena beside its body, as a [`Stored`].
+    pub(super) fn size(&self) -> usize {
+        Held::<Entry<M>>::HEADER + self.text.len() + self.tags_len() + self.more.len()
+    }
+
+    fn tags_len(&self) -> usize {
+        self.tags.iter().map(|tag| TAG_LEN + tag.len()).sum()
     }
 }
 
-/// A head that is stored. Shared by all who have it.
+/// In front of each tag is its length.
+const TAG_LEN: usize = size_of::<u32>();
+
+/// A head that is stored: shared by all who have it, in one piece of the arena. Cheap to clone.
 #[derive(Debug)]
-pub struct Stored<M> {
+pub struct Stored<M>(Held<Entry<M>>);
+
+impl<M> Clone for Stored<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// What of a stored head has one size. Behind it lie the text, the tags, and what the policy has
+/// more.
+#[derive(Debug)]
+pub struct Entry<M> {
     pub(super) object: ObjectId,
-    pub(super) head: Head<M>,
     /// What had been purged when its response was asked for.
     pub(super) epoch: u64,
-    pub(super) charge: Charge,
+    /// As in [`Head`].
+    pub length: Option<u64>,
+    /// As in [`Head`].
+    pub keep_until: u64,
+    /// As in [`Head`].
+    pub meta: M,
+    /// As in [`Head`].
+    pub body: Option<Block>,
+    text: usize,
+    tags: usize,
+    more: usize,
 }
 
 impl<M> Stored<M> {
+    /// Puts a head into memory of [`Head::size`].
+    pub(super) fn new(mut at: Extent, head: Head<M>, object: ObjectId, epoch: u64) -> Self {
+        let (text, tags, more) = (head.text.len(), head.tags_len(), head.more.len());
+        let mut to = &mut at.bytes_mut()[Held::<Entry<M>>::HEADER..];
+        let mut write = |bytes: &[u8]| {
+            let (now, rest) = std::mem::take(&mut to).split_at_mut(bytes.len());
+            now.copy_from_slice(bytes);
+            to = rest;
+        };
+        write(head.text.as_bytes());
+        for tag in &head.tags {
+            write(&(tag.len() as u32).to_le_bytes());
+            write(tag.as_bytes());
+        }
+        write(&head.more);
+        let Head { length, keep_until, meta, body, .. } = head;
+        let entry = Entry { object, epoch, length, keep_until, meta, body, text, tags, more };
+        Self(Held::new(at, entry))
+    }
+
     /// The object whose blocks are its body.
     pub fn object(&self) -> ObjectId {
         self.object
     }
+
+    /// What its key was made of.
+    pub fn text(&self) -> &str {
+        // It was one when it was written.
+        std::str::from_utf8(&self.0.behind()[..self.text]).unwrap_or_default()
+    }
+
+    /// What it can be purged by.
+    pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
+        let mut rest = &self.0.behind()[self.text..self.text + self.tags];
+        std::iter::from_fn(move || {
+            let (len, from) = rest.split_first_chunk::<TAG_LEN>()?;
+            let (tag, from) = from.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            rest = from;
+            std::str::from_utf8(tag).ok()
+        })
+    }
+
+    /// What the policy knows beside [`Entry::meta`].
+    pub fn more(&self) -> &[u8] {
+        &self.0.behind()[self.text + self.tags..][..self.more]
+    }
+
+    /// The same, to be taken apart: it is in use for as long as any part of it is there.
+    pub fn more_bytes(&self) -> Bytes
+    where
+        M: Meta,
+    {
+        Bytes::from_owner(More(self.clone()))
+    }
 }
 
 impl<M> Deref for Stored<M> {
-    type Target = Head<M>;
+    type Target = Entry<M>;
 
-    fn deref(&self) -> &Head<M> {
-        &self.head
+    fn deref(&self) -> &Entry<M> {
+        &self.0
+    }
+}
+
+struct More<M>(Stored<M>);
+
+impl<M> AsRef<[u8]> for More<M> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.more()
     }
 }
 
 /// What the memory tier keeps.
 #[derive(Debug)]
 pub(super) enum Kept<M> {
-    Head(std::sync::Arc<Stored<M>>),
+    Head(Stored<M>),
     Block(Block),
 }
 
@@ -97,18 +178,15 @@ impl<M> Clone for Kept<M> {
 impl<M> Value for Kept<M> {
     fn bytes(&self) -> usize {
         match self {
-            Self::Head(head) => {
-                head.charge.bytes() + head.body.as_ref().map_or(0, |body| Block::cost(body.len()))
-            }
-            Self::Block(block) => Block::cost(block.len()),
+            Self::Head(head) => head.0.charged() + head.body.as_ref().map_or(0, Block::charged),
+            Self::Block(block) => block.charged(),
         }
     }
 
     fn is_shared(&self) -> bool {
         match self {
             Self::Head(head) => {
-                std::sync::Arc::strong_count(head) > 1
-                    || head.body.as_ref().is_some_and(Block::is_shared)
+                head.0.is_shared() || head.body.as_ref().is_some_and(Block::is_shared)
             }
             Self::Block(block) => block.is_shared(),
         }

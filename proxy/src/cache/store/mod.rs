@@ -12,8 +12,8 @@
 //! A worker calls all of this; none of it waits. What is in memory is answered at once, what is on
 //! the disk with a [`Reading`] to await.
 //!
-//! Files: `account.rs` (what is held, to the byte), `block.rs`, `head.rs`, `key.rs` (what there
-//! is), `memory/` (who stays in memory), `disk/` (the other
+//! Files: `account.rs` (what is held, to the byte), `arena/` (the memory itself), `block.rs`,
+//! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the other
 //! tier), `reading.rs` (waiting for it), `fill.rs` (how it comes in), `purge.rs` (how it goes).
 //!
 //! Implements: REQ-CACHE-002
@@ -30,6 +30,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 mod account;
+mod arena;
 mod block;
 mod disk;
 mod fill;
@@ -41,16 +42,17 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Charge, WORKING_BYTES, allocated};
+pub use account::{Charge, WORKING_BYTES};
 pub use block::Block;
 pub use disk::{LEAST_DISK_BYTES, MOST_BLOCK_BYTES, Options as DiskOptions};
 pub use fill::Fill;
-pub use head::{Head, Meta, Stored};
+pub use head::{Entry, Head, Meta, Stored};
 pub use key::{Key, ObjectId};
 pub use purge::What;
 pub use reading::Reading;
 
 use account::Account;
+use arena::Extents;
 use disk::Disk;
 use head::Kept;
 use key::Slot;
@@ -117,7 +119,9 @@ impl Purged {
 pub struct Statistics {
     /// What is held in memory, by the tier and by whoever still has what it gave.
     pub memory_bytes: u64,
-    /// Of it, what is listed and can be evicted.
+    /// What the entries' memory takes of the system, with what of it is free.
+    pub memory_resident_bytes: u64,
+    /// Of what is held, what is listed and can be evicted.
     pub memory_listed_bytes: u64,
     /// Responses in memory.
     pub memory_objects: u64,
@@ -190,7 +194,7 @@ impl<M: Meta> Store<M> {
     pub fn new(options: &Options) -> Self {
         let account = Account::new(options.memory_bytes);
         let memory = Arc::new(Memory::new(Arc::clone(&account), options.disk.is_some()));
-        let start = |disk| Disk::start(disk, Arc::clone(&account), Arc::clone(&memory));
+        let start = |disk| Disk::start(disk, Arc::clone(&memory));
         // Without threads there is a memory still.
         let failed = |error: &_| tracing::error!("cache: no threads for the disk: {error}");
         let started = options.disk.as_ref().map(start).transpose();
@@ -212,7 +216,7 @@ impl<M: Meta> Store<M> {
     }
 
     /// The response with this key, which was made of `text`.
-    pub fn head(&self, key: Key, text: &str) -> Found<Arc<Stored<M>>> {
+    pub fn head(&self, key: Key, text: &str) -> Found<Stored<M>> {
         let slot = Slot::head(key);
         let head = match (self.0.memory.get(&slot), &self.0.disk) {
             (Some(Kept::Head(head)), _) => head,
@@ -224,7 +228,7 @@ impl<M: Meta> Store<M> {
             },
             _ => return Found::Absent,
         };
-        if *head.text == *text { Found::Memory(head) } else { Found::Absent }
+        if head.text() == text { Found::Memory(head) } else { Found::Absent }
     }
 
     /// A block of an object: bytes from `number * block_bytes` on.
@@ -247,8 +251,9 @@ impl<M: Meta> Store<M> {
     /// are more than a block may have.
     pub fn copy(&self, pieces: &[Bytes]) -> Option<Block> {
         let len = pieces.iter().map(Bytes::len).sum();
-        let charge = if len > self.0.block_bytes { None } else { self.reserve(Block::cost(len)) };
-        Some(Block::copy(pieces, self.or_refused(charge)?))
+        let size = (Block::HEADER, Block::size(len));
+        let memory = (len <= self.0.block_bytes).then(|| self.allocate(size, true)).flatten();
+        Some(Block::copy(self.or_refused(memory)?, pieces, len))
     }
 
     /// Charges for memory that somebody else holds for the cache, as what a fill has of a block
@@ -284,7 +289,7 @@ impl<M: Meta> Store<M> {
         let disk = self.0.disk.as_ref();
         disk.inspect(|disk| disk.begin_purge(what));
         let removed = self.0.memory.remove_all(|kept| match kept {
-            Kept::Head(head) => head.epoch < before && what.means(&head.text, &head.tags),
+            Kept::Head(head) => head.epoch < before && what.means(head.text(), head.tags()),
             Kept::Block(_) => false,
         });
         Purged { removed, written: disk.map(|disk| disk.end_purge(what)) }
@@ -311,6 +316,7 @@ impl<M: Meta> Store<M> {
         let contents = self.0.memory.contents();
         Statistics {
             memory_bytes: self.0.account.live() as u64,
+            memory_resident_bytes: self.0.memory.touched() as u64,
             memory_listed_bytes: contents.bytes as u64,
             memory_objects: contents.heads as u64,
             memory_entries: contents.entries as u64,
@@ -327,6 +333,11 @@ impl<M: Meta> Store<M> {
         self.0.memory.reserve(bytes).or_else(working)
     }
 
+    /// The same of the arena, for an entry.
+    fn allocate(&self, size: (usize, usize), may_part: bool) -> Option<Extents> {
+        self.0.memory.allocate(size, may_part, self.0.disk.is_some())
+    }
+
     fn or_refused<T>(&self, had: Option<T>) -> Option<T> {
         if had.is_none() {
             self.0.refused.fetch_add(1, Relaxed);
@@ -335,7 +346,7 @@ impl<M: Meta> Store<M> {
     }
 
     fn is_allowed(&self, key: Key, stored: &Stored<M>) -> bool {
-        self.0.epochs.allow(stored.epoch, key, &stored.text, &stored.tags)
+        self.0.epochs.allow(stored.epoch, key, stored.text(), stored.tags())
     }
 
     fn keep_block(&self, object: ObjectId, number: u32, block: Block) {
@@ -347,12 +358,12 @@ impl<M: Meta> Store<M> {
     }
 
     /// Keeps a head, unless it has been purged since it was asked for.
-    fn keep_head(&self, key: Key, stored: &Arc<Stored<M>>) -> bool {
+    fn keep_head(&self, key: Key, stored: &Stored<M>) -> bool {
         let slot = Slot::head(key);
-        self.0.memory.insert(slot, Kept::Head(Arc::clone(stored)), || {
+        self.0.memory.insert(slot, Kept::Head(stored.clone()), || {
             let allowed = self.is_allowed(key, stored);
             if let (true, Some(disk)) = (allowed, &self.0.disk) {
-                disk.put(slot, Kept::Head(Arc::clone(stored)));
+                disk.put(slot, Kept::Head(stored.clone()));
             }
             allowed
         })

@@ -30,11 +30,11 @@ pub enum What {
 
 impl What {
     /// Whether a head is meant.
-    pub(super) fn means(&self, text: &str, tags: &[Box<str>]) -> bool {
+    pub(super) fn means<'a>(&self, text: &str, tags: impl IntoIterator<Item = &'a str>) -> bool {
         match self {
             Self::All => true,
             Self::Prefix(prefix) => text.starts_with(&**prefix),
-            Self::Tag(tag) => tags.contains(tag),
+            Self::Tag(tag) => tags.into_iter().any(|other| *other == **tag),
         }
     }
 }
@@ -104,7 +104,13 @@ impl Epochs {
     }
 
     /// Whether what was asked for at `epoch` may be stored.
-    pub(super) fn allow(&self, epoch: u64, key: Key, text: &str, tags: &[Box<str>]) -> bool {
+    pub(super) fn allow<'a>(
+        &self,
+        epoch: u64,
+        key: Key,
+        text: &str,
+        tags: impl Iterator<Item = &'a str> + Clone,
+    ) -> bool {
         if self.bucket(key).load(SeqCst) > epoch {
             return false;
         }
@@ -113,7 +119,7 @@ impl Epochs {
         }
         let list = self.list();
         list.floor <= epoch
-            && !list.purges.iter().any(|(at, what)| *at > epoch && what.means(text, tags))
+            && !list.purges.iter().any(|(at, what)| *at > epoch && what.means(text, tags.clone()))
     }
 
     fn bucket(&self, key: Key) -> &AtomicU64 {
@@ -132,8 +138,7 @@ mod tests {
     use super::*;
 
     fn allows(epochs: &Epochs, at: u64, text: &str, tags: &[&str]) -> bool {
-        let tags: Vec<Box<str>> = tags.iter().map(|tag| (*tag).into()).collect();
-        epochs.allow(at, Key::of(text), text, &tags)
+        epochs.allow(at, Key::of(text), text, tags.iter().copied())
     }
 
     #[req_test("REQ-CACHE-004")]

@@ -5,20 +5,17 @@ use mantra_macros::req_test;
 use super::*;
 
 /// What a policy might keep.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Note(pub(super) Vec<u8>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Note(pub(super) [u8; 4]);
 
 impl Meta for Note {
     fn encode(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.0);
     }
 
-    fn decode(from: &[u8]) -> Option<Self> {
-        Some(Self(from.to_vec()))
-    }
-
-    fn heap_bytes(&self) -> usize {
-        allocated(self.0.len())
+    fn decode(from: &[u8]) -> Option<(Self, &[u8])> {
+        let (note, more) = from.split_first_chunk()?;
+        Some((Self(*note), more))
     }
 }
 
@@ -28,7 +25,8 @@ pub(super) fn head(text: &str, body: Option<Block>) -> Head<Note> {
         tags: ["all".into(), text.rsplit('/').next().unwrap_or_default().into()].into(),
         length: body.as_ref().map(|body| body.len() as u64),
         keep_until: u64::MAX,
-        meta: Note(b"note".to_vec()),
+        meta: Note(*b"note"),
+        more: (*b"and more").into(),
         body,
     }
 }
@@ -51,14 +49,14 @@ pub(super) fn put(store: &Store<Note>, text: &str, body: &'static [u8]) -> Optio
 
 pub(super) fn body(store: &Store<Note>, text: &str) -> Option<Bytes> {
     match store.head(Key::of(text), text) {
-        Found::Memory(found) => Some(found.body.as_ref()?.bytes()),
+        Found::Memory(found) => Some(found.body.as_ref()?.to_vec().into()),
         _ => None,
     }
 }
 
 fn block(store: &Store<Note>, object: ObjectId, number: u32) -> Option<Bytes> {
     match store.block(object, number) {
-        Found::Memory(block) => Some(block.bytes()),
+        Found::Memory(block) => Some(block.to_vec().into()),
         _ => None,
     }
 }
@@ -104,7 +102,7 @@ fn a_fill_is_followed_by_its_object_and_found_by_its_key_when_it_is_committed() 
     assert_eq!(stored.object(), object);
     let Found::Memory(found) = store.head(Key::of("https://a/1"), "https://a/1") else { panic!() };
     assert_eq!(found.object(), object);
-    assert_eq!(found.meta, Note(b"note".to_vec()));
+    assert_eq!(found.meta, Note(*b"note"));
     assert!(store.has_block(object, 3) && !store.has_block(object, 1));
 }
 
@@ -137,7 +135,7 @@ fn more_of_an_object_stays_whatever_becomes_of_the_fill() {
     assert_eq!(block(&store, object, 1).unwrap(), "second");
     // Another head for the same body.
     let mut fresher = head("https://a/1", None);
-    fresher.meta = Note(b"fresher".to_vec());
+    fresher.meta = Note(*b"more");
     store.refill(object).commit(Key::of("https://a/1"), fresher).unwrap();
     assert_eq!(block(&store, object, 0).unwrap(), "first");
 }
@@ -227,11 +225,11 @@ fn a_response_for_which_there_is_no_memory_is_not_stored() {
     let store = in_memory(10_000);
     assert!(store.copy(&[Bytes::from_static(&[0; 20_000])]).is_none());
     assert!(store.copy(&[Bytes::from_static(&[0; 2_000])]).is_some());
-    let held = store.hold(9_000).unwrap();
+    let held = store.hold(8_000).unwrap();
     assert!(store.copy(&[Bytes::from_static(&[0; 2_000])]).is_none());
     assert_eq!(store.statistics().memory_refusals, 2);
     drop(held);
-    assert_eq!(store.statistics().memory_bytes, 0);
+    assert!(store.statistics().memory_bytes < 1000, "the tables");
     let large = head(&"x".repeat(20_000), None);
     assert!(store.fill().commit(Key(1), large).is_none());
     assert!(store.copy(&[Bytes::from(vec![0; (1 << 20) + 1])]).is_none(), "more than a block");

@@ -1,6 +1,6 @@
 //! A request comes to the cache: it is answered, waits for somebody else's fetch, or goes on.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{borrow::Cow, cell::Cell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     body::BodyStream,
     cache::{
-        Cache,
+        Cache, Tier,
         key::{self, Key, KeyRules},
         outcome::{Forwarded, Outcome, Told},
         policy::{conditional, invalidate::is_unsafe, reuse::Wishes},
@@ -100,6 +100,7 @@ pub(in crate::relay) async fn enter(
         wishes: Wishes::of(request.headers(), &rules.policy),
         authorized: exchange.is_authorized()
             || request.headers().contains_key(header::AUTHORIZATION),
+        tier: Cell::new(Tier::Memory),
         method,
     };
     let way = Way { exchange, upstream, request };

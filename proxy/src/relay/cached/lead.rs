@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     body::BodyStream,
-    cache::meta::Meta,
+    cache::meta::{Answer, Meta},
     cache::{
         Cache,
         flight::{Resolution, Seat},
@@ -208,10 +208,10 @@ impl Asks {
     fn serve_stale(
         &self,
         exchange: &Rc<Exchange>,
-        stale: &Arc<Stored<Meta>>,
+        stale: &Stored<Meta>,
         status: Option<StatusCode>,
     ) -> Option<Response<BodyStream>> {
-        self.question.resolve(Resolution::Stale(Arc::clone(stale)));
+        self.question.resolve(Resolution::Stale(stale.clone()));
         let told = Told {
             forwarded: Some(Forwarded::Stale),
             status: status.map(|status| status.as_u16()),
@@ -225,15 +225,15 @@ impl Asks {
         if stored.body.is_some() {
             return None;
         }
-        let answer = super::answer_of(stored)?;
-        self.mend_of(exchange, stored.object(), answer, stored.length)
+        let answer = Answer::of(stored)?;
+        self.mend_of(exchange, stored.object(), &answer, stored.length)
     }
 
     fn mend_of(
         &self,
         exchange: &Exchange,
         object: ObjectId,
-        answer: &crate::cache::meta::Answer,
+        answer: &Answer,
         total: Option<u64>,
     ) -> Option<Rc<Mend>> {
         let cache = &self.question.asked.cache;
@@ -291,6 +291,6 @@ fn tell(
 }
 
 /// RFC 5861 section 4.
-fn is_trouble(status: StatusCode) -> bool {
+pub(super) fn is_trouble(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }

@@ -10,16 +10,16 @@
 //!
 //! Implements: REQ-CACHE-004, REQ-CACHE-005, REQ-CACHE-007
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use http::{HeaderMap, Method};
 
 use crate::{
     cache::{
-        Cache,
+        Cache, Tier,
         key::Key,
-        meta::{Answer, Meta, Varies},
-        policy::{reuse::Wishes, vary::Chosen},
+        meta::{Meta, Varies},
+        policy::{Terms, reuse::Wishes, vary::Chosen},
         store::{self, Found, ObjectId, Stored},
     },
     config::RouteCache,
@@ -50,6 +50,8 @@ struct Asked {
     /// Whether what is answered may be for one user (RFC 9111 section 3.5), also where who it is
     /// has been found by a middleware, and the server is not told.
     authorized: bool,
+    /// What looking has waited for.
+    tier: Cell<Tier>,
 }
 
 /// What there is for it.
@@ -58,20 +60,20 @@ struct Looked {
     /// What it is found by: of its variant, where there are several.
     key: Key,
     varies: Option<Varies>,
-    stored: Option<Arc<Stored<Meta>>>,
+    stored: Option<Stored<Meta>>,
 }
 
 impl Asked {
     /// Looks. Waits for the disk, and not for long.
     async fn look(&self) -> Looked {
         let first = self.head(&self.primary).await;
-        let Some(Meta::Varies(varies)) = first.as_ref().map(|head| &head.meta) else {
+        let Some(varies) = first.as_ref().and_then(Varies::of) else {
             return Looked { key: self.primary.clone(), varies: None, stored: first };
         };
         let chosen = Chosen::by(&varies.names, &self.fields);
         let key = self.primary.variant(varies.salt, &chosen);
         let stored = self.head(&key).await;
-        Looked { key, varies: Some(varies.clone()), stored }
+        Looked { key, varies: Some(varies), stored }
     }
 
     /// Whether all of a stored body is there.
@@ -87,19 +89,22 @@ impl Asked {
             .all(|number| u32::try_from(number).is_ok_and(|number| store.has_block(object, number)))
     }
 
-    async fn head(&self, key: &Key) -> Option<Arc<Stored<Meta>>> {
+    async fn head(&self, key: &Key) -> Option<Stored<Meta>> {
         match self.cache.store.head(store::Key::of(key.text()), key.text()) {
             Found::Memory(head) => Some(head),
-            Found::Disk(reading) => reading.await,
+            Found::Disk(reading) => {
+                self.tier.set(Tier::Disk);
+                reading.await
+            }
             Found::Absent => None,
         }
     }
 }
 
-/// The head of a stored answer. `None`: it says only that there are variants.
-fn answer_of(stored: &Stored<Meta>) -> Option<&Answer> {
-    match &stored.meta {
-        Meta::Answer(answer) => Some(answer),
+/// The terms of a stored answer. `None`: it says only that there are variants.
+fn terms_of(stored: &Stored<Meta>) -> Option<Terms> {
+    match stored.meta {
+        Meta::Answer(kept) => Some(kept.terms),
         Meta::Varies(_) => None,
     }
 }

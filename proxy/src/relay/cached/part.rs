@@ -21,6 +21,7 @@ use crate::{
     cache::{
         flight::{Resolution, Seat},
         flights,
+        meta::Answer,
         origin::Mend,
         outcome::{Forwarded, Outcome, Told},
         range::{self, Asked as Range, Span},
@@ -116,9 +117,10 @@ impl Way<'_> {
             retry::discard(answer.into_body(), connection);
             return Ok(Joined::Alone);
         };
-        let (Some(head), total) = (super::answer_of(&stored), stored.length) else {
+        let (Some(head), total) = (Answer::of(&stored), stored.length) else {
             return Ok(Joined::Alone);
         };
+        let validators = head.validators();
         let plan = plan(&asked.method, &asked.fields, head, total);
         let at = plan.parts.iter().find_map(|part| match part {
             Part::Span(wanted) => Some(wanted.start),
@@ -129,7 +131,7 @@ impl Way<'_> {
             origin,
             object: stored.object(),
             text: key.text().to_owned(),
-            validators: head.validators(),
+            validators,
             total,
         });
         // A condition of the client's may have it want the whole: the rest comes by other ranges.

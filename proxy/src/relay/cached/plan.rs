@@ -29,20 +29,19 @@ pub(super) struct Plan {
 pub(super) fn plan(
     method: &Method,
     request: &HeaderMap,
-    answer: &Answer,
+    answer: Answer,
     length: Option<u64>,
 ) -> Plan {
-    let Answer { status, headers, .. } = answer;
-    if is_not_modified(request, *status, headers) {
-        let headers = of_not_modified(headers);
+    let Answer { status, mut headers, .. } = answer;
+    if is_not_modified(request, status, &headers) {
+        let headers = of_not_modified(&headers);
         return Plan { status: StatusCode::NOT_MODIFIED, headers, parts: VecDeque::new() };
     }
     let is_get = *method == Method::GET;
     let asked = range::asked(request)
-        .filter(|_| is_get && *status == StatusCode::OK && range_counts(request, headers));
+        .filter(|_| is_get && status == StatusCode::OK && range_counts(request, &headers));
     let wanted =
         asked.zip(length).map_or(Wanted::Whole, |(asked, length)| range::of_whole(&asked, length));
-    let mut headers = headers.clone();
     let total = length.unwrap_or(0);
     let (status, parts) = match wanted {
         Wanted::Unsatisfiable => {
@@ -88,7 +87,7 @@ pub(super) fn plan(
                 Some(length) => [Part::Span(Span { start: 0, end: length })].into(),
                 None => [Part::ToTheEnd].into(),
             };
-            (*status, parts)
+            (status, parts)
         }
     };
     let parts = if is_get { parts } else { VecDeque::new() };

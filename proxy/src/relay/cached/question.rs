@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
-use super::{Asked, Looked, answer_of};
+use super::{Asked, Looked, terms_of};
 use crate::{
     cache::{
         flight::{AHEAD, Flight, Offer, Resolution},
@@ -53,7 +53,7 @@ struct Fills {
 #[derive(Debug)]
 pub(super) enum Settled {
     /// What is stored still holds.
-    Confirmed(Arc<Stored<Meta>>),
+    Confirmed(Stored<Meta>),
     /// It is stored while it comes.
     Filling(Arc<Offer>, Box<Pull>),
     /// It is for who asked.
@@ -79,17 +79,16 @@ impl Question {
     }
 
     /// What is stored, if it may be used where no server answers.
-    pub(super) fn stale(&self) -> Option<Arc<Stored<Meta>>> {
+    pub(super) fn stale(&self) -> Option<Stored<Meta>> {
         let stored = self.looked.stored.as_ref()?;
-        let answer = answer_of(stored)?;
         // What is gone of it could not be had.
-        let serves = answer.terms.serves_errors(Moment::now()) && self.asked.has_all(stored);
-        serves.then(|| Arc::clone(stored))
+        let serves = terms_of(stored)?.serves_errors(Moment::now()) && self.asked.has_all(stored);
+        serves.then(|| stored.clone())
     }
 
     /// Conditions for the server, in the place of the client's; none: all of it is asked for.
     pub(super) fn ask(&self, fields: &mut HeaderMap) {
-        let answer = self.looked.stored.as_deref().and_then(answer_of);
+        let answer = self.looked.stored.as_ref().and_then(Answer::of);
         crate::cache::policy::conditional::forget(fields);
         if let Some(answer) = answer {
             answer.validators().ask(fields);
@@ -141,8 +140,8 @@ impl Question {
         self.kept(&mut fields, received, received_as);
         let tags = tags(answer.headers());
         let kept = Answer { status: answer.status(), headers: fields, terms };
-        let offer = Arc::new(Offer { answer: kept.clone(), length, object: fill.object(), chosen });
-        let head = head_of(&key, tags, None, kept);
+        let head = head_of(&key, tags, None, &kept);
+        let offer = Arc::new(Offer { answer: kept, length, object: fill.object(), chosen });
         let most = self.asked.rules.max_object_bytes;
         let cache = &self.asked.cache;
         let sink = Sink::whole(cache, fill, (key.text().to_owned(), head), most);
@@ -182,7 +181,7 @@ impl Question {
         answer: &Response<Incoming>,
         asked: Span,
         there: Looked,
-    ) -> Option<(Key, Span, Arc<Stored<Meta>>)> {
+    ) -> Option<(Key, Span, Stored<Meta>)> {
         use http_body::Body as _;
         let received = Moment::now();
         let (span, total) = content_range(answer.headers())?;
@@ -197,7 +196,7 @@ impl Question {
         // Other blocks of it may have come meanwhile.
         if let Some(stored) = there.stored
             && stored.length == Some(total)
-            && answer_of(&stored)?.validators().agree_strongly(&fields)
+            && Answer::of(&stored)?.validators().agree_strongly(&fields)
         {
             return Some((there.key, span, stored));
         }
@@ -206,7 +205,7 @@ impl Question {
         let fill = self.fills.body.take()?;
         self.kept(&mut fields, received, answer.version());
         let kept = Answer { status: StatusCode::OK, headers: fields, terms };
-        let head = head_of(&key, tags(answer.headers()), Some(total), kept);
+        let head = head_of(&key, tags(answer.headers()), Some(total), &kept);
         let stored = fill.commit(store::Key::of(key.text()), head)?;
         Some((key, span, stored))
     }
@@ -292,13 +291,15 @@ impl Question {
             return None;
         }
         let varies = Varies { salt: fastrand::u64(..), names };
+        let (meta, more) = varies.to_store();
         let text = self.asked.primary.text();
         let head = Head {
             text: text.into(),
             tags: Box::default(),
             length: None,
             keep_until: Moment::now().plus(KEPT_FOR_VALIDATION * 24).0 / 1000,
-            meta: Meta::Varies(varies.clone()),
+            meta,
+            more,
             body: None,
         };
         self.fills.varies.take()?.commit(store::Key::of(text), head)?;
@@ -306,9 +307,9 @@ impl Question {
     }
 
     /// Writes what a 304 says over what is stored. `None`: it speaks of something else.
-    fn confirm(&mut self, said: &HeaderMap, received: Moment) -> Option<Arc<Stored<Meta>>> {
-        let stored = Arc::clone(self.looked.stored.as_ref()?);
-        let answer = answer_of(&stored)?;
+    fn confirm(&mut self, said: &HeaderMap, received: Moment) -> Option<Stored<Meta>> {
+        let stored = self.looked.stored.clone()?;
+        let answer = Answer::of(&stored)?;
         let mut said = said.clone();
         headers::strip_hop_by_hop(&mut said);
         if !answer.validators().are_confirmed(&said) {
@@ -343,13 +344,17 @@ impl Question {
                 return Some(stored);
             }
         };
+        // It may have been given others, by which it is purged from now on.
+        let tags = tags(&fields);
         let kept = Answer { status: answer.status, headers: fields, terms };
+        let (meta, more) = kept.to_store();
         let head = Head {
-            text: stored.text.clone(),
-            tags: stored.tags.clone(),
+            text: stored.text().into(),
+            tags,
             length: stored.length,
             keep_until: keep_until(&kept),
-            meta: Meta::Answer(kept),
+            meta,
+            more,
             body: stored.body.clone(),
         };
         let key = store::Key::of(self.looked.key.text());
@@ -365,9 +370,10 @@ fn is_ours(name: &HeaderName) -> bool {
 }
 
 /// A head, without a body.
-fn head_of(key: &Key, tags: Box<[Box<str>]>, length: Option<u64>, kept: Answer) -> Head<Meta> {
-    let (text, keep_until) = (key.text().into(), keep_until(&kept));
-    Head { text, tags, length, keep_until, meta: Meta::Answer(kept), body: None }
+fn head_of(key: &Key, tags: Box<[Box<str>]>, length: Option<u64>, kept: &Answer) -> Head<Meta> {
+    let (text, keep_until) = (key.text().into(), keep_until(kept));
+    let (meta, more) = kept.to_store();
+    Head { text, tags, length, keep_until, meta, more, body: None }
 }
 
 fn keep_until(answer: &Answer) -> u64 {

@@ -1,19 +1,20 @@
 //! An answer to a client out of the cache.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 
-use super::{Asked, answer_of, plan::plan};
+use super::{Asked, plan::plan};
 use crate::{
     body::BodyStream,
     cache::{
+        Tier,
         flight::{Offer, Seat},
         meta::{Answer, Meta},
         origin::Mend,
         outcome::Told,
-        policy::Moment,
-        reader::{Part, Reader},
+        policy::{Moment, Terms},
+        reader::{Part, Reader, Waits},
         store::Stored,
     },
     exchange::Exchange,
@@ -24,23 +25,28 @@ use crate::{
 pub(super) fn stored(
     exchange: &Rc<Exchange>,
     asked: &Asked,
-    stored: &Arc<Stored<Meta>>,
+    stored: &Stored<Meta>,
     (mend, first): (Option<Rc<Mend>>, Option<Seat>),
     told: Told,
 ) -> Option<Response<BodyStream>> {
-    let answer = answer_of(stored)?;
-    let plan = plan(&asked.method, &asked.fields, answer, Some(stored.length?));
+    let answer = Answer::of(stored)?;
+    let (terms, length) = (answer.terms, stored.length?);
+    let plan = plan(&asked.method, &asked.fields, answer, Some(length));
+    let tier = if told.forwarded.is_some() { Tier::Server } else { asked.tier.get() };
+    let waits = waits_since(exchange, tier);
     let reader = |parts: VecDeque<Part>| {
-        let reader = Reader::stored(&asked.cache, stored, parts, mend);
+        let reader = Reader::stored(&asked.cache, stored, parts, mend).timed(waits);
         match first {
             Some(seat) => reader.with_part(seat),
             None => reader,
         }
     };
     let reader = (!plan.parts.is_empty()).then(|| reader(plan.parts));
-    let told = with_ttl(told, answer);
-    asked.cache.counters.answered(exchange.age());
-    Some(respond(exchange, asked, (plan.status, plan.headers), reader, told, Some(answer)))
+    let told = with_ttl(told, &terms);
+    if reader.is_none() {
+        asked.cache.counters.answered(tier, exchange.age());
+    }
+    Some(respond(exchange, asked, (plan.status, plan.headers), reader, told, &terms))
 }
 
 /// Answers with what is on its way. `first`: for who asked first, whose fetch it is.
@@ -52,19 +58,29 @@ pub(super) fn under_way(
     told: Told,
     first: bool,
 ) -> Response<BodyStream> {
-    let plan = plan(&asked.method, &asked.fields, &offer.answer, offer.length);
-    let reader = (!plan.parts.is_empty())
-        .then(|| Reader::under_way(&asked.cache, offer.object, seat, plan.parts, mend, !first));
-    let told = with_ttl(told, &offer.answer);
+    let plan = plan(&asked.method, &asked.fields, offer.answer.clone(), offer.length);
+    let reader = (!plan.parts.is_empty()).then(|| {
+        let reader = Reader::under_way(&asked.cache, offer.object, seat, plan.parts, mend, !first);
+        // What it asked a server for itself is a miss, and nothing of the cache's.
+        match first {
+            true => reader,
+            false => reader.timed(waits_since(exchange, Tier::Shared)),
+        }
+    });
+    let terms = &offer.answer.terms;
+    let told = with_ttl(told, terms);
     // Who asked first sees its age as the server told it.
-    let aged = Some(&offer.answer);
-    respond(exchange, asked, (plan.status, plan.headers), reader, told, aged)
+    respond(exchange, asked, (plan.status, plan.headers), reader, told, terms)
 }
 
-fn with_ttl(told: Told, answer: &Answer) -> Told {
+fn waits_since(exchange: &Exchange, tier: Tier) -> Waits {
+    Waits { since: Instant::now() - exchange.age(), tier }
+}
+
+fn with_ttl(told: Told, terms: &Terms) -> Told {
     let now = Moment::now();
     let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    let ttl = seconds(answer.terms.lifetime()) - seconds(answer.terms.age(now));
+    let ttl = seconds(terms.lifetime()) - seconds(terms.age(now));
     Told { ttl: Some(ttl), ..told }
 }
 
@@ -74,12 +90,10 @@ fn respond(
     (status, mut headers): (StatusCode, HeaderMap),
     reader: Option<Reader>,
     told: Told,
-    aged: Option<&Answer>,
+    terms: &Terms,
 ) -> Response<BodyStream> {
-    if let Some(answer) = aged {
-        let age = answer.terms.age(Moment::now()).as_secs();
-        headers.insert(header::AGE, HeaderValue::from(age));
-    }
+    let age = terms.age(Moment::now()).as_secs();
+    headers.insert(header::AGE, HeaderValue::from(age));
     exchange.cached(told.outcome);
     asked.cache.counters.request(told.outcome);
     if asked.rules.status_headers {

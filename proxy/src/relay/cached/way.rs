@@ -6,12 +6,12 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use super::{
-    Asked, Looked, answer_of,
+    Asked, Looked,
     enter::Turn,
-    lead::{Asks, Lead, origin},
+    lead::{Asks, Lead, is_trouble, origin},
     plan::plan,
     question::{Question, Settled},
-    serve,
+    serve, terms_of,
 };
 use crate::{
     body::BodyStream,
@@ -21,7 +21,7 @@ use crate::{
         meta::{Answer, Meta},
         origin::{Mend, Origin},
         outcome::{Forwarded, Outcome, Told},
-        policy::{Moment, conditional, reuse::Reuse},
+        policy::{Moment, Validators, conditional, reuse::Reuse},
         reader::Part,
         store::Stored,
     },
@@ -61,27 +61,27 @@ impl Way<'_> {
         &self,
         asked: &Asked,
         looked: &Looked,
-        stored: &Arc<Stored<Meta>>,
+        stored: &Stored<Meta>,
     ) -> Result<Use, Error> {
-        let Some(answer) = answer_of(stored) else { return Ok(Use::Not) };
+        let Some(terms) = terms_of(stored) else { return Ok(Use::Not) };
         let now = Moment::now();
-        let outcome = match answer.terms.reuse(now, &asked.wishes) {
-            Reuse::Fresh if answer.terms.age(now) < answer.terms.lifetime() => Outcome::Hit,
+        let outcome = match terms.reuse(now, &asked.wishes) {
+            Reuse::Fresh if terms.age(now) < terms.lifetime() => Outcome::Hit,
             Reuse::Fresh => Outcome::Stale,
             Reuse::WhileRevalidate => {
                 self.validate_in_background(asked, looked);
                 Outcome::Stale
             }
-            // It would be cut where a block is missing, each time that it is validated.
-            Reuse::Validate if !can_serve(asked, stored, answer) => return Ok(Use::Not),
-            Reuse::Validate if answer.validators().is_empty() => {
-                // It may serve yet where no server answers.
-                return Ok(match answer.terms.serves_errors(now) {
-                    true => Use::Validate,
-                    false => Use::Not,
-                });
+            Reuse::Validate => {
+                let Some(validators) = Answer::of(stored).map(|answer| answer.validators()) else {
+                    return Ok(Use::Not);
+                };
+                // It would be cut where a block is missing, each time that it is validated. With
+                // no validators it may serve yet where no server answers.
+                let validates = can_serve(asked, stored, &validators)
+                    && (!validators.is_empty() || terms.serves_errors(now));
+                return Ok(if validates { Use::Validate } else { Use::Not });
             }
-            Reuse::Validate => return Ok(Use::Validate),
         };
         let told = Told {
             detail: (outcome == Outcome::Stale).then_some("stale-while-revalidate"),
@@ -95,12 +95,9 @@ impl Way<'_> {
         &self,
         asked: &Asked,
         looked: &Looked,
-        stored: &Arc<Stored<Meta>>,
+        stored: &Stored<Meta>,
         told: Told,
     ) -> Result<Use, Error> {
-        let Some((answer, length)) = answer_of(stored).zip(stored.length) else {
-            return Ok(Use::Not);
-        };
         let answered = |mend, first, told| {
             let response = serve::stored(self.exchange, asked, stored, (mend, first), told);
             Ok(response.map_or(Use::Not, Use::Answer))
@@ -108,6 +105,10 @@ impl Way<'_> {
         if stored.body.is_some() {
             return answered(None, None, told);
         }
+        let Some((answer, length)) = Answer::of(stored).zip(stored.length) else {
+            return Ok(Use::Not);
+        };
+        let validators = answer.validators();
         let plan = plan(&asked.method, &asked.fields, answer, Some(length));
         let spans = plan.parts.iter().filter_map(|part| match part {
             Part::Span(span) => Some(*span),
@@ -123,7 +124,7 @@ impl Way<'_> {
             origin: Rc::new(self.origin()?),
             object: stored.object(),
             text: looked.key.text().to_owned(),
-            validators: answer.validators(),
+            validators,
             total: Some(length),
         };
         let mend = Rc::new(mend);
@@ -282,8 +283,8 @@ impl Way<'_> {
 }
 
 /// Whether all of it can be had once it has been validated.
-fn can_serve(asked: &Asked, stored: &Stored<Meta>, answer: &Answer) -> bool {
-    stored.length.is_some() && (answer.validators().strong().is_some() || asked.has_all(stored))
+fn can_serve(asked: &Asked, stored: &Stored<Meta>, validators: &Validators) -> bool {
+    stored.length.is_some() && (validators.strong().is_some() || asked.has_all(stored))
 }
 
 /// Looks whether it still holds, with nobody who waits.
@@ -294,11 +295,17 @@ async fn validate(mut question: Question, origin: Origin) {
         Ok(answered) => answered,
         Err(error) => {
             tracing::debug!(%error, "a validation in the background");
-            return question.resolve(Resolution::Failed(error.kind));
+            let failed = Resolution::Failed(error.kind);
+            return question.resolve(question.stale().map_or(failed, Resolution::Stale));
         }
     };
     if answer.status().is_server_error() {
-        // What is stored goes on to serve for as long as it may.
+        // What is stored goes on to serve for as long as it may; after that who waits asks.
+        if is_trouble(answer.status())
+            && let Some(stale) = question.stale()
+        {
+            question.resolve(Resolution::Stale(stale));
+        }
         return retry::discard(answer.into_body(), connection);
     }
     match question.settle(answer, connection, true, patience) {

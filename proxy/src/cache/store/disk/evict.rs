@@ -95,7 +95,7 @@ impl<M: Meta> Writer<M> {
         let mut meta = vec![0; (header.meta_len as usize).min(MAX_META)];
         let read = segment.read(offset + HEADER as u64, &mut meta).is_ok();
         match MetaView::decode(&meta).filter(|_| read && header.is_meta(&meta)) {
-            Some(view) => self.shared.purges.mean((segment.number, offset), view.text, &view.tags),
+            Some(view) => self.shared.purges.mean((segment.number, offset), view.text, view.tags()),
             None => true,
         }
     }

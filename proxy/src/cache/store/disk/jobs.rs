@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
@@ -23,7 +23,7 @@ const MOST: usize = 512;
 #[derive(Debug)]
 pub(super) enum Waiter<M> {
     /// For the head that was made of this text.
-    Head(Box<str>, oneshot::Sender<Option<Arc<Stored<M>>>>),
+    Head(Box<str>, oneshot::Sender<Option<Stored<M>>>),
     Block(oneshot::Sender<Option<Block>>),
 }
 

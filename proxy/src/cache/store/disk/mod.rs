@@ -48,7 +48,6 @@ use write::Writer;
 
 use super::{
     DiskStatistics,
-    account::Account,
     block::Block,
     head::{Kept, Meta, Stored},
     key::Slot,
@@ -108,7 +107,6 @@ pub(super) struct Shared<M> {
     most_bytes: u64,
     segment_bytes: u64,
     most_entries: usize,
-    account: Arc<Account>,
     memory: Arc<Memory<Kept<M>>>,
     index: Index,
     segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
@@ -130,11 +128,7 @@ impl<M: Meta> Disk<M> {
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub(super) fn start(
-        options: &Options,
-        account: Arc<Account>,
-        memory: Arc<Memory<Kept<M>>>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(options: &Options, memory: Arc<Memory<Kept<M>>>) -> io::Result<Self> {
         let bytes = options.bytes.max(LEAST_DISK_BYTES);
         let (least, most) = (*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
         let segment_bytes = (bytes / 16).clamp(least, most).max(bytes / MOST_SEGMENTS);
@@ -143,7 +137,6 @@ impl<M: Meta> Disk<M> {
             most_bytes: bytes,
             segment_bytes,
             most_entries: (options.index_bytes / ENTRY_BYTES).max(1),
-            account,
             memory,
             index: Index::new(),
             segments: Mutex::default(),
@@ -168,7 +161,7 @@ impl<M: Meta> Disk<M> {
     }
 
     /// What waits to be written, or a place to read it from.
-    pub(super) fn head(&self, slot: Slot, text: &str) -> super::Found<Arc<Stored<M>>> {
+    pub(super) fn head(&self, slot: Slot, text: &str) -> super::Found<Stored<M>> {
         match self.shared.queue.get(&slot) {
             Some(Kept::Head(head)) => return super::Found::Memory(head),
             Some(Kept::Block(_)) => return super::Found::Absent,

@@ -5,7 +5,7 @@
 //!
 //! Implements: REQ-CACHE-002, REQ-CACHE-007
 
-use std::{io, sync::Arc};
+use std::io;
 
 use super::{
     Shared,
@@ -15,7 +15,7 @@ use super::{
     segment::Segment,
 };
 use crate::cache::store::{
-    account::Charge,
+    arena::Extents,
     block::Block,
     head::{Head, Kept, Meta, Stored},
     key::Slot,
@@ -66,8 +66,8 @@ pub(super) fn run<M: Meta>(shared: &Shared<M>) {
 /// Who has gone does not mind.
 fn answer<M>(waiter: Waiter<M>, kept: &Kept<M>) {
     match (waiter, kept) {
-        (Waiter::Head(text, to), Kept::Head(head)) if head.text == text => {
-            let _ = to.send(Some(Arc::clone(head)));
+        (Waiter::Head(text, to), Kept::Head(head)) if *head.text() == *text => {
+            let _ = to.send(Some(head.clone()));
         }
         (Waiter::Block(to), Kept::Block(block)) => _ = to.send(Some(block.clone())),
         _ => {}
@@ -97,7 +97,7 @@ fn read<M: Meta>(shared: &Shared<M>, slot: Slot, at: Location) -> Result<Kept<M>
                 true => Some(body(shared, &segment, &header, body_at)?),
                 false => None,
             };
-            Kept::Head(Arc::new(head(shared, &view, body)?))
+            Kept::Head(head(shared, &view, body)?)
         }
         Kind::Removed => return Err(Failed::Gone),
     };
@@ -107,7 +107,7 @@ fn read<M: Meta>(shared: &Shared<M>, slot: Slot, at: Location) -> Result<Kept<M>
         is_there = shared.index.peek(slot.fingerprint()).is_some_and(|(now, _)| now == at);
         if let (true, Kept::Head(head)) = (is_there, &kept) {
             let position = (segment.number, u64::from(at.offset));
-            is_there = !shared.purges.mean(position, &head.text, &head.tags);
+            is_there = !shared.purges.mean(position, head.text(), head.tags());
         }
         is_there
     });
@@ -125,13 +125,17 @@ fn body<M: Meta>(
     at: u64,
 ) -> Result<Block, Failed> {
     let len = header.body_len as usize;
-    let charge = charge(shared, Block::cost(len))?;
-    let mut bytes = vec![0; len];
-    segment.read(at, &mut bytes).map_err(Failed::of)?;
-    if !header.is_body(&bytes) {
+    let memory = memory(shared, (Block::HEADER, Block::size(len)), true)?;
+    let mut from = at;
+    let block = Block::new(memory, len, |part| {
+        segment.read(from, part).map_err(Failed::of)?;
+        from += part.len() as u64;
+        Ok(())
+    })?;
+    if !header.is_body(&block) {
         return Err(Failed::Damaged);
     }
-    Ok(Block::own(bytes, charge))
+    Ok(block)
 }
 
 fn head<M: Meta>(
@@ -139,22 +143,27 @@ fn head<M: Meta>(
     view: &MetaView<'_>,
     body: Option<Block>,
 ) -> Result<Stored<M>, Failed> {
+    let (meta, more) = M::decode(view.policy).ok_or(Failed::Damaged)?;
     let head = Head {
         text: view.text.into(),
-        tags: view.tags.clone(),
+        tags: view.tags().map(Into::into).collect(),
         length: view.length,
         keep_until: view.keep_until,
-        meta: M::decode(view.policy).ok_or(Failed::Damaged)?,
+        meta,
+        more: more.into(),
         body,
     };
-    let charge = charge(shared, head.cost())?;
+    let memory = memory(shared, (head.size(), head.size()), false)?;
     // Whatever is purged from now on finds it in memory.
-    Ok(Stored { object: view.object, head, epoch: 0, charge })
+    Ok(Stored::new(memory.first, head, view.object, 0))
 }
 
-fn charge<M: Meta>(shared: &Shared<M>, bytes: usize) -> Result<Charge, Failed> {
-    let working = || shared.account.charge_working(bytes);
-    shared.memory.reserve(bytes).or_else(working).ok_or(Failed::NoMemory)
+fn memory<M: Meta>(
+    shared: &Shared<M>,
+    size: (usize, usize),
+    may_part: bool,
+) -> Result<Extents, Failed> {
+    shared.memory.allocate(size, may_part, true).ok_or(Failed::NoMemory)
 }
 
 impl Failed {

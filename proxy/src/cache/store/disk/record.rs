@@ -9,8 +9,6 @@
 //! All numbers are little-endian. The salt is that of the segment: a random number that nobody has
 //! seen who could have made a body look like a record.
 
-use std::sync::Arc;
-
 use crate::cache::store::{
     block::Block,
     head::{Meta, Stored},
@@ -98,52 +96,56 @@ impl Header {
         meta.len() == self.meta_len as usize && crc32c::crc32c(meta) == self.meta_crc
     }
 
-    pub(super) fn is_body(&self, body: &[u8]) -> bool {
-        body.len() == self.body_len as usize && crc32c::crc32c(body) == self.body_crc
+    pub(super) fn is_body(&self, body: &Block) -> bool {
+        body.len() == self.body_len as usize && checksum(body.parts()) == self.body_crc
     }
 }
 
 /// Appends the record of a block, to be sealed as all of these. Returns its length.
 pub(super) fn write_block(slot: Slot, block: &Block, out: &mut Vec<u8>) -> usize {
-    write((slot, Kind::Block, 0), &[], block, out)
+    write((slot, Kind::Block, 0), &[], Some(block), out)
 }
 
 /// Appends the record of a head; nothing if it is too long. Returns its length.
-pub(super) fn write_head<M: Meta>(slot: Slot, stored: &Arc<Stored<M>>, out: &mut Vec<u8>) -> usize {
+pub(super) fn write_head<M: Meta>(slot: Slot, stored: &Stored<M>, out: &mut Vec<u8>) -> usize {
     let meta = encode_meta(stored);
     if meta.len() > MAX_META {
         return 0;
     }
-    let body = stored.body.as_deref().unwrap_or_default();
-    write((slot, Kind::Head, stored.keep_until), &meta, body, out)
+    write((slot, Kind::Head, stored.keep_until), &meta, stored.body.as_ref(), out)
 }
 
 /// Appends the record of a removal. Returns its length.
 pub(super) fn write_removed(slot: Slot, out: &mut Vec<u8>) -> usize {
-    write((slot, Kind::Removed, 0), &[], &[], out)
+    write((slot, Kind::Removed, 0), &[], None, out)
 }
 
 fn write(
     (slot, kind, keep_until): (Slot, Kind, u64),
     meta: &[u8],
-    body: &[u8],
+    body: Option<&Block>,
     out: &mut Vec<u8>,
 ) -> usize {
+    let parts = || body.iter().flat_map(|body| body.parts());
     let header = Header {
         slot,
         kind,
         meta_len: meta.len() as u32,
-        body_len: body.len() as u32,
+        body_len: body.map_or(0, Block::len) as u32,
         meta_crc: crc32c::crc32c(meta),
-        body_crc: crc32c::crc32c(body),
+        body_crc: checksum(parts()),
         keep_until,
     };
     let from = out.len();
     out.extend_from_slice(&header.encode());
     out.extend_from_slice(meta);
-    out.extend_from_slice(body);
+    parts().for_each(|part| out.extend_from_slice(part));
     out.resize(from + header.record_bytes(), 0);
     header.record_bytes()
+}
+
+fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {
+    parts.fold(0, crc32c::crc32c_append)
 }
 
 /// Gives a header the salt of the segment that it comes into.
@@ -161,13 +163,13 @@ pub(super) struct MetaView<'a> {
     pub(super) keep_until: u64,
     pub(super) has_body: bool,
     pub(super) text: &'a str,
-    pub(super) tags: Box<[Box<str>]>,
+    tags: Vec<&'a str>,
     /// What [`Meta::encode`] wrote.
     pub(super) policy: &'a [u8],
 }
 
 fn encode_meta<M: Meta>(stored: &Stored<M>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + stored.text.len());
+    let mut out = Vec::with_capacity(256 + stored.text().len() + stored.more().len());
     out.extend_from_slice(&stored.object.0.to_le_bytes());
     out.extend_from_slice(&stored.length.unwrap_or(u64::MAX).to_le_bytes());
     out.extend_from_slice(&stored.keep_until.to_le_bytes());
@@ -176,11 +178,12 @@ fn encode_meta<M: Meta>(stored: &Stored<M>) -> Vec<u8> {
         out.extend_from_slice(&(text.len() as u32).to_le_bytes());
         out.extend_from_slice(text.as_bytes());
     };
-    text(&stored.text);
+    text(stored.text());
     // An empty tag ends them, and none is empty.
-    stored.tags.iter().filter(|tag| !tag.is_empty()).for_each(|tag| text(tag));
+    stored.tags().filter(|tag| !tag.is_empty()).for_each(&mut text);
     text("");
     stored.meta.encode(&mut out);
+    out.extend_from_slice(stored.more());
     out
 }
 
@@ -195,11 +198,14 @@ impl<'a> MetaView<'a> {
         loop {
             match from.text()? {
                 "" => break,
-                tag => tags.push(tag.into()),
+                tag => tags.push(tag),
             }
         }
-        let tags = tags.into_boxed_slice();
         Some(Self { object, length, keep_until, has_body, text, tags, policy: from.0 })
+    }
+
+    pub(super) fn tags(&self) -> impl Iterator<Item = &'a str> + Clone {
+        self.tags.iter().copied()
     }
 }
 

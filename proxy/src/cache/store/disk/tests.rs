@@ -73,8 +73,8 @@ async fn found<T>(found: Found<T>) -> Option<T> {
 /// The body of a response of one block.
 async fn body(store: &Store<Note>, text: &str) -> Option<Bytes> {
     let head = found(store.head(Key::of(text), text)).await?;
-    assert_eq!((&*head.text, &head.meta), (text, &Note(b"note".to_vec())));
-    Some(head.body.as_ref()?.bytes())
+    assert_eq!((head.text(), head.meta, head.more()), (text, Note(*b"note"), &b"and more"[..]));
+    Some(head.body.as_ref()?.to_vec().into())
 }
 
 /// What is stored under a text, so that it can be told whether it is right.
@@ -120,7 +120,7 @@ async fn what_is_stored_is_found_after_a_restart() {
     for number in 0..20 {
         assert!(store.has_block(object, number));
         let block = found(store.block(object, number)).await.unwrap();
-        assert_eq!(block.bytes(), content(&format!("https://a/large{number}"), 60_000));
+        assert_eq!(block.to_vec(), content(&format!("https://a/large{number}"), 60_000));
     }
     assert!(!store.has_block(object, 20));
     let disk = store.statistics().disk.unwrap();

@@ -21,7 +21,8 @@ mod shard;
 mod tests;
 
 use super::{
-    account::{Account, Charge},
+    account::{Account, Charge, WORKING_BYTES},
+    arena::{Arena, Extents},
     key::{Slot, Spread},
 };
 use shard::{Shard, Step};
@@ -54,6 +55,7 @@ pub(super) struct Memory<V> {
     parts: Box<[Part<V>]>,
     spread: Spread,
     account: Arc<Account>,
+    arena: Arc<Arena>,
     /// What finds no room here is somewhere else.
     spills: bool,
     /// Where room was taken last.
@@ -92,7 +94,8 @@ impl<V: Value> Memory<V> {
         };
         let parts = (0..parts).map(part).collect();
         let (hand, evicted) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { parts, spread, account, spills, hand, evicted }
+        let arena = Arena::new(Arc::clone(&account));
+        Self { parts, spread, account, arena, spills, hand, evicted }
     }
 
     pub(super) fn get(&self, slot: &Slot) -> Option<V> {
@@ -177,21 +180,62 @@ impl<V: Value> Memory<V> {
         self.make_room().then_some(charge)
     }
 
+    /// Memory of the arena for an entry of so many bytes, of which `header` lie in one piece, and
+    /// all unless it `may_part`: what has to go for it goes. `beyond`: if there is none to be had
+    /// within the budget, it may be so much more. `None`: nor is there then.
+    pub(super) fn allocate(
+        &self,
+        (header, bytes): (usize, usize),
+        may_part: bool,
+        beyond: bool,
+    ) -> Option<Extents> {
+        let taken = Taken::new(&self.account, Arena::cost(bytes));
+        let fits = bytes <= self.account.budget();
+        let mut steps = STEPS;
+        while fits && self.evict_excess(&mut steps) {
+            if let Some(extents) = self.arena.take((header, bytes), may_part, 0) {
+                self.arena.trim();
+                return taken.keep(extents);
+            }
+            // There is room, and not in so few pieces: something more has to go.
+            if !self.evict(&mut steps) {
+                break;
+            }
+        }
+        if !beyond || self.account.excess() > WORKING_BYTES {
+            return None;
+        }
+        taken.keep(self.arena.take((header, bytes), may_part, WORKING_BYTES)?)
+    }
+
     /// Evicts until what is held is within the budget; whether it is.
     pub(super) fn make_room(&self) -> bool {
-        if self.account.excess() == 0 {
-            return true;
+        let has_room = self.evict_excess(&mut { STEPS });
+        self.arena.trim();
+        has_room
+    }
+
+    fn evict_excess(&self, steps: &mut usize) -> bool {
+        while self.account.excess() > 0 {
+            if !self.evict(steps) {
+                return self.account.excess() == 0;
+            }
         }
+        true
+    }
+
+    /// Evicts one entry, looking at no more than so many; whether any has gone.
+    fn evict(&self, steps: &mut usize) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let (mut steps, mut empty) = (0, 0);
-        while steps < STEPS && empty < self.parts.len() {
+        let mut empty = 0;
+        while *steps > 0 && empty < self.parts.len() {
             let at = self.hand.fetch_add(1, Relaxed) % self.parts.len();
             let mut part = self.lock(&self.parts[at]);
             // In one part until something goes, for a part has an order and they have none.
             let step = loop {
-                steps += 1;
+                *steps -= 1;
                 match part.shard.step(now) {
-                    Step::Moved if steps < STEPS => {}
+                    Step::Moved if *steps > 0 => {}
                     step => break step,
                 }
             };
@@ -199,18 +243,20 @@ impl<V: Value> Memory<V> {
             drop(part);
             match step {
                 Step::Evicted(value) => {
-                    empty = 0;
                     drop(value);
                     self.evicted.fetch_add(1, Relaxed);
+                    return true;
                 }
                 Step::Moved => {}
                 Step::Empty => empty += 1,
             }
-            if self.account.excess() == 0 {
-                return true;
-            }
         }
         false
+    }
+
+    /// What takes memory of the arena, in bytes.
+    pub(super) fn touched(&self) -> usize {
+        self.arena.touched()
     }
 
     pub(super) fn contents(&self) -> Contents {
@@ -231,6 +277,31 @@ impl<V: Value> Memory<V> {
 
     fn lock<'a>(&self, part: &'a Part<V>) -> MutexGuard<'a, Charged<V>> {
         part.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A charge for memory of the arena that is yet to be had.
+struct Taken<'a> {
+    account: &'a Account,
+    bytes: usize,
+}
+
+impl<'a> Taken<'a> {
+    fn new(account: &'a Account, bytes: usize) -> Self {
+        account.take(bytes);
+        Self { account, bytes }
+    }
+
+    /// The memory is charged by it from now on.
+    fn keep(mut self, extents: Extents) -> Option<Extents> {
+        self.bytes = 0;
+        Some(extents)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.account.give(self.bytes);
     }
 }
 

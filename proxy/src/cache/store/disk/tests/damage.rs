@@ -36,7 +36,7 @@ async fn read_all(store: &Store<Note>, objects: &[ObjectId]) -> usize {
         }
         for block in 0..4 {
             if let Some(bytes) = found(store.block(*object, block)).await {
-                assert!(bytes.bytes() == content(&format!("{text}{block}"), 60_000), "{text}");
+                assert!(bytes.to_vec() == content(&format!("{text}{block}"), 60_000), "{text}");
                 there += 1;
             }
         }

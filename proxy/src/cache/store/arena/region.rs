@@ -1,0 +1,66 @@
+//! A range of the process's addresses. It takes memory where it has been written.
+
+use std::{io, ptr, ptr::NonNull};
+
+/// A mapping of its own, unmapped when it is dropped.
+#[derive(Debug)]
+pub(super) struct Region {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: addresses, which all threads share. What lies there is handed out by `Arena`.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// So many bytes of zeros.
+    ///
+    /// # Errors
+    /// As mmap(2): if a limit of the process or the system forbids it.
+    pub(super) fn new(len: usize) -> io::Result<Self> {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, in the place of none.
+        let start = unsafe {
+            libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, kind, -1, 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // Pages of two megabytes would take memory where nothing was written.
+        // SAFETY: of this mapping; a hint, and nothing is lost if it is not taken.
+        unsafe { libc::madvise(start, len, libc::MADV_NOHUGEPAGE) };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+
+    /// No bytes.
+    pub(super) fn none() -> Self {
+        Self { start: NonNull::dangling(), len: 0 }
+    }
+
+    /// Where so many bytes from `at` on are.
+    pub(super) fn place(&self, at: usize, len: usize) -> NonNull<u8> {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "outside of the region");
+        // SAFETY: within the mapping, as has just been looked at.
+        unsafe { self.start.add(at) }
+    }
+
+    /// Gives the memory of these bytes back: whole pages, which are zeros from then on. Nobody may
+    /// have any of them.
+    pub(super) fn release(&self, at: usize, len: usize) {
+        let start = self.place(at, len);
+        // SAFETY: of this mapping; nobody has any of it, says the caller, who keeps the books.
+        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: whoever has a part of it has the arena too, and so this.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+        }
+    }
+}
