@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::State;
 use crate::cache::{
-    Cache, key,
+    Cache,
+    key::{self, KeyRules},
     store::{Purged, What},
 };
 
@@ -63,19 +64,25 @@ pub(super) async fn purge(state: &State, query: Option<&str>) -> (StatusCode, St
     let Some(cache) = state.cache.get().cloned() else {
         return (StatusCode::NOT_FOUND, "there is no cache\n".to_owned());
     };
-    let what = match meant(query.unwrap_or_default()) {
+    let what = match meant(query.unwrap_or_default(), &cache.spellings.load()) {
         Ok(what) => what,
         Err(why) => return wrong(why),
     };
     tracing::info!("cache: purge of {what:?}");
-    let purged = tokio::task::spawn_blocking(move || forget(&cache, &what)).await;
+    let forgets = move || what.iter().map(|what| forget(&cache, what)).collect::<Vec<_>>();
+    let purged = tokio::task::spawn_blocking(forgets).await;
     match purged {
         Ok(mut purged) => {
-            let kept = match purged.written().await {
+            let mut is_written = true;
+            for purged in &mut purged {
+                is_written &= purged.written().await;
+            }
+            let kept = match is_written {
                 true => "",
                 false => ", and the disk takes no note of it yet: it is tried on",
             };
-            (StatusCode::OK, format!("purged {}{kept}\n", purged.removed))
+            let removed: usize = purged.iter().map(|purged| purged.removed).sum();
+            (StatusCode::OK, format!("purged {removed}{kept}\n"))
         }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "see the log\n".to_owned()),
     }
@@ -92,7 +99,8 @@ fn forget(cache: &Arc<Cache>, what: &What) -> Purged {
     purged
 }
 
-fn meant(query: &str) -> Result<What, String> {
+/// What a query means, where routes spell targets so.
+fn meant(query: &str, spellings: &[KeyRules]) -> Result<Vec<What>, String> {
     let mut pairs = query.split('&').filter(|pair| !pair.is_empty());
     let (Some(pair), None) = (pairs.next(), pairs.next()) else {
         return Err("one of url=, prefix=, tag= and all=true is needed".to_owned());
@@ -101,30 +109,34 @@ fn meant(query: &str) -> Result<What, String> {
     let value = decoded(value).ok_or_else(|| format!("`{name}`: not percent-encoded text"))?;
     match name {
         "url" => {
-            let target = spelt(&value).ok_or("`url`: write it as http://host/path?query")?;
-            // A key goes on with a new line behind its target.
-            Ok(What::Prefix(format!("{target}\n").into()))
+            let plain = KeyRules::default();
+            let mut all = Vec::new();
+            for rules in std::iter::once(&plain).chain(spellings) {
+                let target = spelt(&value, rules);
+                let target = target.ok_or("`url`: write it as http://host/path?query")?;
+                // A key goes on with a new line behind its target.
+                let what = What::Prefix(format!("{target}\n").into());
+                if !all.contains(&what) {
+                    all.push(what);
+                }
+            }
+            Ok(all)
         }
         "prefix" => {
-            let prefix = spelt(&value).ok_or("`prefix`: write it as http://host/path")?;
-            Ok(What::Prefix(prefix.into()))
+            let prefix = spelt(&value, &KeyRules::default());
+            Ok(vec![What::Prefix(prefix.ok_or("`prefix`: write it as http://host/path")?.into())])
         }
-        "tag" if !value.is_empty() => Ok(What::Tag(value.into())),
-        "all" if value == "true" => Ok(What::All),
+        "tag" if !value.is_empty() => Ok(vec![What::Tag(value.into())]),
+        "all" if value == "true" => Ok(vec![What::All]),
         _ => Err(format!("`{name}`: only url=, prefix=, tag= and all=true")),
     }
 }
 
-/// A URL in the spelling of keys.
-fn spelt(url: &str) -> Option<String> {
+/// A URL in the spelling of keys, by these rules.
+fn spelt(url: &str, rules: &KeyRules) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
-    let mut target = key::target(scheme, uri.authority()?.as_str(), uri.path());
-    if let Some(query) = uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
-    Some(target)
+    Some(key::target_with_query(scheme, uri.authority()?.as_str(), &uri, rules))
 }
 
 /// Percent-encoding taken off (RFC 3986 section 2.1).
@@ -152,16 +164,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_url_means_what_routes_make_of_it() {
+        let sorted = KeyRules { sorted_query: true, ..KeyRules::default() };
+        let rules = [sorted.clone(), KeyRules { ignored_query: vec!["utm_*".into()], ..sorted }];
+        let targets = |query| match meant(query, &rules) {
+            Ok(all) => all,
+            Err(error) => panic!("{error}"),
+        };
+        let prefix = |text: &str| What::Prefix(text.into());
+        assert_eq!(
+            targets("url=http://a/x%3Fb=1%26a=2%26utm_source=z"),
+            [
+                prefix("http://a/x?b=1&a=2&utm_source=z\n"),
+                prefix("http://a/x?a=2&b=1&utm_source=z\n"),
+                prefix("http://a/x?a=2&b=1\n"),
+            ]
+        );
+        assert_eq!(targets("url=http://a/x"), [prefix("http://a/x\n")]);
+        assert_eq!(targets("prefix=http://a/x%3Fb=1%26a"), [prefix("http://a/x?b=1&a")]);
+    }
+
+    #[test]
     fn what_is_meant_is_said_by_one_parameter() {
-        let prefix = |text: &str| Ok(What::Prefix(text.into()));
+        let prefix = |text: &str| Ok(vec![What::Prefix(text.into())]);
         for (query, wanted) in [
             ("url=http://A.test:80/x%3Fb=1", prefix("http://a.test/x?b=1\n")),
             ("url=https%3A%2F%2Fa.test%2F", prefix("https://a.test/\n")),
             ("prefix=http://a.test/dir/", prefix("http://a.test/dir/")),
-            ("tag=product%2042", Ok(What::Tag("product 42".into()))),
-            ("all=true", Ok(What::All)),
+            ("tag=product%2042", Ok(vec![What::Tag("product 42".into())])),
+            ("all=true", Ok(vec![What::All])),
         ] {
-            assert_eq!(meant(query), wanted, "{query}");
+            assert_eq!(meant(query, &[]), wanted, "{query}");
         }
         for bad in [
             "",
@@ -177,7 +210,7 @@ mod tests {
             "tag=%4",
             "tag=%+1",
         ] {
-            assert!(meant(bad).is_err(), "{bad}");
+            assert!(meant(bad, &[]).is_err(), "{bad}");
         }
     }
 }

@@ -198,6 +198,7 @@ impl Control {
         }
         state.metrics.certificates().are(certificates::of(&snapshot.config));
         self.acme.follow(certificates::plan(&snapshot.config));
+        state.cache.get().inspect(|cache| cache.follow(&snapshot.config.routes));
         state.token.store(snapshot.config.admin_token.clone().map(Arc::new));
         state.config_text.store(Arc::new(snapshot.config.effective()));
         new

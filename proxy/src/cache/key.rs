@@ -12,7 +12,7 @@ use super::policy::vary::Chosen;
 use crate::headers;
 
 /// What of a request is in its key, beside scheme, authority, path and query. The route always
-/// is: two of them may lead to different servers.
+/// is: two of them may lead to different servers. So is the upstream, where the route chooses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyRules {
     /// Parameters of the query that are left out; `utm_*` for all that begin so.
@@ -36,19 +36,22 @@ pub struct Key {
 }
 
 impl Key {
-    /// Of a request for `authority`, which has come as `scheme`, on the route of this name.
+    /// Of a request for `authority`, which has come as `scheme`, on the route of this name, for
+    /// the upstream of this one if the route has several.
     pub fn of(
         (scheme, authority): (&str, &str),
         uri: &Uri,
         request: &HeaderMap,
-        route: &str,
+        (route, upstream): (&str, Option<&str>),
         rules: &KeyRules,
     ) -> Self {
-        let mut text = target(scheme, authority, uri.path());
-        query(&mut text, uri.query(), rules);
+        let mut text = target_with_query(scheme, authority, uri, rules);
         let target = text.len();
         let mut part = |kind: &str, name: &str, value: &[u8]| push(&mut text, kind, name, value);
         part("r", route, b"");
+        if let Some(upstream) = upstream {
+            part("u", upstream, b"");
+        }
         for name in &rules.headers {
             for value in request.get_all(name) {
                 part("h", name.as_str(), value.as_bytes());
@@ -115,6 +118,13 @@ pub fn target(scheme: &str, authority: &str, path: &str) -> String {
     text
 }
 
+/// The same with the query, as these rules have it.
+pub fn target_with_query(scheme: &str, authority: &str, uri: &Uri, rules: &KeyRules) -> String {
+    let mut text = target(scheme, authority, uri.path());
+    query(&mut text, uri.query(), rules);
+    text
+}
+
 /// Whom a request is for, as its servers see it: the target's authority, or `Host`.
 pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     match uri.authority() {
@@ -167,7 +177,7 @@ mod tests {
             headers
                 .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        Key::of(("http", authority), &target.parse().unwrap(), &headers, "r", rules)
+        Key::of(("http", authority), &target.parse().unwrap(), &headers, ("r", None), rules)
     }
 
     #[test]
@@ -181,16 +191,13 @@ mod tests {
         {
             assert_ne!(key("a.test", "/x", &[], &plain), key(other, target, &[], &plain));
         }
-        let https =
-            Key::of(("https", "a.test"), &"/x".parse().unwrap(), &HeaderMap::new(), "r", &plain);
+        let uri = "/x".parse().unwrap();
+        let https = Key::of(("https", "a.test"), &uri, &HeaderMap::new(), ("r", None), &plain);
         assert_ne!(https.text().to_owned(), key("a.test", "/x", &[], &plain).text().to_owned());
-        let other =
-            Key::of(("http", "a.test"), &"/x".parse().unwrap(), &HeaderMap::new(), "s", &plain);
-        assert_ne!(
-            other.text().to_owned(),
-            key("a.test", "/x", &[], &plain).text().to_owned(),
-            "another route"
-        );
+        for route in [("s", None), ("r", Some("u")), ("r", Some("v"))] {
+            let other = Key::of(("http", "a.test"), &uri, &HeaderMap::new(), route, &plain);
+            assert_ne!(other.text(), key("a.test", "/x", &[], &plain).text(), "{route:?}");
+        }
     }
 
     #[test]

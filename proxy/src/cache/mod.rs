@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::config;
 
 pub mod flight;
@@ -31,6 +33,7 @@ mod wakers;
 pub use metrics::{Counters, Tier};
 
 use flights::Flights;
+use key::KeyRules;
 use meta::Meta;
 use store::Store;
 use uncacheable::Uncacheable;
@@ -46,6 +49,8 @@ pub struct Cache {
     pub uncacheable: Uncacheable,
     /// What happens.
     pub counters: Counters,
+    /// The rules by which routes spell a target, each once: who purges one does not know of them.
+    pub spellings: ArcSwap<Vec<KeyRules>>,
 }
 
 impl Cache {
@@ -65,8 +70,22 @@ impl Cache {
             flights: Arc::default(),
             uncacheable: Uncacheable::new(config.uncacheable_ttl),
             counters: counters.clone(),
+            spellings: ArcSwap::default(),
         });
         counters.of(&this);
         this
+    }
+
+    /// Goes by these routes from now on.
+    pub fn follow(&self, routes: &[config::Route]) {
+        let mut all: Vec<KeyRules> = Vec::new();
+        for rules in routes.iter().filter_map(|route| Some(&route.cache.as_ref()?.key)) {
+            // What is beside the target does not matter.
+            let rules = KeyRules { headers: Vec::new(), cookies: Vec::new(), ..rules.clone() };
+            if !all.contains(&rules) {
+                all.push(rules);
+            }
+        }
+        self.spellings.store(Arc::new(all));
     }
 }

@@ -1,8 +1,8 @@
 //! Servers asked by the cache itself: to validate in the background, and for parts that are
 //! missing.
 //!
-//! What a client's request goes through has a client to tell; this has none, and so none of the
-//! retries that an upstream may allow: what fails here is tried again by the next request.
+//! What a client's request goes through has a client to tell; this has none. It is sent again where
+//! its upstream allows that, within the same budget.
 //!
 //! Implements: REQ-CACHE-003
 
@@ -24,17 +24,16 @@ use crate::{
     body::BodyStream,
     config::HostPolicy,
     error::{Error, Kind},
+    metrics::Again,
     upstream::{
         balance::{Tried, Upstream},
         carried::Carried,
         connection::Connection,
         pool::Making,
+        retry::{self, Retries},
     },
     wire::{head::Bounds, http2 as http2_head},
 };
-
-/// How often one request is sent, to servers that could not be reached.
-const TRIES: u32 = 3;
 
 /// How far a fetch may be from what somebody wants for them to wait for it, in bytes.
 const REACH: u64 = 4 << 20;
@@ -90,11 +89,15 @@ impl Origin {
             repeatable: false,
         };
         let key = upstream.key(&self.head.headers, self.head.uri.path(), self.peer);
+        let mut retries = Retries::new(upstream);
         let mut tried = Tried::default();
+        let mut picked = upstream.pick(key, &tried).ok_or(Error::new(Kind::NoServer))?;
+        // The same server only if there is no other.
+        let next = |tried: &Tried| {
+            upstream.pick(key, tried).or_else(|| upstream.pick(key, &Tried::default()))
+        };
         let mut fresh = false;
-        let mut last = Error::new(Kind::NoServer);
-        for _ in 0..TRIES {
-            let Some(mut picked) = upstream.pick(key, &tried) else { return Err(last) };
+        loop {
             let pool = Rc::clone(&picked.pool);
             let kept = if fresh { None } else { pool.try_acquire(&making) };
             let mut connection = match kept {
@@ -104,7 +107,9 @@ impl Origin {
                     Err(error) => {
                         picked.failed(error.kind);
                         tried.add(&pool);
-                        last = error;
+                        let Some(next) = upstream.pick(key, &tried) else { return Err(error) };
+                        upstream.metrics().retried(Again::Connect);
+                        picked = next;
                         continue;
                     }
                 },
@@ -117,12 +122,18 @@ impl Origin {
                 request.headers_mut().insert(header::HOST, pool.host().clone());
             }
             let reused = connection.is_reused();
+            let patience = retries.patience().filter(|each| *each < self.response_timeout);
             let sent = connection.send(request).ok_or(Error::new(Kind::Internal))?;
-            match timeout(self.response_timeout, sent).await {
+            let limit = patience.unwrap_or(self.response_timeout);
+            let (why, error) = match timeout(limit, sent).await {
                 Err(_) => {
                     picked.failed(Kind::ResponseTimeout);
                     connection.unanswered();
-                    return Err(Error::new(Kind::ResponseTimeout));
+                    let error = Error::new(Kind::ResponseTimeout);
+                    if patience.is_none() {
+                        return Err(error);
+                    }
+                    (Again::Timeout, error)
                 }
                 Ok(Ok(answer)) => {
                     if answer.version() == Version::HTTP_2
@@ -138,23 +149,35 @@ impl Origin {
                     if answer.version() == Version::HTTP_10 {
                         connection.retire();
                     }
-                    connection.carry(Carried::of(picked.load, permit));
-                    return Ok((answer, connection));
+                    if !retries.are_for(answer.status()) || !retries.take(Again::Status) {
+                        connection.carry(Carried::of(picked.load, permit));
+                        return Ok((answer, connection));
+                    }
+                    retry::discard(answer.into_body(), connection);
+                    tried.add(&pool);
+                    fresh = false;
+                    picked = next(&tried).ok_or(Error::new(Kind::NoServer))?;
+                    continue;
                 }
                 Ok(Err(error)) => {
                     let kind = connection.why(error.error());
-                    last = Error::because(kind, error.into_error());
                     // A kept one that had been closed meanwhile says nothing of the server.
-                    if reused {
+                    if reused && !fresh && kind == Kind::UpstreamClosed {
                         fresh = true;
-                    } else {
-                        picked.failed(kind);
-                        tried.add(&pool);
+                        continue;
                     }
+                    picked.failed(kind);
+                    (Again::Failure, Error::because(kind, error.into_error()))
                 }
+            };
+            tried.add(&pool);
+            fresh = false;
+            if !retries.take(why) {
+                return Err(error);
             }
+            let Some(again) = next(&tried) else { return Err(error) };
+            picked = again;
         }
-        Err(last)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     request::{self as head, Class},
     response,
     route::Head,
-    upstream::pool::Making,
+    upstream::{pool::Making, retry},
     watchdog::Watched,
     wire::{http2 as http2_head, websocket},
 };
@@ -36,7 +36,6 @@ mod intercept;
 mod mirror;
 mod outgoing;
 mod own;
-mod retry;
 mod send;
 mod switch;
 mod target;

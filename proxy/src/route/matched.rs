@@ -97,6 +97,14 @@ impl Matched {
         }
     }
 
+    /// The upstreams of which one is chosen for each request; none where there is one only.
+    pub fn choice(&self) -> &[Rc<Upstream>] {
+        match &self.action {
+            Action::Split(split) => split.upstreams(),
+            Action::Upstream(_) | Action::Redirect(_) | Action::Respond(_) => &[],
+        }
+    }
+
     /// The upstream of a connection that is not looked into; `None` for a route of requests.
     pub fn upstream_of_connection(&self, client: IpAddr) -> Option<&Rc<Upstream>> {
         match &self.action {

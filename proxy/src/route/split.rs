@@ -63,6 +63,11 @@ impl Split {
         Self { upstreams, candidates, chooser, by: split.by.clone() }
     }
 
+    /// All that may be chosen.
+    pub fn upstreams(&self) -> &[Rc<Upstream>] {
+        &self.upstreams
+    }
+
     /// For a request.
     pub(super) fn choose(&self, headers: &HeaderMap, path: &str, client: IpAddr) -> &Rc<Upstream> {
         let by = self.by.as_ref();

@@ -24,6 +24,7 @@ pub mod load;
 pub mod names;
 pub mod parked;
 pub mod pool;
+pub mod retry;
 pub mod state;
 pub mod tls;
 pub mod view;

@@ -224,3 +224,43 @@ async fn a_change_forgets_what_is_kept_behind_another_proxy() {
         assert_eq!(did(&got), if forwarded == "replace" { "HIT" } else { "MISS" });
     }
 }
+
+/// A canary and what is stable answer the same target, and neither gives the other's answer.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn upstreams_that_a_route_chooses_between_are_kept_apart() {
+    let (stable, canary) = (Origin::bind().await, Origin::bind().await);
+    let text = format!(
+        "workers = 1\n[cache]\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\ncache = true\nupstreams = [{{ name = \"stable\" }}, {{ name = \"canary\" }}]\n\
+         split_by = \"header:x-who\"\n\
+         [[upstream]]\nname = \"stable\"\nservers = [\"{}\"]\n\
+         [[upstream]]\nname = \"canary\"\nservers = [\"{}\"]\n",
+        stable.addr(),
+        canary.addr()
+    );
+    let stable = stable.serve(|_| answer("Cache-Control: max-age=60", "stable"));
+    let canary = canary.serve(|_| answer("Cache-Control: max-age=60", "canary"));
+    let proxy = Proxy::config(text).start();
+    let mut wire = proxy.connect().await;
+    // Whom each of them is sent to, by a target of its own.
+    let mut by = std::collections::BTreeMap::new();
+    for who in 0..100 {
+        let got = ask(&mut wire, "GET", &format!("/{who}"), &format!("X-Who: {who}")).await;
+        by.entry(got.text()).or_insert(who);
+    }
+    assert_eq!(by.keys().collect::<Vec<_>>(), ["canary", "stable"]);
+    for outcome in ["MISS", "HIT"] {
+        for (upstream, who) in &by {
+            let got = ask(&mut wire, "GET", "/x", &format!("X-Who: {who}")).await;
+            assert_eq!((did(&got), got.text().as_str()), (outcome, upstream.as_str()));
+        }
+    }
+    // What one of them has changed is forgotten of both.
+    let (_, who) = by.first_key_value().unwrap();
+    ask(&mut wire, "POST", "/x", &format!("X-Who: {who}|Content-Length: 0")).await;
+    for who in by.values() {
+        assert_eq!(did(&ask(&mut wire, "GET", "/x", &format!("X-Who: {who}")).await), "MISS");
+    }
+    assert_eq!(stable.seen().len() + canary.seen().len(), 100 + 2 + 1 + 2);
+}

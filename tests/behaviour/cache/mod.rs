@@ -24,11 +24,16 @@ fn proxy(origin: SocketAddr, rules: &str) -> ProxyBuilder {
 
 /// The same with more of `[cache]`.
 fn with_cache(origin: SocketAddr, cache: &str, rules: &str) -> ProxyBuilder {
+    with_upstream(origin, cache, rules, "")
+}
+
+/// The same with more of the upstream.
+fn with_upstream(origin: SocketAddr, cache: &str, rules: &str, upstream: &str) -> ProxyBuilder {
     Proxy::config(format!(
         "workers = 2\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\naccess = \"stderr\"\n\
          [cache]\n{cache}\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nupstream = \"o\"\n[route.cache]\n{rules}\n\
-         [[upstream]]\nname = \"o\"\nservers = [\"{origin}\"]\n"
+         [[upstream]]\nname = \"o\"\nservers = [\"{origin}\"]\n{upstream}"
     ))
 }
 

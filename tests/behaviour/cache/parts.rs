@@ -11,7 +11,7 @@ use underpass_tests::{Message, Origin, Served, pattern};
 use super::{
     ask, did, get,
     ranges::{LENGTH, Seeded, check_part, reply},
-    with_cache,
+    with_cache, with_upstream,
 };
 
 const BLOCK: usize = 16 << 10;
@@ -193,5 +193,63 @@ async fn what_has_been_evicted_of_something_large_is_fetched_again() {
             pattern::check(0, &got.body);
         }
     }
+    assert_eq!(proxy.metrics().await.sum("underpass_cache_cuts_total", &[]), 0.0);
+}
+
+/// What is missing is asked for as often as the upstream allows for any request.
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn missing_blocks_are_asked_for_again_where_the_upstream_allows_it() {
+    for (retry, outcome) in [("[upstream.retry]\non_status = [503]\n", 206), ("", 503)] {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&refused);
+        let origin = Origin::bind().await.serve(move |seen| {
+            let is_second = seen.message.head.get("range") == Some("bytes=32768-49151");
+            match is_second && count.fetch_add(1, SeqCst) == 0 {
+                true => b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                false => reply(&seen.message, "\"a\"", ""),
+            }
+        });
+        let proxy = with_upstream(origin.addr(), SMALL, "", retry).start();
+        let mut wire = proxy.connect().await;
+        check_part(&ask(&mut wire, "GET", "/x", "Range: bytes=20000-20009").await, 20_000, 20_010);
+        // The block before is there, and the answer has begun when the next one is asked for.
+        wire.send("GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=20000-40000\r\n\r\n").await;
+        let head = wire.read_head().await;
+        assert_eq!((head.status(), head.get("x-cache")), (206, Some("PARTIAL")));
+        match outcome {
+            206 => wire.check_pattern(20_000, 20_001).await,
+            _ => assert_eq!(wire.read_to_end().await.0.len(), 32_768 - 20_000, "cut"),
+        }
+        let times = asked(&origin).iter().filter(|range| *range == "bytes=32768-49151").count();
+        assert_eq!(times, if outcome == 206 { 2 } else { 1 });
+    }
+}
+
+/// What is stale and lacks blocks that cannot be had apart is fetched anew, not validated: a 304
+/// would bind the answer to what is not there any more.
+#[req_test("REQ-CACHE-003")]
+#[tokio::test]
+async fn what_lacks_blocks_is_neither_validated_nor_served_stale() {
+    let origin = Origin::bind().await.serve(|seen| match seen.message.head.get("if-none-match") {
+        Some(_) => b"HTTP/1.1 304 Not Modified\r\nETag: W/\"a\"\r\n\r\n".to_vec(),
+        None => reply(&seen.message, "W/\"a\"", ""),
+    });
+    let cache = format!("{SMALL}\nmemory_bytes = \"1MiB\"");
+    let proxy = with_cache(origin.addr(), &cache, "override_ttl = \"2s\"").start();
+    let mut wire = proxy.connect().await;
+    assert_eq!(did(&ask(&mut wire, "GET", "/x", "").await), "MISS");
+    // Its head is wanted, its blocks are not.
+    for _ in 0..3 {
+        assert_eq!(did(&ask(&mut wire, "HEAD", "/x", "").await), "HIT");
+    }
+    for target in 0..8 {
+        ask(&mut wire, "GET", &format!("/{target}"), "").await;
+    }
+    assert_eq!(did(&ask(&mut wire, "HEAD", "/x", "").await), "HIT", "the head is there");
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let got = ask(&mut wire, "GET", "/x", "").await;
+    assert_eq!((got.status(), did(&got), got.body.len()), (200, "MISS", LENGTH));
+    pattern::check(0, &got.body);
     assert_eq!(proxy.metrics().await.sum("underpass_cache_cuts_total", &[]), 0.0);
 }

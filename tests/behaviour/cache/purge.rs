@@ -81,3 +81,45 @@ async fn what_is_under_way_during_a_purge_is_not_kept() {
     let got = get(&proxy, "/x", "").await;
     assert_eq!((did(&got), got.text().as_str()), ("HIT", "new"));
 }
+
+/// However a route spells its targets, and which of them its answers are kept under.
+#[req_test("REQ-CACHE-006")]
+#[tokio::test]
+async fn a_url_is_forgotten_in_the_spelling_of_each_route() {
+    let origin = Origin::bind().await.serve(|_| answer("Cache-Control: max-age=600", "x"));
+    let rules = "sorted_query = true\nignored_query = [\"utm_*\"]";
+    let proxy = proxy(origin.addr(), rules).env("UNDERPASS_ADMIN_TOKEN", TOKEN).start();
+    for (target, url) in [
+        ("/x?b=1&a=2", "http://h/x?b=1&a=2"),
+        ("/x?b=1&a=2&utm_source=z", "http://h/x?a=2&utm_source=other&b=1"),
+    ] {
+        assert_eq!(did(&get(&proxy, target, "").await), "MISS", "{target}");
+        let (done, said) = purge(&proxy, &["--url", "http://h/x?a=2"], TOKEN);
+        assert_eq!((done, said.as_str()), (true, "purged 0"), "another target");
+        assert_eq!(did(&get(&proxy, target, "").await), "HIT", "{target}");
+        let (done, said) = purge(&proxy, &["--url", url], TOKEN);
+        assert_eq!((done, said.as_str()), (true, "purged 1"), "{url}");
+        assert_eq!(did(&get(&proxy, target, "").await), "MISS", "{target}");
+        purge(&proxy, &["--all"], TOKEN);
+    }
+}
+
+#[req_test("REQ-CACHE-006")]
+#[tokio::test]
+async fn tags_are_those_that_a_validation_has_brought() {
+    let origin = Origin::bind().await.serve(|seen| match seen.message.head.get("if-none-match") {
+        None => answer("Cache-Control: no-cache|ETag: \"a\"|Surrogate-Key: old both", "x"),
+        Some(_) => "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nCache-Control: max-age=600\r\n\
+                        Surrogate-Key: new both\r\n\r\n"
+            .to_owned(),
+    });
+    let proxy = proxy(origin.addr(), "").env("UNDERPASS_ADMIN_TOKEN", TOKEN).start();
+    assert_eq!(did(&get(&proxy, "/x", "").await), "MISS");
+    assert_eq!(did(&get(&proxy, "/x", "").await), "REVALIDATED");
+    for (tag, removed) in [("old", 0), ("new", 1)] {
+        assert_eq!(did(&get(&proxy, "/x", "").await), "HIT", "before {tag}");
+        let (done, said) = purge(&proxy, &["--tag", tag], TOKEN);
+        assert_eq!((done, said), (true, format!("purged {removed}")), "{tag}");
+    }
+    assert_eq!(did(&get(&proxy, "/x", "").await), "MISS");
+}

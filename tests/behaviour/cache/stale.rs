@@ -80,3 +80,35 @@ async fn a_dead_server_fails_all_who_wait_and_nobody_waits_for_ever() {
         assert_eq!(client.read_response().await.status(), 502);
     }
 }
+
+/// Also who waits for a validation that somebody else's answer has begun in the background.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn who_waits_for_a_validation_that_fails_has_what_is_stale_if_it_may() {
+    for trouble in ["nonsense\r\n\r\n", "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"] {
+        let origin = Origin::bind().await;
+        let proxy = proxy(origin.addr(), "").start();
+        let mut client = proxy.open("GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let mut server = origin.accept().await;
+        server.read_request().await;
+        let fields = "Cache-Control: max-age=1, stale-while-revalidate=1, stale-if-error=600";
+        server.send(answer(&format!("{fields}|ETag: \"a\""), "old")).await;
+        client.read_response().await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        // It is used once more, and validated beside.
+        assert_eq!(did(&ask(&mut client, "GET", "/x", "").await), "STALE");
+        server.read_request().await;
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        // Too old for that: these wait for what comes of it.
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            waiting.push(proxy.open("GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.send(trouble).await;
+        for wire in &mut waiting {
+            let got = wire.read_response().await;
+            assert_eq!((got.status(), did(&got), got.text().as_str()), (200, "STALE", "old"));
+        }
+    }
+}

@@ -95,7 +95,7 @@ pub(in crate::relay) async fn enter(
     let asked = Asked {
         cache: Arc::clone(cache),
         rules: Arc::clone(rules),
-        primary: key_of(exchange, rules, request),
+        primary: key_of(exchange, rules, upstream, request),
         fields: request.headers().clone(),
         wishes: Wishes::of(request.headers(), &rules.policy),
         authorized: exchange.is_authorized()
@@ -149,8 +149,16 @@ pub(in crate::relay) async fn enter(
     passes(Forwarded::Bypass, Outcome::Bypass)
 }
 
-fn key_of(exchange: &Exchange, rules: &RouteCache, request: &Request<Incoming>) -> Key {
+fn key_of(
+    exchange: &Exchange,
+    rules: &RouteCache,
+    upstream: &Upstream,
+    request: &Request<Incoming>,
+) -> Key {
     let route = exchange.route().map_or("", |route| &route.name);
+    // Another one may answer otherwise, as a canary does.
+    let is_chosen = exchange.route().is_some_and(|route| !route.choice().is_empty());
+    let route = (route, is_chosen.then_some(&*upstream.name));
     let authority = key::authority(request.uri(), request.headers());
     let scheme = exchange.client().scheme();
     let by = rules_of(exchange, &rules.key);

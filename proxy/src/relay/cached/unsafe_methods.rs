@@ -67,10 +67,16 @@ impl Forgets {
         for route in routes.into_iter().flatten() {
             let Some(rules) = &route.cache else { continue };
             let by = rules_of(exchange, &rules.key);
-            let key = Key::of((self.scheme, &self.authority), uri, &self.fields, &route.name, &by);
-            self.cache.store.remove(store::Key::of(key.text()));
-            // What was asked for before may be as it was before.
-            self.cache.flights.forget_one(key.text());
+            // Whichever upstream has changed it: those of one route have one target in common.
+            let chosen = route.choice().iter().map(|upstream| Some(&*upstream.name));
+            let only = route.choice().is_empty().then_some(None);
+            for upstream in chosen.chain(only) {
+                let of = (&*route.name, upstream);
+                let key = Key::of((self.scheme, &self.authority), uri, &self.fields, of, &by);
+                self.cache.store.remove(store::Key::of(key.text()));
+                // What was asked for before may be as it was before.
+                self.cache.flights.forget_one(key.text());
+            }
         }
     }
 }
