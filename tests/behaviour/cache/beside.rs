@@ -9,6 +9,7 @@ use underpass::record::Side;
 use underpass_tests::{Origin, Proxy, Records, Wire, clock::BOUND, within};
 
 use super::{answer, ask, did, get, with_cache};
+use crate::middleware::admission::{token, token_keys};
 
 fn config(origin: &Origin, more: &str, route: &str) -> String {
     format!(
@@ -210,4 +211,41 @@ async fn clients_of_http_1_0_see_where_a_body_ends() {
     let mut wire = proxy.open("GET /x HTTP/1.0\r\n\r\n").await;
     let (bytes, _) = wire.read_to_end().await;
     assert!(String::from_utf8_lossy(&bytes).contains("BYPASS"));
+}
+
+/// Who it is may be said in a cookie as well: then no `Authorization` tells the cache of it.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_is_for_one_whom_a_cookie_has_let_in_is_not_given_to_another() {
+    let origin = Origin::bind().await;
+    let keys = token_keys();
+    let more = format!(
+        "[[middleware]]\nname = \"who\"\njwt = {{ keys_file = \"{}\", cookie = \"id\", \
+         claims = {{ x-user = \"sub\" }} }}\n",
+        keys.display()
+    );
+    let text = config(&origin, &more, "middleware = [\"who\"]");
+    let origin = origin.serve(|seen| {
+        let head = &seen.message.head;
+        assert!(!head.has("authorization"));
+        let fields = match head.target() {
+            "/public" => "Cache-Control: max-age=60, public",
+            _ => "Cache-Control: max-age=60",
+        };
+        answer(fields, head.get("x-user").unwrap_or("nobody"))
+    });
+    let proxy = Proxy::config(text).start();
+    std::fs::remove_file(keys).unwrap();
+    let mut wire = proxy.connect().await;
+    for (target, user, outcome, body) in [
+        ("/x", "ada", "UNCACHEABLE", "ada"),
+        ("/x", "bob", "UNCACHEABLE", "bob"),
+        ("/x", "ada", "UNCACHEABLE", "ada"),
+        ("/public", "ada", "MISS", "ada"),
+        ("/public", "bob", "HIT", "ada"),
+    ] {
+        let got = ask(&mut wire, "GET", target, &format!("Cookie: id={}", token(user, 60))).await;
+        assert_eq!((did(&got), got.text().as_str()), (outcome, body), "{target} {user}");
+    }
+    assert_eq!(origin.seen().len(), 4);
 }

@@ -1,8 +1,10 @@
 //! One fetch for many: they share it from its first byte, each at its own pace and wherever its
 //! worker is, and nobody waits for what is not for them.
 
+use std::time::Duration;
+
 use mantra_macros::req_test;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use underpass_tests::{Origin, Wire, clock::BOUND, within};
 
 use super::{answer, ask, did, proxy, with_cache};
@@ -228,4 +230,77 @@ async fn each_variant_has_a_fetch_of_its_own_that_others_share() {
             wire.read_until("0\r\n\r\n").await;
         }
     }
+}
+
+/// Who comes when what has been sent is gone, and could not be had apart, asks for all of it: there
+/// is no beginning to give.
+#[req_test("REQ-CACHE-005")]
+#[tokio::test]
+async fn who_comes_too_late_to_share_a_fetch_asks_for_itself() {
+    const SENT: u64 = 6 << 20;
+    let origin = Origin::bind().await;
+    let proxy = with_cache(origin.addr(), "memory_bytes = \"2MiB\"", "").start();
+    let mut first = proxy.open(ASK).await;
+    let mut server = origin.accept().await;
+    server.read_request().await;
+    let fields = format!("Cache-Control: max-age=60\r\nContent-Length: {}", 2 * SENT);
+    server.send(format!("HTTP/1.1 200 OK\r\nETag: W/\"a\"\r\n{fields}\r\n\r\n")).await;
+    first.read_head().await;
+    for at in (0..SENT).step_by(64 << 10) {
+        server.send_rest(at, at + (64 << 10)).await;
+        first.check_pattern(at, 64 << 10).await;
+    }
+    let mut late = proxy.open(ASK).await;
+    let mut other = origin.accept().await;
+    other.read_request().await;
+    other.send(answer("Cache-Control: max-age=60", "own")).await;
+    let got = late.read_response().await;
+    assert_eq!((did(&got), got.text().as_str()), ("MISS", "own"));
+    let rest =
+        async { tokio::join!(server.send_rest(SENT, 2 * SENT), first.check_pattern(SENT, SENT)) };
+    within(BOUND, "the rest for the first", rest).await;
+    assert_eq!(proxy.metrics().await.sum("underpass_cache_cuts_total", &[]), 0.0);
+}
+
+/// A worker ends, with its process, when it has no connections. What it brings for those at another
+/// worker ends with it, without a word of the server's; they get the rest by a range.
+#[req_test("REQ-CACHE-005")]
+#[tokio::test]
+async fn who_shares_a_fetch_of_a_worker_that_ends_gets_the_rest() {
+    const LENGTH: u64 = 1 << 20;
+    const SENT: u64 = 64 << 10;
+    let fields = "ETag: \"a\"\r\nCache-Control: max-age=60";
+    // Which worker has a connection is the kernel's choice: half of the time it is the same one.
+    for _ in 0..24 {
+        let origin = Origin::bind().await;
+        let proxy = proxy(origin.addr(), "").start();
+        let mut first = proxy.open(ASK).await;
+        let mut server = origin.accept().await;
+        server.read_request().await;
+        server
+            .send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {LENGTH}\r\n\r\n"))
+            .await;
+        server.send_rest(0, SENT).await;
+        first.read_head().await;
+        first.check_pattern(0, SENT).await;
+        let mut second = proxy.open(ASK).await;
+        assert_eq!(second.read_head().await.get("x-cache"), Some("JOINED"));
+        second.check_pattern(0, SENT).await;
+        drop(first);
+        proxy.term();
+        let Ok(false) = timeout(Duration::from_secs(1), server.readable()).await else { continue };
+        let mut server = origin.accept().await;
+        let asked = server.read_request().await;
+        assert_eq!(asked.head.get("range"), Some(format!("bytes=0-{}", LENGTH - 1).as_str()));
+        assert_eq!(asked.head.get("if-range"), Some("\"a\""));
+        let range = format!("Content-Range: bytes 0-{}/{LENGTH}", LENGTH - 1);
+        let head =
+            format!("HTTP/1.1 206 Part\r\n{fields}\r\n{range}\r\nContent-Length: {LENGTH}\r\n\r\n");
+        server.send(head).await;
+        let both = async {
+            tokio::join!(server.send_rest(0, LENGTH), second.check_pattern(SENT, LENGTH - SENT));
+        };
+        return within(BOUND, "the rest", both).await;
+    }
+    panic!("24 times both connections were at one worker");
 }

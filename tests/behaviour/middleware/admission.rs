@@ -1,5 +1,7 @@
 //! Who is let in, how often, and how many at once. Who is not reaches no server.
 
+use std::path::PathBuf;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -143,14 +145,23 @@ async fn no_more_are_under_way_than_are_allowed() {
     assert_eq!(third.read_response().await.status(), 503);
 }
 
-/// Claims as a token that `key` signed.
-fn token(expires: i64) -> String {
+/// A file with the key that [`token`] signs with, as middlewares read it.
+pub(crate) fn token_keys() -> PathBuf {
+    let keys = scratch("json");
+    let public = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": public }] });
+    std::fs::write(&keys, set.to_string()).unwrap();
+    keys
+}
+
+/// Claims of this user as a signed token, for so many seconds.
+pub(crate) fn token(user: &str, expires: i64) -> String {
     // RFC 8037, appendix A.1, behind the head of PKCS #8 (RFC 8410 section 7).
     let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     let secret = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
     let key = EncodingKey::from_ed_der(&[&head[..], &secret].concat());
     let now = i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap();
-    let claims = json!({ "iss": "https://id.test", "sub": "ada", "exp": now + expires });
+    let claims = json!({ "iss": "https://id.test", "sub": user, "exp": now + expires });
     jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &key).unwrap()
 }
 
@@ -158,10 +169,7 @@ fn token(expires: i64) -> String {
 #[tokio::test]
 async fn tokens_are_checked_over_both_versions() {
     let served = Served::ok().await;
-    let keys = scratch("json");
-    let public = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": public }] });
-    std::fs::write(&keys, set.to_string()).unwrap();
+    let keys = token_keys();
     let definition = format!(
         "jwt = {{ keys_file = \"{}\", issuer = [\"https://id.test\"], \
          claims = {{ x-user = \"sub\" }} }}",
@@ -173,8 +181,8 @@ async fn tokens_are_checked_over_both_versions() {
         let mut client = HttpClient::connect(proxy.addr(), version).await;
         for (given, status, challenge) in [
             (None, 401, Some("Bearer")),
-            (Some(token(60)), 200, None),
-            (Some(token(-60)), 401, Some("Bearer error=\"invalid_token\", ")),
+            (Some(token("ada", 60)), 200, None),
+            (Some(token("ada", -60)), 401, Some("Bearer error=\"invalid_token\", ")),
             (Some("rubbish".to_owned()), 401, Some("Bearer error=\"invalid_token\"")),
         ] {
             let mut request = client.request(Method::GET, "/").header("x-user", "root");

@@ -1,7 +1,7 @@
 //! What is done with requests before a server is asked, and with answers before the client
 //! gets them.
 
-mod admission;
+pub(crate) mod admission;
 mod chains;
 mod compression;
 mod cross_origin;
