@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod cache_tests;
 mod ci;
 mod ebpf;
 mod fuzz;
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Fuzz what reads bytes from peers
     Fuzz(fuzz::Args),
+    /// Run the public tests for HTTP caches against the proxy
+    CacheTests(cache_tests::Args),
     /// Check that every requirement has a test, and every mention a requirement
     Trace,
     /// Check the rules of the code base
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench { args } => return bench::bench(&args),
         Command::Soak { args } => return bench::soak(&args),
         Command::Fuzz(args) => fuzz::run(&args)?,
+        Command::CacheTests(args) => cache_tests::run(&args)?,
         Command::Trace => trace::run()?,
         Command::Tidy => tidy::run()?,
         Command::Ci => return ci::run(),
