@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -16,7 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Client;
-use crate::{body::BodyStream, relay, transport::Transport, tunnel, watchdog::Wait};
+use crate::{
+    body::BodyStream, relay, transport::Transport, tunnel, watchdog::Wait, wire::cancels::Cancels,
+};
 
 /// How much of a request's body may have come that its server has not taken yet. The window of
 /// a connection is so much for each of its streams and one more, so that those whose server does
@@ -46,7 +48,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
         }
     });
     let streams = u32::try_from(limits.max_streams).unwrap_or(u32::MAX);
-    let io = TokioIo::new(Rewound { early, stream });
+    let io = TokioIo::new(Rewound { early, stream, cancels: Cancels::of_client() });
     let mut connection = http2::Builder::new(Streams(Rc::clone(&client)))
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
@@ -127,11 +129,12 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
     }
 }
 
-/// A socket whose first bytes have been read already.
+/// A socket whose first bytes have been read already, and what hyper does not tell of its resets.
 #[derive(Debug)]
 struct Rewound {
     early: Bytes,
     stream: Transport,
+    cancels: Cancels,
 }
 
 impl AsyncRead for Rewound {
@@ -141,11 +144,14 @@ impl AsyncRead for Rewound {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buf.filled().len();
         if this.early.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        } else {
+            let n = this.early.len().min(buf.remaining());
+            buf.put_slice(&this.early.split_to(n));
         }
-        let n = this.early.len().min(buf.remaining());
-        buf.put_slice(&this.early.split_to(n));
+        this.cancels.came(&mut buf.filled_mut()[before..]);
         Poll::Ready(Ok(()))
     }
 }

@@ -6,7 +6,8 @@
 //! ([`Sending`]):
 //!
 //! - A peer's RST_STREAM with CANCEL (what browsers and curl send when they give up)
-//!   reads as a clean end. The sending task knows better, so it is asked at every end.
+//!   reads as a clean end. The sending task knows better, so it is asked at every end; behind
+//!   our own there is none, and what comes is read for what it is (`wire/cancels.rs`).
 //! - Nobody who neither reads nor writes is told of a RST_STREAM. The sending task ends by it,
 //!   and its end is.
 //! - Dropping an `Upgraded` sends END_STREAM, which says that all had been sent. Only

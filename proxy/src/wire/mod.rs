@@ -7,10 +7,11 @@
 //! valid, and follow the framing of bodies without touching their bytes (RFC 9112).
 //!
 //! What comes over HTTP/2 has no such framing, but goes on as HTTP/1: [`http2`], and
-//! [`websocket`] for the one thing that is opened in another way.
+//! [`websocket`] for the one thing that is opened in another way. [`cancels`] is about how it ends.
 //!
-//! Pure: [`head`], [`chunked`], [`fields`], [`track`], [`http2`], [`websocket`]. I/O: [`downstream`], [`upstream`].
+//! Pure: [`cancels`], [`head`], [`chunked`], [`fields`], [`track`], [`http2`], [`websocket`]. I/O: [`downstream`], [`upstream`].
 
+pub mod cancels;
 pub mod chunked;
 pub mod downstream;
 pub mod fields;

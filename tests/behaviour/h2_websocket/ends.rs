@@ -78,6 +78,30 @@ async fn a_reset_is_passed_on_either_way() {
     }
 }
 
+/// Also where one half is over, and nothing but the other could be broken.
+#[req_test("REQ-TUN-001", "REQ-EDGE-005")]
+#[tokio::test]
+async fn a_reset_behind_the_others_end_is_no_end() {
+    for path in Path::ALL {
+        for client_resets in [true, false] {
+            let Opened { client, server, proxy, _kept } = path.open("").await;
+            let (mut gone, mut left, end) = match client_resets {
+                true => (client, server, "client_reset"),
+                false => (server, client, "upstream_reset"),
+            };
+            gone.send("half of it").await;
+            left.expect("half of it").await;
+            left.finish().await;
+            gone.expect_fin().await;
+            gone.reset();
+            left.expect_reset().await;
+            let line = proxy.log_line(&["tunnel=websocket"]).await;
+            assert!(line.contains(&format!("tunnel_end={end}")), "{path:?}: {line}");
+            proxy.until_tunnels(0).await;
+        }
+    }
+}
+
 /// Also while the tunnel is held up in that direction, so that nobody reads there.
 #[req_test("REQ-TUN-001", "REQ-EDGE-005")]
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The socket of a shared connection: when something came from it, and whether the server has
-//! said by which settings it goes.
+//! The socket of a shared connection: when something came from it, whether the server has
+//! said by which settings it goes, and resets as hyper is to read them (`wire/cancels.rs`).
 //!
 //! The first thing that a server sends is SETTINGS (RFC 9113 section 3.4). hyper keeps those to
 //! itself, and what it tells of them before they came cannot be told from what they say; so the
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::carrier::Carrier;
-use crate::transport::Transport;
+use crate::{transport::Transport, wire::cancels::Cancels};
 
 /// Of a frame, before its payload (RFC 9113 section 4.1).
 const HEAD_BYTES: usize = 9;
@@ -56,11 +56,12 @@ impl Greeting {
 pub(super) struct Heard {
     stream: Transport,
     carrier: Rc<Carrier>,
+    cancels: Cancels,
 }
 
 impl Heard {
     pub(super) fn new(stream: Transport, carrier: Rc<Carrier>) -> Self {
-        Self { stream, carrier }
+        Self { stream, carrier, cancels: Cancels::of_server() }
     }
 }
 
@@ -74,7 +75,9 @@ impl AsyncRead for Heard {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
             self.carrier.heard.set(Instant::now());
-            self.carrier.greeting.came(&buf.filled()[before..]);
+            let came = &mut buf.filled_mut()[before..];
+            self.carrier.greeting.came(came);
+            self.cancels.came(came);
         }
         read
     }
