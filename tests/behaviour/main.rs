@@ -36,6 +36,7 @@ mod http10;
 mod intercept;
 mod interim;
 mod keep_alive;
+mod live_page;
 mod message_limits;
 mod middleware;
 mod names;

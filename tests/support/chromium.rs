@@ -55,10 +55,24 @@ pub fn visit(url: &str, profile: &Path) -> Option<Visit> {
 /// # Panics
 /// If it gives none.
 pub fn document(page: &Path, profile: &Path) -> Option<String> {
+    dump(&format!("file://{}", page.display()), profile, &[])
+}
+
+/// The same of a page that goes on asking its server, after its second round.
+///
+/// # Panics
+/// If it gives none.
+pub fn live_document(url: &str, profile: &Path) -> Option<String> {
+    // Milliseconds of the page's own clock, which waits for answers.
+    dump(url, profile, &["--virtual-time-budget=1500"])
+}
+
+fn dump(url: &str, profile: &Path, more: &[&str]) -> Option<String> {
     let mut child = Command::new(browser()?)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--no-first-run"])
         .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("file://{}", page.display()))
+        .args(more)
+        .arg(url)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -1,4 +1,4 @@
-// The live page: asks for /metrics and /tunnels once a second and shows them.
+// The live page: asks for /metrics, /tunnels and /certificates once a second and shows them.
 // Whatever comes from outside becomes text by textContent; nothing is parsed as HTML.
 "use strict";
 
@@ -92,6 +92,7 @@ function showFigures(now) {
 
 function cell(name, value) {
   if (value === null || value === undefined) return "–";
+  if (Array.isArray(value)) return value.join(", ");
   if (typeof value === "object" && "to_upstream" in value) {
     return `↑ ${cell(name, value.to_upstream)}  ↓ ${cell(name, value.to_downstream)}`;
   }
@@ -160,6 +161,42 @@ function showTunnels(tunnels) {
   }
 }
 
+const DAY_SECONDS = 86400;
+
+function time(unix) {
+  return new Date(unix * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
+// When a certificate ends, and whether that is near or past.
+function ends(certificate) {
+  if (certificate.not_after === null) return ["none yet", "bad"];
+  const days = Math.floor((certificate.not_after - Date.now() / 1000) / DAY_SECONDS);
+  const left = days < 0 ? "over" : days === 1 ? "1 day" : `${days} days`;
+  return [`${time(certificate.not_after)} (${left})`, days < 7 ? "bad" : ""];
+}
+
+// What becomes of an order, where it comes by ACME.
+function order(acme) {
+  if (!acme) return "from a file";
+  if (acme.ordering) return "under way";
+  if (acme.retry_at) return `again ${time(acme.retry_at)}, ${acme.failures} failed`;
+  return acme.renew_at ? `renewed ${time(acme.renew_at)}` : "–";
+}
+
+function showCertificates(certificates) {
+  byId("certificates-section").hidden = certificates.length === 0;
+  byId("certificates").tBodies[0].replaceChildren(...certificates.map((one) => {
+    const row = element("tr");
+    const error = one.acme && one.acme.error;
+    const last = element("td", error || "–", error ? "bad" : "");
+    last.title = error || "";
+    row.append(
+      element("td", one.names.join(", ")), element("td", one.listener),
+      element("td", ...ends(one)), element("td", order(one.acme)), last);
+    return row;
+  }));
+}
+
 function showState(text, className) {
   byId("state").textContent = text;
   byId("state").className = className;
@@ -167,12 +204,13 @@ function showState(text, className) {
 
 async function refresh() {
   try {
-    const [metrics, tunnels, ready] = await Promise.all([
-      fetch("metrics"), fetch("tunnels"), fetch("readyz"),
+    const [metrics, tunnels, certificates, ready] = await Promise.all([
+      fetch("metrics"), fetch("tunnels"), fetch("certificates"), fetch("readyz"),
     ]);
     const now = { at: performance.now(), metrics: parseMetrics(await metrics.text()) };
     showFigures(now);
     showTunnels(await tunnels.json());
+    showCertificates(await certificates.json());
     showState((await ready.text()).trim(), ready.ok ? "good" : "bad");
     before = now;
   } catch (error) {
