@@ -88,6 +88,36 @@ async fn requests_that_wait_for_the_choice_are_all_served() {
     assert_eq!(server.connections(), 1);
 }
 
+/// What a server has chosen before is no more than a guess: it may be another one by now.
+#[req_test("REQ-EDGE-005", "REQ-EDGE-006")]
+#[tokio::test]
+async fn a_server_may_choose_otherwise_with_each_connection() {
+    let signer = Signer::default();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let proxy = proxy(&[listener.local_addr().unwrap()], &signer, "");
+    for protocol in ["h2", "http/1.1", "h2", "http/1.1", "http/1.1", "h2"] {
+        let config = signer.server(&signer.good(NAME), &[protocol]);
+        let server = TlsOrigin::over(listener.try_clone().unwrap(), config);
+        // Many at once, of which some wait for a connection that others make.
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            clients.push(Wire::open(proxy.listener("web"), GET).await);
+        }
+        for client in &mut clients {
+            let answer = client.read_response().await;
+            let text = answer.text();
+            assert_eq!(answer.status(), 200, "{protocol}: {text}");
+            assert!(text.contains(&format!("alpn={protocol} ")), "{protocol}: {text}");
+        }
+        if protocol == "h2" {
+            assert!((1..=10).contains(&server.connections()), "{}", server.connections());
+        }
+        // It is gone with its connections, and the next one chooses otherwise.
+        drop(server);
+    }
+}
+
 /// Whatever is chosen for others, a WebSocket is asked for over HTTP/1.1.
 #[req_test("REQ-EDGE-005", "REQ-EDGE-006", "REQ-TUN-001")]
 #[tokio::test]
