@@ -18,6 +18,9 @@ use crate::{
     wire::{fields, websocket},
 };
 
+/// Fields that most requests get here: Host, TE, Connection, Via and those of forwarding.
+const ADDED: usize = 8;
+
 /// Whether a request asks properly for another protocol (RFC 9110 section 7.8).
 pub(super) fn asks_upgrade<B>(request: &Request<B>) -> bool {
     // RFC 9113 section 3.1: the h2c upgrade is gone; such a request is served as it is.
@@ -65,6 +68,8 @@ pub(super) fn head<B>(
     }
     let headers = request.headers_mut();
     headers::strip_hop_by_hop(headers);
+    // Now: later there is more to be put in its place again.
+    let _ = headers.try_reserve(ADDED);
     if let Some(authority) = authority {
         // RFC 9112 section 3.2.2 and RFC 9113 section 8.3.1: the target's authority is what
         // counts; over HTTP/1 the two have been compared.
