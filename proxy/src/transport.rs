@@ -20,13 +20,15 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
+use crate::tls::Followed;
+
 /// A connection.
 #[derive(Debug)]
 pub enum Transport {
     /// Bytes as they are.
     Plain(TcpStream),
     /// Inside TLS, after its handshake. Boxed: it is ten times as large.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Followed>>),
 }
 
 impl Transport {
@@ -35,7 +37,7 @@ impl Transport {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref().0.tcp(),
         }
     }
 

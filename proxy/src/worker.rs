@@ -36,7 +36,7 @@ use crate::{
     record,
     route::{self, Matched},
     spans::Tracer,
-    splice::{Engine, kernel::Kernel},
+    splice::{Engine, Ktls, kernel::Kernel},
     tunnel,
     upstream::{
         self,
@@ -87,6 +87,8 @@ pub struct Process {
     pub admin: Arc<admin::State>,
     /// Engine of tunnels.
     pub splice: SpliceMode,
+    /// What of TLS the kernel takes over.
+    pub ktls: Ktls,
     /// Answers that are kept, where any are.
     pub cache: Option<Arc<Cache>>,
     /// What makes requests parts of traces, where there is a collector.

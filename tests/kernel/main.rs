@@ -3,6 +3,8 @@
 //! They need CAP_BPF and CAP_NET_ADMIN, and an object to load. A skip has to justify
 //! itself (see `machine`): on a machine that has it all, there is none.
 //!
+//! `ktls/` is about tunnels inside TLS whose keys the kernel has: it needs the module `tls`.
+//!
 //! `steering/` is about the worker that a connection comes to.
 //!
 //! `tunnel/` holds the law of tunnels over every engine, those of userspace included, with
@@ -14,6 +16,7 @@ mod degrade;
 mod doctor;
 mod fast_open;
 mod hop;
+mod ktls;
 mod leftovers;
 mod log;
 mod machine;

@@ -57,6 +57,20 @@ pub fn joins_applications() -> bool {
     joins.is_ok()
 }
 
+/// Whether the kernel takes over sessions of TLS, as `doctor` finds; if not, the reason.
+pub fn ktls() -> Result<(), String> {
+    static KTLS: OnceLock<Result<(), String>> = OnceLock::new();
+    KTLS.get_or_init(|| doctor_says("ktls")).clone()
+}
+
+/// The same for a test that needs it: says so.
+pub fn has_ktls() -> bool {
+    if let Err(reason) = ktls() {
+        skip::say(&format!("ktls: {reason}"));
+    }
+    ktls().is_ok()
+}
+
 /// A refusal that `doctor` agrees with.
 fn justified(reason: String) -> String {
     let row = doctor_says("engine_kernel");

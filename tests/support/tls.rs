@@ -17,7 +17,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
     client::Resumption,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
@@ -217,6 +217,12 @@ impl TlsClient {
     pub fn nameless(mut self) -> Self {
         self.config.enable_sni = false;
         self
+    }
+
+    /// A session that is to be played by hand.
+    pub fn session(&self, name: &str) -> ClientConnection {
+        let name = ServerName::try_from(name.to_owned()).expect("a server name");
+        ClientConnection::new(Arc::new(self.config.clone()), name).expect("a session")
     }
 
     /// Connects, and asks for this name.

@@ -13,7 +13,11 @@ use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{
-    Address, Wish, certificates, doors::Doors, fleet::Fleet, state_file, tier::splice_tier,
+    Address, Wish, certificates,
+    doors::Doors,
+    fleet::Fleet,
+    state_file,
+    tier::{ktls_tier, splice_tier},
 };
 use crate::{
     access_log::AccessLog,
@@ -78,6 +82,7 @@ impl Control {
         overlay.apply(&mut config);
         config.warnings[told..].iter().for_each(|warning| tracing::warn!("{warning}"));
         let kernel = splice_tier(&config)?;
+        let ktls = ktls_tier(&config);
         if let Some(log) = kernel.as_ref().and_then(|kernel| kernel.take_log()) {
             tokio::spawn(log.drain());
         }
@@ -141,6 +146,7 @@ impl Control {
         let plan_of_orders = certificates::plan(&config);
         let process = Arc::new(Process {
             splice: config.splice,
+            ktls,
             tracer,
             kernel,
             cache,

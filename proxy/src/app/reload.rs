@@ -227,6 +227,7 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
     keep("workers", running.workers, &mut config.workers, number, warnings);
     keep("pin_workers", running.pin_workers, &mut config.pin_workers, switch, warnings);
     keep("splice", running.splice, &mut config.splice, splice, warnings);
+    keep("ktls", running.ktls, &mut config.ktls, switch, warnings);
     let lines = |log: &crate::config::Log| (log.fields.clone(), log.sample_ratio);
     if lines(&running.log) != lines(&config.log) {
         warnings

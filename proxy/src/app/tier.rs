@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     config::{Config, SpliceMode},
-    splice::{kernel::Kernel, probe},
+    splice::{Ktls, Why, kernel::Kernel, probe},
 };
 
 /// Whether some listener or upstream allows local bypass.
@@ -66,4 +66,21 @@ pub(super) fn splice_tier(config: &Config) -> anyhow::Result<Option<Arc<Kernel>>
         }
     }
     Ok(Some(kernel))
+}
+
+/// What of TLS the kernel takes over, where tunnels are to be spliced. What is not to be had is
+/// told where TLS is spoken.
+///
+/// Implements: REQ-EDGE-006
+pub(super) fn ktls_tier(config: &Config) -> Ktls {
+    if !config.ktls || config.splice == SpliceMode::Copy {
+        return Ktls::none(Why::TlsOff);
+    }
+    probe::ktls().unwrap_or_else(|reason| {
+        let listens = config.listeners.iter().any(|listener| listener.tls.is_some());
+        if listens || config.upstreams.iter().any(|upstream| upstream.tls.is_some()) {
+            tracing::info!("tunnels inside TLS are copied: {reason}");
+        }
+        Ktls::none(Why::TlsKernel)
+    })
 }

@@ -38,6 +38,7 @@ pub(crate) struct Draft {
     pub(crate) workers: Option<usize>,
     pub(crate) pin_workers: Option<bool>,
     pub(crate) splice: Option<SpliceMode>,
+    pub(crate) ktls: Option<bool>,
     /// On every listener and upstream, whatever they say.
     pub(crate) local_bypass: bool,
     pub(crate) drain_timeout: Option<Duration>,
@@ -101,6 +102,7 @@ impl Draft {
             workers: None,
             pin_workers: None,
             splice: None,
+            ktls: None,
             local_bypass: false,
             drain_timeout: None,
             watch: None,
@@ -208,6 +210,7 @@ impl Draft {
             routes,
             upstreams: upstreams.collect(),
             splice: self.splice.unwrap_or(SpliceMode::Auto),
+            ktls: self.ktls.unwrap_or(true),
             log: Log {
                 format: self.log_format.unwrap_or(LogFormat::Text),
                 access: self.access_log.unwrap_or(AccessLog::Stderr),

@@ -18,6 +18,7 @@ impl Config {
         key(&mut out, "workers", self.workers);
         key(&mut out, "pin_workers", self.pin_workers);
         text(&mut out, "splice", value::word(&self.splice, value::SPLICE));
+        key(&mut out, "ktls", self.ktls);
         text(&mut out, "drain_timeout", value::show_duration(self.drain_timeout));
         key(&mut out, "watch", self.watch);
         if let Some(path) = &self.handover {

@@ -165,6 +165,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Which engine moves the bytes of tunnels.
     pub splice: SpliceMode,
+    /// Whether keys of tunnels inside TLS are given to the kernel.
+    pub ktls: bool,
     /// Logging.
     pub log: Log,
     /// Where spans go, if anywhere.

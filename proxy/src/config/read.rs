@@ -51,6 +51,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
             "workers",
             "pin_workers",
             "splice",
+            "ktls",
             "drain_timeout",
             "watch",
             "handover",
@@ -71,6 +72,7 @@ fn read_file<'a>(source: &'a Source<'a>, root: &'a DeTable<'a>) -> Draft {
     draft.workers = file.number("workers", 1, MOST_WORKERS).map(|n| n.value);
     draft.pin_workers = file.switch("pin_workers");
     draft.splice = file.parsed("splice", "\"auto\"", value::splice).map(|s| s.value);
+    draft.ktls = file.switch("ktls");
     draft.drain_timeout = file.parsed("drain_timeout", "\"30s\"", value::duration).map(|t| t.value);
     draft.watch = file.switch("watch");
     let path = file.parsed("handover", "\"/run/underpass/handover.sock\"", paths::socket_path);

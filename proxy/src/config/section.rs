@@ -45,7 +45,7 @@ pub(super) struct Section<'a> {
 
 /// Keys at home elsewhere: TOML puts a key into whatever section stands above it.
 const TOP_LEVEL: &[&str] =
-    &["workers", "pin_workers", "splice", "drain_timeout", "watch", "handover"];
+    &["workers", "pin_workers", "splice", "ktls", "drain_timeout", "watch", "handover"];
 
 impl<'a> Source<'a> {
     pub(super) fn new(files: &'a [File]) -> Self {

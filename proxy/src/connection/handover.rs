@@ -71,6 +71,7 @@ pub async fn run_tunnel(
     });
     let settings = tunnel::Settings {
         mode: worker.process.splice,
+        ktls: worker.process.ktls,
         kernel: worker.process.kernel.clone(),
         local_bypass: [client.listener.config.local_bypass, upstream_bypass],
         idle_timeout: client.limits().tunnel_idle_timeout,

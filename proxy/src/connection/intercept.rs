@@ -32,7 +32,7 @@ use crate::{
     exchange::Exchange,
     intercept::figures::{Came, count},
     splice::hop_bypass::HopBypass,
-    tls::Session,
+    tls::{Followed, Session},
     transport::Transport,
     tunnel,
     upstream::connect::{self, First},
@@ -95,7 +95,7 @@ impl Client {
 /// What a client begins with.
 enum Begun {
     /// A ClientHello. Boxed: it is large.
-    Tls(Box<StartHandshake<TcpStream>>),
+    Tls(Box<StartHandshake<Followed>>),
     /// What is no TLS, or nothing for a while.
     Other(TcpStream, Bytes),
     /// What begins as TLS, and is no ClientHello that we take.
@@ -205,7 +205,7 @@ async fn first(
 /// What came behind the ClientHello may be read once only, by rustls.
 fn begun(accepted: Accepted, stream: TcpStream, behind: &[u8]) -> Begun {
     match behind.is_empty() {
-        true => Begun::Tls(Box::new(StartHandshake::from_parts(accepted, stream))),
+        true => Begun::Tls(Box::new(StartHandshake::from_parts(accepted, stream.into()))),
         // A client has nothing to say before it is answered: we offer no early data.
         false => Begun::Gone,
     }
@@ -215,7 +215,7 @@ fn begun(accepted: Accepted, stream: TcpStream, behind: &[u8]) -> Begun {
 async fn secure(
     client: &Client,
     what: &Intercepting,
-    start: StartHandshake<TcpStream>,
+    start: StartHandshake<Followed>,
 ) -> Option<(Transport, Session)> {
     let Intercepting { rules, server, .. } = what;
     let host = plain(&server.host);

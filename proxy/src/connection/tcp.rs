@@ -314,6 +314,7 @@ impl Connection {
         });
         let settings = tunnel::Settings {
             mode: process.splice,
+            ktls: process.ktls,
             kernel: process.kernel.clone(),
             local_bypass: [self.listener.config.local_bypass, upstream.local_bypass],
             idle_timeout: self.listener.config.limits.tunnel_idle_timeout,

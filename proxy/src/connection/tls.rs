@@ -35,7 +35,7 @@ use crate::{
     acme::{Challenge, TLS_PROTOCOL},
     listener::Listener,
     metrics::HandshakeFailure as Failure,
-    tls::{Live, Session, Tls, without_dot},
+    tls::{Followed, Live, Session, Tls, without_dot},
     transport::Transport,
     worker::Worker,
 };
@@ -124,9 +124,10 @@ impl From<Failure> for Refused {
 
 impl Refused {
     /// Of a handshake; the client has been told by an alert.
-    fn of(error: io::Error, stream: Option<TcpStream>) -> Self {
+    fn of(error: io::Error, stream: Option<Followed>) -> Self {
         let failure = failure_of(&error);
-        let rest = stream.filter(|_| failure != Failure::ClientGone).map(Transport::from);
+        let stream = stream.filter(|_| failure != Failure::ClientGone);
+        let rest = stream.map(|stream| Transport::from(stream.into_parts().0));
         Self { failure: Some(failure), error: Some(error), rest }
     }
 }
@@ -176,7 +177,7 @@ async fn handshake(
         Ok(Some(_)) => return Err(Failure::NotTls.into()),
     }
     let live = tls.live();
-    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), Followed::from(stream));
     let start = match timeout_at(deadline, &mut hello).await {
         Err(_) => return Err(Failure::Timeout.into()),
         Ok(Err(error)) => return Err(Refused::of(error, hello.take_io())),
@@ -194,7 +195,7 @@ async fn handshake(
                     "listener `{listener}` has no certificate for {name} yet; clients are told so"
                 );
             }
-            return Err(no_certificate(start.io, deadline).await);
+            return Err(no_certificate(start.io.into_parts().0, deadline).await);
         }
     };
     let mut accept = pin!(start.into_stream(config).into_fallible());

@@ -209,6 +209,8 @@ impl Authority {
         // A session that goes on would be shown no certificate, and no host is worth a store.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        // A tunnel's keys may become the kernel's (`splice/ktls/`).
+        config.enable_secret_extraction = true;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut with_http2 = config.clone();
         with_http2.alpn_protocols.insert(0, b"h2".to_vec());

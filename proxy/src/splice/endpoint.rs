@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{meter::Why, tcp_end::TcpEnd};
+use super::{ktls::Ktls, tcp_end::TcpEnd, why::Why};
 
 /// One end of a tunnel.
 pub(crate) trait Endpoint {
@@ -35,12 +35,45 @@ pub(crate) trait Endpoint {
     /// Resolves when the peer has been given everything, or cannot be.
     fn delivered(&self) -> impl Future<Output = ()>;
 
-    /// The socket, where bytes of this end are bytes of a socket.
+    /// The socket, where bytes of this end are bytes of a socket that the kernel's programs may
+    /// have.
     fn tcp(&self) -> Option<&TcpEnd>;
+
+    /// The socket, where splice(2) moves bytes of this end.
+    fn spliced(&self) -> Option<&TcpEnd> {
+        self.tcp()
+    }
+
+    /// So many bytes went to [`Self::spliced`] by itself.
+    fn gave(&self, _bytes: usize) {}
+
+    /// Whether what splice(2) moves is inside records: then it finds nothing, or refuses, where
+    /// one is no data, and only a read tells what it is.
+    fn has_records(&self) -> bool {
+        false
+    }
 
     /// The socket, whatever it carries.
     fn socket(&self) -> Option<&TcpEnd>;
 
-    /// Why only engine `copy` can move its bytes, if so: there is no [`Self::tcp`].
+    /// Why only engine `copy` can move its bytes, if so: there is no [`Self::spliced`].
     fn must_copy(&self) -> Option<Why>;
+
+    /// Whether it could be otherwise, were the kernel given what it may have of `ktls`.
+    fn suits(&self, _ktls: Ktls) -> Result<(), Why> {
+        self.must_copy().map_or(Ok(()), Err)
+    }
+
+    /// The kernel is to have the keys, if there are any, or this is why not.
+    fn ask(&self, _ktls: Result<Ktls, Why>) {}
+
+    /// Whether the kernel has keys of it.
+    fn is_tls_in_kernel(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Self::must_copy`] may change.
+    fn may_yet_splice(&self) -> bool {
+        false
+    }
 }

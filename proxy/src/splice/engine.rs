@@ -18,11 +18,12 @@ use super::{
     buffer::Buffer,
     copy,
     endpoint::Endpoint,
-    meter::{Engine, Meter, Why},
+    meter::{Engine, Meter},
     picker::Picker,
     pipe, pipe_pool,
     redirect::Redirect,
     room::{Room, What},
+    why::Why,
     without::without,
 };
 
@@ -101,6 +102,13 @@ impl Lane {
             moved: 0,
             beside: Beside::Nothing,
         }
+    }
+
+    /// What stands in the way of other engines than `copy` has changed.
+    pub(crate) fn settle(&mut self, mode: SpliceMode, must_copy: Option<Why>, meter: &Meter) {
+        self.picker = Picker::new(mode, must_copy);
+        let (engine, why) = self.picker.engine();
+        meter.settle(engine, why);
     }
 
     /// Whether all has been said, or the lane has failed.
@@ -285,8 +293,10 @@ impl Lane {
                 (Engine::Copy, ready!(copy::poll_drain(cx, to, buffer))?)
             }
             Held::Pipe(pipe) if !pipe.is_empty() => {
-                let socket = to.tcp().expect("a pipe leads to a socket");
-                (Engine::Pipe, ready!(pipe.poll_drain(cx, socket))?)
+                let socket = to.spliced().expect("a pipe leads to a socket");
+                let sent = ready!(pipe.poll_drain(cx, socket))?;
+                to.gave(sent);
+                (Engine::Pipe, sent)
             }
             _ => return Poll::Ready(Ok(None)),
         };
@@ -328,8 +338,19 @@ impl Lane {
                         }
                     },
                 };
-                let socket = from.tcp().expect("a pipe comes from a socket");
+                if from.has_records() && !pipe.holds_a_record() {
+                    self.picker.no_pipe();
+                    return Poll::Ready(Ok(Filled::OtherEngine));
+                }
+                let socket = from.spliced().expect("a pipe comes from a socket");
                 match ready!(pipe.poll_fill(cx, socket)) {
+                    // The end, or a record that is no data.
+                    Ok(0) if from.has_records() => {
+                        return self.poll_fill(cx, from, Engine::Copy);
+                    }
+                    Err(error) if from.has_records() && pipe::is_unsupported(&error) => {
+                        return self.poll_fill(cx, from, Engine::Copy);
+                    }
                     Ok(0) => return Poll::Ready(Ok(Filled::End)),
                     Ok(n) => self.picker.filled(engine, n),
                     Err(error) if pipe::is_unsupported(&error) => {

@@ -21,6 +21,7 @@ use super::{
     figures::Figures,
     hop::Excluded,
     kernel::{Kernel, LaneSlot},
+    why::Why,
     without::without,
 };
 
@@ -38,23 +39,6 @@ pub enum Engine {
     Bypass,
     /// BPF, from an application of this host out on our connection.
     HalfBypass,
-}
-
-/// Why a direction is with `copy` that could have been elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// An HTTP/2 stream has no socket of its own.
-    H2Downstream,
-    /// Nor has one of the server.
-    H2Upstream,
-    /// What goes over the socket of one side or both are records of TLS.
-    Tls,
-    /// What goes through is recorded.
-    Recorded,
-    /// EMFILE, or the worker's budget is spent; tried again later.
-    NoPipe,
-    /// splice(2) was refused.
-    NoSplice,
 }
 
 /// Why a direction has changed its engine last.
@@ -105,20 +89,6 @@ impl Engine {
     }
 }
 
-impl Why {
-    /// Stable text for `/tunnels`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Why::H2Downstream => "h2 downstream",
-            Why::H2Upstream => "h2 upstream",
-            Why::Tls => "tls",
-            Why::Recorded => "recorded",
-            Why::NoPipe => "no pipe to be had",
-            Why::NoSplice => "splice(2) refused",
-        }
-    }
-}
-
 /// Why a direction is not bypassed, or not wholly, where local bypass was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outside {
@@ -164,12 +134,16 @@ pub struct KernelShare {
 }
 
 /// Every engine with every reason it can stand with: what [`Meter`] keeps is an index.
-const STANDINGS: [(Engine, Option<Why>); 11] = [
+const STANDINGS: [(Engine, Option<Why>); 15] = [
     (Engine::Copy, None),
     (Engine::Pipe, None),
     (Engine::Copy, Some(Why::H2Downstream)),
     (Engine::Copy, Some(Why::H2Upstream)),
     (Engine::Copy, Some(Why::Tls)),
+    (Engine::Copy, Some(Why::TlsOff)),
+    (Engine::Copy, Some(Why::TlsKernel)),
+    (Engine::Copy, Some(Why::TlsSuite)),
+    (Engine::Copy, Some(Why::TlsRefused)),
     (Engine::Copy, Some(Why::Recorded)),
     (Engine::Copy, Some(Why::NoPipe)),
     (Engine::Copy, Some(Why::NoSplice)),
@@ -314,11 +288,15 @@ impl Meter {
         self.outside.store(at.map_or(0, |at| at as u8 + 1), Relaxed);
     }
 
+    /// What the direction begins with is known now; no change.
+    pub(super) fn settle(&self, engine: Engine, why: Option<Why>) {
+        self.standing.store(code(engine, why), Relaxed);
+    }
+
     pub(super) fn show(&self, engine: Engine, why: Option<Why>) {
         // A reason that a pipe was not to be had may outlast it; only `copy` needs one.
         let why = why.filter(|_| engine == Engine::Copy);
-        let code = STANDINGS.iter().position(|standing| *standing == (engine, why));
-        let code = code.expect("every standing is in the table") as u8;
+        let code = code(engine, why);
         if self.standing.swap(code, Relaxed) != code {
             self.changed(match (engine, why) {
                 (Engine::Pipe, _) => Cause::Bulk,
@@ -353,6 +331,12 @@ impl Meter {
         }
         self.last_kernel.store(engine, Release);
     }
+}
+
+/// Index in [`STANDINGS`].
+fn code(engine: Engine, why: Option<Why>) -> u8 {
+    let at = STANDINGS.iter().position(|standing| *standing == (engine, why));
+    at.expect("every standing is in the table") as u8
 }
 
 /// CLOCK_MONOTONIC, which the programs' times are of.

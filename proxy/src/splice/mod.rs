@@ -28,7 +28,7 @@
 //! the buffer the sender is ahead of us, and the lane changes to `pipe`; after
 //! [`SMALL_FILLS`] fills in a row of less than [`SMALL_FILL_BYTES`] it changes back. An
 //! HTTP/2 stream has no socket of its own, and what TLS has on its socket are records, so
-//! those tunnels stay with `copy`. When no pipe
+//! those tunnels stay with `copy`, unless the kernel has the keys (`ktls/`). When no pipe
 //! is to be had (EMFILE, or the worker's budget is spent) a lane copies and asks again
 //! after [`RETRY_FILLS`] fills; where splice(2) itself is refused it copies for good.
 
@@ -42,6 +42,7 @@ pub(crate) mod figures;
 mod hop;
 pub mod hop_bypass;
 pub mod kernel;
+pub(crate) mod ktls;
 mod look_again;
 mod meter;
 mod picker;
@@ -56,13 +57,16 @@ mod stream;
 pub(crate) mod tcp_end;
 pub(crate) mod tier;
 mod tls_end;
+mod why;
 pub(crate) mod without;
 
 pub use buffer::in_use as buffers_in_use;
-pub use meter::{Engine, KernelShare, Why};
+pub use meter::{Engine, KernelShare};
+pub use why::Why;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use engine::{Fault, Lane};
+pub use ktls::Ktls;
 pub(crate) use meter::Meter;
 pub(crate) use socket_end::SocketEnd;
 pub(crate) use tcp_end::TcpEnd;

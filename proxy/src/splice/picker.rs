@@ -3,8 +3,7 @@
 use crate::config::SpliceMode;
 
 use super::{
-    BUFFER_BYTES, BULK_READS, RETRY_FILLS, SMALL_FILL_BYTES, SMALL_FILLS,
-    meter::{Engine, Why},
+    BUFFER_BYTES, BULK_READS, RETRY_FILLS, SMALL_FILL_BYTES, SMALL_FILLS, meter::Engine, why::Why,
 };
 
 /// Chooses for one lane.
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_is_no_socket_is_copied_and_says_why() {
-        for why in [Why::H2Downstream, Why::H2Upstream, Why::Tls, Why::Recorded] {
+        for why in [Why::H2Downstream, Why::H2Upstream, Why::Tls, Why::TlsOff, Why::Recorded] {
             for mode in [SpliceMode::Auto, SpliceMode::Pipe, SpliceMode::Kernel] {
                 let mut picker = Picker::new(mode, Some(why));
                 fill(&mut picker, BUFFER_BYTES, 100);

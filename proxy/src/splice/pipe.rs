@@ -17,6 +17,10 @@ use rustix::{
     pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
 };
 
+/// 16 slots, one for each piece of a record: 16 KiB and what surrounds them (RFC 8446 section
+/// 5.2), in pages.
+const RECORD_ROOM: usize = 64 * 1024;
+
 /// A pipe and how much is in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -40,6 +44,12 @@ impl Pipe {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether a record of TLS finds room, in whatever pages: of one that does not the kernel
+    /// drops the rest (`tls_sw_splice_read`, Linux 6.12).
+    pub(super) fn holds_a_record(&self) -> bool {
+        self.room >= RECORD_ROOM
     }
 
     /// Moves what the socket has, as far as there is room; 0 is the end.

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    endpoint::Endpoint, hop_bypass::HopBypass, meter::Why, tcp_end::TcpEnd, tls_end::TlsEnd,
+    endpoint::Endpoint, hop_bypass::HopBypass, ktls::Ktls, tcp_end::TcpEnd, tls_end::TlsEnd,
+    why::Why,
 };
 use crate::transport::Transport;
 
@@ -98,6 +99,23 @@ impl Endpoint for SocketEnd {
         }
     }
 
+    fn spliced(&self) -> Option<&TcpEnd> {
+        match self {
+            Self::Tcp(end) => Some(end),
+            Self::Tls(end) => end.spliced(),
+        }
+    }
+
+    fn gave(&self, bytes: usize) {
+        if let Self::Tls(end) = self {
+            end.gave(bytes);
+        }
+    }
+
+    fn has_records(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     fn socket(&self) -> Option<&TcpEnd> {
         Some(match self {
             Self::Tcp(end) => end,
@@ -108,7 +126,31 @@ impl Endpoint for SocketEnd {
     fn must_copy(&self) -> Option<Why> {
         match self {
             Self::Tcp(_) => None,
-            Self::Tls(_) => Some(Why::Tls),
+            Self::Tls(end) => end.must_copy(),
+        }
+    }
+
+    fn suits(&self, ktls: Ktls) -> Result<(), Why> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Tls(end) => end.suits(ktls),
+        }
+    }
+
+    fn ask(&self, ktls: Result<Ktls, Why>) {
+        if let Self::Tls(end) = self {
+            end.ask(ktls);
+        }
+    }
+
+    fn is_tls_in_kernel(&self) -> bool {
+        matches!(self, Self::Tls(end) if end.is_tls_in_kernel())
+    }
+
+    fn may_yet_splice(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Tls(end) => end.may_yet_splice(),
         }
     }
 }

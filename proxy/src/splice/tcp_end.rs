@@ -24,7 +24,7 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream, task::coop::has_budget_remaining};
 
-use super::{endpoint::Endpoint, hop_bypass::HopBypass, meter::Why, socket};
+use super::{endpoint::Endpoint, hop_bypass::HopBypass, socket, why::Why};
 
 /// A socket and what is known of its readiness.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! TLS over a TCP socket as one end of a tunnel.
 //!
 //! Between the lanes and the socket stands the session: what it reads are records, what it is
-//! given leaves as records, so nothing but engine `copy` can move these bytes. The socket is
-//! a [`TcpEnd`] all the same, for readiness, resets and what is queued in the kernel.
+//! given leaves as records, so nothing but engine `copy` can move these bytes. Unless the kernel
+//! has the keys (`ktls/`): then the session is gone, and the socket reads and writes what is
+//! inside. The socket is a [`TcpEnd`] in any case, for readiness, resets and what is queued in the
+//! kernel.
 //!
 //! Invariants: the session holds at most one write of a lane, which counts as written when the
 //! kernel has all of its records; a read that found a record incomplete leaves what came of it
@@ -11,13 +13,19 @@
 //! has been told it, has nothing under way and just closes has ended as well as many do: RFC 5246
 //! section 7.2.1 had it close at once, and a reset would say to the other side that something is
 //! missing.
+//!
+//! **Hand-over.** The kernel begins with whole records, in both directions at once, because a
+//! session gives up its keys once. So it is given them when the session holds nothing: no record
+//! that the socket does not have yet, no part of one that it has read, and not a byte that no
+//! lane has fetched. Mostly that is so before the first byte of the tunnel; otherwise nothing is
+//! read beyond the record that is under way until it is.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io::{
         self,
-        ErrorKind::{UnexpectedEof, WouldBlock},
+        ErrorKind::{InvalidData, UnexpectedEof, WouldBlock},
         IoSlice, Read as _, Write as _,
     },
     task::{Context, Poll, ready},
@@ -31,14 +39,23 @@ use rustls::Connection;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::{endpoint::Endpoint, meter::Why, tcp_end::TcpEnd};
+use super::{
+    endpoint::Endpoint,
+    ktls::{self, InKernel, Ktls, Suite},
+    tcp_end::TcpEnd,
+    why::Why,
+};
+use crate::tls::{Followed, Record};
 
 /// A session and its socket.
 #[derive(Debug)]
 pub(crate) struct TlsEnd {
     tcp: TcpEnd,
-    /// Borrowed for the length of one poll only.
-    session: RefCell<Connection>,
+    /// `None`: the kernel has the keys. Borrowed for the length of one poll only.
+    session: RefCell<Option<Box<Connection>>>,
+    kernel: OnceCell<InKernel>,
+    /// What the kernel is to have keys of, or why it is not.
+    asked: Cell<Result<Suite, Why>>,
     /// Bytes of a lane's write that the session has taken, until the kernel has them.
     taken: Cell<usize>,
     end_said: Cell<bool>,
@@ -47,8 +64,8 @@ pub(crate) struct TlsEnd {
 }
 
 impl TlsEnd {
-    /// Of a connection whose handshake is over.
-    pub(crate) fn new(stream: TlsStream<TcpStream>) -> Self {
+    /// Of a connection whose handshake is over; its session stays here.
+    pub(crate) fn new(stream: TlsStream<Followed>) -> Self {
         let (stream, session) = match stream {
             TlsStream::Client(stream) => {
                 let (stream, session) = stream.into_inner();
@@ -59,12 +76,15 @@ impl TlsEnd {
                 (stream, Connection::Server(session))
             }
         };
+        let (stream, record) = stream.into_parts();
         Self {
             tcp: TcpEnd::new(stream),
-            session: RefCell::new(session),
+            session: RefCell::new(Some(Box::new(session))),
+            kernel: OnceCell::new(),
+            asked: Cell::new(Err(Why::Tls)),
             taken: Cell::new(0),
             end_said: Cell::new(false),
-            record: Record::default(),
+            record,
         }
     }
 
@@ -89,11 +109,63 @@ impl TlsEnd {
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Gives the kernel the keys, if it is to have them and the session holds nothing.
+    fn hand_over(&self, cx: &mut Context<'_>) {
+        let Ok(suite) = self.asked.get() else { return };
+        if self.end_said.get() || self.taken.get() > 0 || !self.record.is_whole() {
+            return;
+        }
+        let mut slot = self.session.borrow_mut();
+        // It does not want to read where it has bytes for us, or has been told the end.
+        let Some(session) = slot.as_mut().filter(|session| session.wants_read()) else { return };
+        // The answer to a key update waits for the next write, however short.
+        if session.is_handshaking() || session.writer().write(&[]).is_err() {
+            return;
+        }
+        let Poll::Ready(Ok(())) = self.poll_flush(cx, session) else { return };
+        if let Err(error) = ktls::sys::attach(self.tcp.stream()) {
+            tracing::debug!(%error, "the kernel does not take over a session of TLS");
+            self.asked.set(Err(Why::TlsRefused));
+            return;
+        }
+        let Some(session) = slot.take() else { return };
+        let begun = session
+            .dangerous_extract_secrets()
+            .map_err(io::Error::other)
+            .and_then(|secrets| InKernel::begin(&self.tcp, suite, &secrets));
+        match begun {
+            Ok(kernel) => drop(self.kernel.set(kernel)),
+            // There is no session any more: reading and writing fail from here on.
+            Err(error) => tracing::warn!(%error, "a session of TLS is lost to the kernel"),
+        }
+    }
+
+    /// What a session does with its socket.
+    fn with<T>(
+        &self,
+        call: impl FnOnce(&mut Connection) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut *self.session.borrow_mut() {
+            Some(session) => call(session),
+            None => Poll::Ready(Err(io::Error::new(InvalidData, "the kernel refused the keys"))),
+        }
+    }
+
+    /// Whether the session is to hold nothing soon.
+    fn is_leaving(&self) -> bool {
+        self.asked.get().is_ok() && !self.end_said.get()
+    }
 }
 
 impl Endpoint for TlsEnd {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.session.borrow().wants_read() {
+        self.hand_over(cx);
+        if let Some(kernel) = self.kernel.get() {
+            return kernel.poll_readable(cx, &self.tcp);
+        }
+        let wants = self.session.borrow().as_ref().is_some_and(|session| session.wants_read());
+        match wants {
             true => self.tcp.poll_readable(cx),
             // Something is there, or the end is.
             false => Poll::Ready(Ok(())),
@@ -101,50 +173,64 @@ impl Endpoint for TlsEnd {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let session = &mut *self.session.borrow_mut();
-        loop {
-            match session.reader().read(room) {
-                Err(error) if error.kind() == WouldBlock => {}
-                Err(error) if error.kind() == UnexpectedEof && self.may_just_close() => {
-                    return Poll::Ready(Ok(0));
-                }
-                read => return Poll::Ready(read),
-            }
-            ready!(self.tcp.poll_read_with(cx, usize::MIN, || {
-                session.read_tls(&mut Followed(Records(self.tcp.stream()), &self.record))
-            }))?;
-            if let Err(error) = session.process_new_packets() {
-                // The alert that says so, if there is room for it.
-                let _ = self.poll_flush(cx, session);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
-            }
+        if let Some(kernel) = self.kernel.get() {
+            return kernel.poll_read(cx, &self.tcp, room);
         }
+        self.with(|session| {
+            loop {
+                match session.reader().read(room) {
+                    Err(error) if error.kind() == WouldBlock => {}
+                    Err(error) if error.kind() == UnexpectedEof && self.may_just_close() => {
+                        return Poll::Ready(Ok(0));
+                    }
+                    read => return Poll::Ready(read),
+                }
+                let to_the_end = self.is_leaving();
+                ready!(self.tcp.poll_read_with(cx, usize::MIN, || {
+                    let most = if to_the_end { self.record.left() } else { usize::MAX };
+                    session.read_tls(&mut Bounded(Records(self.tcp.stream()), &self.record, most))
+                }))?;
+                if let Err(error) = session.process_new_packets() {
+                    // The alert that says so, if there is room for it.
+                    let _ = self.poll_flush(cx, session);
+                    return Poll::Ready(Err(io::Error::new(InvalidData, error)));
+                }
+            }
+        })
     }
 
     /// Not ready before the kernel has what the session took; to be polled with the same bytes
     /// until then, as a lane does.
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let session = &mut *self.session.borrow_mut();
-        if self.taken.get() == 0 {
-            // Answers to key updates, and tickets.
-            ready!(self.poll_flush(cx, session))?;
-            match session.writer().write(bytes)? {
-                // A session of TLS 1.2 that has used its keys up.
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                taken => self.taken.set(taken),
-            }
+        if let Some(kernel) = self.kernel.get() {
+            return kernel.poll_write(cx, &self.tcp, bytes);
         }
-        ready!(self.poll_flush(cx, session))?;
-        Poll::Ready(Ok(self.taken.take()))
+        self.with(|session| {
+            if self.taken.get() == 0 {
+                // Answers to key updates, and tickets.
+                ready!(self.poll_flush(cx, session))?;
+                match session.writer().write(bytes)? {
+                    // A session of TLS 1.2 that has used its keys up.
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    taken => self.taken.set(taken),
+                }
+            }
+            ready!(self.poll_flush(cx, session))?;
+            Poll::Ready(Ok(self.taken.take()))
+        })
     }
 
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let session = &mut *self.session.borrow_mut();
-        if !self.end_said.replace(true) {
-            session.send_close_notify();
+        if let Some(kernel) = self.kernel.get() {
+            return kernel.poll_shutdown(cx, &self.tcp);
         }
-        ready!(self.poll_flush(cx, session))?;
-        self.tcp.poll_shutdown(cx)
+        self.with(|session| {
+            if !self.end_said.replace(true) {
+                session.send_close_notify();
+            }
+            ready!(self.poll_flush(cx, session))?;
+            self.tcp.poll_shutdown(cx)
+        })
     }
 
     fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -156,14 +242,32 @@ impl Endpoint for TlsEnd {
     }
 
     async fn delivered(&self) {
-        let flushed = poll_fn(|cx| self.poll_flush(cx, &mut self.session.borrow_mut())).await;
+        if let Some(kernel) = self.kernel.get() {
+            return kernel.delivered(&self.tcp).await;
+        }
+        let flushed = poll_fn(|cx| self.with(|session| self.poll_flush(cx, session))).await;
         if flushed.is_ok() {
             self.tcp.delivered().await;
         }
     }
 
+    /// No program of the kernel's is to touch it.
     fn tcp(&self) -> Option<&TcpEnd> {
         None
+    }
+
+    fn spliced(&self) -> Option<&TcpEnd> {
+        self.kernel.get().map(|_| &self.tcp)
+    }
+
+    fn gave(&self, bytes: usize) {
+        if let Some(kernel) = self.kernel.get() {
+            kernel.gave(bytes);
+        }
+    }
+
+    fn has_records(&self) -> bool {
+        true
     }
 
     fn socket(&self) -> Option<&TcpEnd> {
@@ -171,60 +275,40 @@ impl Endpoint for TlsEnd {
     }
 
     fn must_copy(&self) -> Option<Why> {
-        Some(Why::Tls)
-    }
-}
-
-/// How far a record has come (RFC 8446 section 5.1). What had been read before the tunnel was in
-/// whole records, or the rest of one comes first and is taken for its head; then records are
-/// followed at the wrong places, and an end hardly falls between two.
-#[derive(Debug, Default)]
-struct Record {
-    /// Bytes of its head: type, version and length.
-    head: Cell<usize>,
-    /// Bytes that are missing of its payload.
-    missing: Cell<usize>,
-}
-
-impl Record {
-    fn is_whole(&self) -> bool {
-        self.head.get() == 0 && self.missing.get() == 0
-    }
-
-    fn came(&self, mut bytes: &[u8]) {
-        while let Some((first, rest)) = bytes.split_first() {
-            match self.head.get() {
-                // The length is in the last two of five.
-                at @ 0..3 => self.head.set(at + 1),
-                3 => {
-                    self.head.set(4);
-                    self.missing.set(usize::from(*first) << 8);
-                }
-                4 => {
-                    self.missing.set(self.missing.get() | usize::from(*first));
-                    self.head.set(if self.missing.get() == 0 { 0 } else { 5 });
-                }
-                _ => {
-                    let taken = bytes.len().min(self.missing.get());
-                    self.missing.set(self.missing.get() - taken);
-                    if self.missing.get() == 0 {
-                        self.head.set(0);
-                    }
-                    bytes = &bytes[taken..];
-                    continue;
-                }
-            }
-            bytes = rest;
+        match (self.kernel.get(), self.asked.get()) {
+            (Some(_), _) => None,
+            (None, Ok(_)) => Some(Why::Tls),
+            (None, Err(why)) => Some(why),
         }
     }
+
+    fn suits(&self, ktls: Ktls) -> Result<(), Why> {
+        let session = self.session.borrow();
+        session.as_ref().ok_or(Why::Tls).and_then(|session| ktls.suits(session)).map(drop)
+    }
+
+    fn ask(&self, ktls: Result<Ktls, Why>) {
+        if let Some(session) = &*self.session.borrow() {
+            self.asked.set(ktls.and_then(|ktls| ktls.suits(session)));
+        }
+    }
+
+    fn is_tls_in_kernel(&self) -> bool {
+        self.kernel.get().is_some()
+    }
+
+    fn may_yet_splice(&self) -> bool {
+        self.kernel.get().is_none() && self.is_leaving()
+    }
 }
 
-/// The socket, and where records end in what is read from it.
-struct Followed<'a>(Records<'a>, &'a Record);
+/// The socket, no further than so many bytes, and where records end in what is read from it.
+struct Bounded<'a>(Records<'a>, &'a Record, usize);
 
-impl io::Read for Followed<'_> {
+impl io::Read for Bounded<'_> {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let n = self.0.read(room)?;
+        let most = room.len().min(self.2);
+        let n = self.0.read(&mut room[..most])?;
         self.1.came(&room[..n]);
         Ok(n)
     }
@@ -254,23 +338,5 @@ impl io::Write for Records<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Record;
-
-    #[test]
-    fn records_are_whole_where_the_next_begins() {
-        let bytes = [&[23, 3, 3, 1, 2][..], &[0; 258], &[21, 3, 3, 0, 2, 1, 0]].concat();
-        for size in 1..=bytes.len() {
-            let (record, mut come) = (Record::default(), 0);
-            for chunk in bytes.chunks(size) {
-                record.came(chunk);
-                come += chunk.len();
-                assert_eq!(record.is_whole(), matches!(come, 263 | 270), "{come} by {size}");
-            }
-        }
     }
 }

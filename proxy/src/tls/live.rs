@@ -117,6 +117,8 @@ fn load(
     config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     // State that is the client's to keep is the same for all workers; a store would need a lock.
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // A tunnel's keys may become the kernel's (`splice/ktls/`).
+    config.enable_secret_extraction = true;
     match settings.client_auth {
         ClientAuth::Off => {
             config.ticketer =

@@ -25,12 +25,14 @@ use crate::acme::Names;
 
 pub mod certificate;
 pub mod choose;
+mod followed;
 pub mod live;
 pub mod session;
 mod subject;
 pub mod suites;
 mod tickets;
 
+pub use followed::{Followed, Record};
 pub use live::Live;
 pub use session::Session;
 pub(crate) use session::without_dot;

@@ -28,7 +28,7 @@ use futures_util::future::Either;
 use crate::{
     config::SpliceMode,
     error::Side,
-    splice::{Endpoint, SocketEnd, hop_bypass::HopBypass, kernel::Kernel, socket},
+    splice::{Endpoint, Ktls, SocketEnd, Why, hop_bypass::HopBypass, kernel::Kernel, socket},
     transport::Transport,
     watchdog::Watched,
 };
@@ -107,6 +107,8 @@ pub struct Handover {
 pub struct Settings {
     /// Which engine.
     pub mode: SpliceMode,
+    /// What of TLS the kernel takes over.
+    pub ktls: Ktls,
     /// The kernel tier, where it is to be had and wanted.
     pub kernel: Option<Arc<Kernel>>,
     /// Whether applications' sockets may be enrolled: the client's, the server's.
@@ -219,6 +221,14 @@ fn between<D: Endpoint>(
     match upstream {
         Upstream::Socket(upstream) => {
             let upstream = SocketEnd::new(upstream);
+            // The kernel has keys where that lets splice(2) move the bytes.
+            let ktls = match &tap {
+                None => downstream.suits(settings.ktls).and(upstream.suits(settings.ktls)),
+                Some(_) => Err(Why::Tls),
+            };
+            let ktls = ktls.map(|()| settings.ktls);
+            downstream.ask(ktls);
+            upstream.ask(ktls);
             let relay = Relay::new(downstream, upstream, early, settings, (ticket, tap), watched);
             Either::Left(carry(relay))
         }

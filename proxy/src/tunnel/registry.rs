@@ -119,6 +119,8 @@ pub(super) struct Entry {
     pub(super) sample: Sample,
     /// Microseconds from `opened` to the last byte.
     last_activity: AtomicU64,
+    /// Whether the kernel has the keys of its TLS: the client's side, the server's.
+    keys: [AtomicBool; 2],
     /// Whether somebody wants it to end.
     end: AtomicBool,
     task: AtomicWaker,
@@ -150,6 +152,7 @@ impl Registry {
             last: OnceLock::new(),
             sample: Sample::default(),
             last_activity: AtomicU64::new(0),
+            keys: Default::default(),
             end: AtomicBool::new(false),
             task: AtomicWaker::new(),
         });
@@ -220,6 +223,12 @@ impl Entry {
         [self.to_upstream.bytes(), self.to_downstream.bytes()]
     }
 
+    /// The sides whose TLS is the kernel's.
+    pub(super) fn ktls(&self) -> Vec<&'static str> {
+        let sides = ["downstream", "upstream"].into_iter().zip(&self.keys);
+        sides.filter(|(_, keys)| keys.load(Relaxed)).map(|(side, _)| side).collect()
+    }
+
     fn figures(&self) -> Directions<Figures> {
         Directions {
             to_upstream: self.to_upstream.figures(),
@@ -260,6 +269,13 @@ impl Ticket {
 
     pub(super) fn to_downstream(&self) -> &Meter {
         &self.entry.to_downstream
+    }
+
+    /// Whether the kernel has the keys of its TLS: the client's side, the server's.
+    pub(super) fn has_keys(&self, keys: [bool; 2]) {
+        for (cell, keys) in self.entry.keys.iter().zip(keys) {
+            cell.store(keys, Relaxed);
+        }
     }
 
     /// A byte has moved.

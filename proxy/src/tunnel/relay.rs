@@ -24,6 +24,7 @@ use proxy_ebpf::Protection;
 use tokio::time::timeout;
 
 use crate::{
+    config::SpliceMode,
     error::Side,
     record,
     splice::{
@@ -61,6 +62,9 @@ pub(super) struct Relay<D, U> {
     queued: usize,
     ticket: Ticket,
     tap: Option<Box<Tap>>,
+    mode: SpliceMode,
+    /// Whether the kernel is about to be given keys.
+    may_yet_splice: bool,
 }
 
 /// What the kernel can do for this tunnel, where there is anything.
@@ -96,6 +100,7 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
             tap.pass(record::Side::Request, &early.to_upstream);
             tap.pass(record::Side::Response, &early.to_downstream);
         }
+        let may_yet_splice = downstream.may_yet_splice() || upstream.may_yet_splice();
         let lane = |early, meter| Lane::new(settings.mode, must_copy, early, meter);
         watched.clear();
         watched.unregister();
@@ -114,6 +119,8 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
             idle_timeout: settings.idle_timeout,
             queued: 0,
             tap,
+            mode: settings.mode,
+            may_yet_splice,
         }
     }
 
@@ -141,6 +148,9 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
         self.register(cx);
         self.with_tier(|tier, parts| tier.before(cx, parts));
         let fault = self.poll_lanes(cx);
+        if self.may_yet_splice {
+            self.settle(cx);
+        }
         let moved = [self.to_upstream.take_moved(), self.to_downstream.take_moved()];
         if moved != [0; 2] {
             self.ticket.touch();
@@ -205,6 +215,22 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
             return Some(at(fault, Side::Upstream, Side::Downstream));
         }
         None
+    }
+
+    /// Whether the kernel has keys is seen here, and the lanes told.
+    #[cold]
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        let Self { downstream, upstream, ticket, .. } = self;
+        self.may_yet_splice = downstream.may_yet_splice() || upstream.may_yet_splice();
+        ticket.has_keys([downstream.is_tls_in_kernel(), upstream.is_tls_in_kernel()]);
+        if self.may_yet_splice {
+            return;
+        }
+        let must_copy = downstream.must_copy().or(upstream.must_copy());
+        self.to_upstream.settle(self.mode, must_copy, ticket.to_upstream());
+        self.to_downstream.settle(self.mode, must_copy, ticket.to_downstream());
+        // A lane may hold what would wait for the next event.
+        cx.waker().wake_by_ref();
     }
 
     /// An end that came from outside the connections.

@@ -81,6 +81,10 @@ impl<E: Endpoint> Endpoint for Tapped<'_, E> {
         None
     }
 
+    fn spliced(&self) -> Option<&TcpEnd> {
+        None
+    }
+
     fn socket(&self) -> Option<&TcpEnd> {
         self.end.socket()
     }

@@ -26,6 +26,9 @@ pub struct View {
     pub listener: String,
     /// What moves the bytes.
     pub engine: Directions<EngineView>,
+    /// The sides whose TLS is the kernel's (`downstream`, `upstream`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ktls: Vec<&'static str>,
     /// Bytes handed on.
     pub bytes: Directions<u64>,
     /// Bytes per second, over the last [`SAMPLE`](super::watch::SAMPLE).
@@ -88,6 +91,7 @@ impl Entry {
                 to_upstream: engine(&self.to_upstream),
                 to_downstream: engine(&self.to_downstream),
             },
+            ktls: self.ktls(),
             bytes: Directions {
                 to_upstream: self.to_upstream.bytes(),
                 to_downstream: self.to_downstream.bytes(),

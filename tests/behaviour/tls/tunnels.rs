@@ -1,10 +1,11 @@
-//! Tunnels with TLS on the client's side: copied, and bound by the same law.
+//! Tunnels with TLS on the client's side: copied, or moved by the kernel where that has the keys,
+//! and bound by the same law. `tests/kernel/ktls` has more of what the kernel does.
 
 use std::net::SocketAddr;
 
 use mantra_macros::req_test;
 use underpass_tests::{
-    End, Origin, Proxy, Wire, eventually, pattern,
+    End, Origin, Proxy, Wire, engine, eventually, pattern,
     tls::{Authority, Folder, Secured, TlsClient, TlsEnd},
     tunnel::Way,
 };
@@ -20,6 +21,11 @@ struct Bed {
 
 /// A tunnel of each kind, open.
 async fn open(way: Way) -> Bed {
+    open_with(way, "").await
+}
+
+/// The same, with this at the top of the configuration.
+async fn open_with(way: Way, top: &str) -> Bed {
     let (authority, folder) = (Authority::new("ca"), Folder::default());
     folder.put("site", &authority.server(&["test"]));
     let origin = Origin::bind().await;
@@ -28,7 +34,8 @@ async fn open(way: Way) -> Bed {
         Way::Connect => "protocol = \"forward\"\n[listener.forward]\nallow = [\"127.0.0.0/8\"]",
         Way::Tcp => "protocol = \"tcp\"",
     };
-    let mut config = text(listener, &certificates(&folder, &["site"]), origin.addr());
+    let config = text(listener, &certificates(&folder, &["site"]), origin.addr());
+    let mut config = format!("{top}\n{config}");
     if way == Way::Connect {
         config.truncate(config.find("[[route]]").unwrap());
     }
@@ -57,7 +64,17 @@ async fn bytes_go_both_ways_and_the_table_says_how() {
         for direction in ["to_upstream", "to_downstream"] {
             let engine = &rows[0]["engine"][direction];
             assert_eq!(engine["name"], "copy", "{way:?}: {rows:?}");
-            assert_eq!(engine["reason"], "tls", "{way:?}: {rows:?}");
+            match engine::ktls() {
+                Ok(()) => {
+                    assert_eq!(rows[0]["ktls"], serde_json::json!(["downstream"]), "{rows:?}");
+                    assert!(engine["reason"].is_null(), "{way:?}: {rows:?}");
+                }
+                Err(_) => {
+                    assert!(rows[0]["ktls"].is_null(), "{rows:?}");
+                    let reason = "tls, and ktls does not work here, see doctor";
+                    assert_eq!(engine["reason"], reason, "{way:?}: {rows:?}");
+                }
+            }
         }
         // More than any buffer on the way holds, both ways at once.
         const BULK: u64 = 8 << 20;
@@ -90,6 +107,43 @@ async fn bytes_go_both_ways_and_the_table_says_how() {
         eventually("the tunnel to end", async || proxy.tunnels().await.is_empty()).await;
         proxy.log_line(&["tls_version=1.3", "tunnel_end=finished"]).await;
     }
+}
+
+/// What is switched off is not used, and says so; nor is it with the engine that copies.
+#[req_test("REQ-EDGE-006", "REQ-TUN-004")]
+#[tokio::test]
+async fn the_kernel_has_no_keys_where_it_is_not_to_have_them() {
+    for (top, reason) in [
+        ("ktls = false", serde_json::json!("tls, and ktls is off")),
+        ("ktls = false\nsplice = \"pipe\"", serde_json::json!("tls, and ktls is off")),
+        ("splice = \"copy\"", serde_json::Value::Null),
+    ] {
+        let Bed { mut client, mut server, proxy, .. } = open_with(Way::Tcp, top).await;
+        client.send("ping").await;
+        server.expect("ping").await;
+        let rows = proxy.tunnels().await;
+        assert!(rows[0]["ktls"].is_null(), "{rows:?}");
+        for direction in ["to_upstream", "to_downstream"] {
+            let engine = &rows[0]["engine"][direction];
+            assert_eq!((&engine["name"], &engine["reason"]), (&"copy".into(), &reason), "{top}");
+        }
+        server.send("pong").await;
+        server.finish().await;
+        client.expect("pong").await;
+        assert_eq!(client.read_to_end().await, (Vec::new(), TlsEnd::Closed));
+    }
+}
+
+/// Why tunnels are copied is told at the start, once, and the proxy serves.
+#[req_test("REQ-EDGE-006", "REQ-TUN-002")]
+#[tokio::test]
+async fn a_kernel_without_tls_is_told_of_once() {
+    let Err(reason) = engine::ktls() else { return };
+    let Bed { mut client, mut server, proxy, .. } = open(Way::Tcp).await;
+    client.send("ping").await;
+    server.expect("ping").await;
+    proxy.log_line(&["tunnels inside TLS are copied", &reason]).await;
+    assert_eq!(proxy.stderr().matches("tunnels inside TLS are copied").count(), 1);
 }
 
 /// A FIN alone could have been sent by anybody on the way.

@@ -23,8 +23,26 @@ pub(super) const MARK: &str = "underpass-vm: ";
 /// Of random traffic: the same each time, so that a failure speaks of the kernel.
 const SEED: u32 = 1;
 
-/// Modules that tests and `doctor` make use of, in the order of loading.
-const MODULES: [&str; 2] = ["veth", "tls"];
+/// Modules that tests and `doctor` make use of, in the order of loading: there is nobody inside who
+/// would load what another one needs, or what `tls` asks for by the name of a cipher.
+const MODULES: [&str; 15] = [
+    "veth",
+    "crypto_null",
+    "gf128mul",
+    "ghash-generic",
+    "ctr",
+    "gcm",
+    "libchacha",
+    "chacha_generic",
+    "libpoly1305",
+    "poly1305_generic",
+    "chacha20poly1305",
+    // What an ordinary machine encrypts with.
+    "cryptd",
+    "crypto_simd",
+    "aesni-intel",
+    "tls",
+];
 
 /// What runs inside.
 pub(super) struct Guest<'a> {
@@ -60,7 +78,7 @@ impl Guest<'_> {
         }
         for (number, module) in MODULES.iter().enumerate() {
             if let Some(content) = suite.module(module)? {
-                archive.file(&format!("modules/{number}-{module}.ko"), &content);
+                archive.file(&format!("modules/{number:02}-{module}.ko"), &content);
             }
         }
         archive.file("init", self.init().as_bytes());

@@ -15,12 +15,14 @@ use serde::Serialize;
 use super::kernel::{self, Kernel, has_capabilities};
 
 mod bypass;
+mod ktls;
 mod mechanisms;
 mod redirect;
 mod rig;
 mod sockets;
 mod steering;
 
+pub(crate) use ktls::ktls;
 use sockets::Pair;
 
 /// Longest wait for bytes that were sent over loopback.
@@ -104,7 +106,7 @@ pub fn report() -> Report {
     row("accept_steering", "the worker of a connection, by BPF", steering::steering());
     let mut row = |name, purpose, result| mechanisms.push(Row::new(name, purpose, text(result)));
     row("fastopen_connect", "TCP Fast Open to upstreams", sockets::fastopen());
-    row("ktls", "TLS in the kernel", sockets::ktls());
+    mechanisms.push(ktls::row());
 
     let version = fs::read_to_string("/proc/version").unwrap_or_default();
     Report {

@@ -109,17 +109,6 @@ pub(super) fn fastopen() -> io::Result<()> {
     expect(&mut near, b"early")
 }
 
-/// A connection that takes the upper-layer protocol `tls`.
-pub(super) fn ktls() -> io::Result<()> {
-    let pair = Pair::connect(Duration::from_secs(2))?;
-    set_option(&pair.near, libc::IPPROTO_TCP, libc::TCP_ULP, b"tls").map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => io::Error::other("the kernel has no module `tls` loaded"),
-            _ => error,
-        }
-    })
-}
-
 fn set_option(socket: &impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed for the call, and the kernel reads `value.len()`
     // bytes from a slice of that length and keeps nothing.

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     config::SpliceMode,
-    splice::{Engine, socket::unacknowledged},
+    splice::{Engine, Ktls, Why, socket::unacknowledged},
     tunnel::{Downstream, End, Handover, Outcome, Registry, Settings, h2, run},
     watchdog::Watchdog,
 };
@@ -89,6 +89,7 @@ async fn connect(mode: SpliceMode) -> Rig {
                 };
                 let settings = Settings {
                     mode,
+                    ktls: Ktls::none(Why::TlsOff),
                     kernel: None,
                     local_bypass: [false; 2],
                     idle_timeout: std::time::Duration::MAX,

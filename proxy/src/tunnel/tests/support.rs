@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     config::SpliceMode,
+    splice::{Ktls, Why},
     tunnel::{Downstream, Handover, Outcome, Registry, Settings, registry, run},
     watchdog::Watchdog,
 };
@@ -114,6 +115,7 @@ impl Rig {
         };
         let settings = Settings {
             mode: setup.mode,
+            ktls: Ktls::none(Why::TlsOff),
             kernel: None,
             local_bypass: [false; 2],
             idle_timeout: setup.idle_timeout,

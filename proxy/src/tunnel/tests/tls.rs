@@ -15,7 +15,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::{
     config::SpliceMode,
-    splice::{BUFFER_BYTES, Engine, buffers_in_use},
+    splice::{BUFFER_BYTES, Engine, Ktls, Why, buffers_in_use, probe},
+    tls::Followed,
     transport::Transport,
     tunnel::{Downstream, End, Handover, Outcome, Registry, Settings, run},
 };
@@ -35,6 +36,11 @@ struct TlsRig {
     tunnel: JoinHandle<Outcome>,
 }
 
+/// What this kernel takes over: all of it or nothing, as the engines do it.
+fn ktls() -> Ktls {
+    probe::ktls().unwrap_or(Ktls::none(Why::TlsKernel))
+}
+
 /// Both ends of a TLS connection over these sockets.
 async fn secured(connected: TcpStream, accepted: TcpStream) -> (Peer, Peer) {
     let made = rcgen::generate_simple_self_signed(["peer.test".into()]).unwrap();
@@ -42,15 +48,16 @@ async fn secured(connected: TcpStream, accepted: TcpStream) -> (Peer, Peer) {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
-    let server = ServerConfig::builder()
+    let mut server = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
-    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    (server.enable_secret_extraction, client.enable_secret_extraction) = (true, true);
     let name = ServerName::try_from("peer.test").unwrap();
     let (connected, accepted) = tokio::join!(
-        TlsConnector::from(Arc::new(client)).connect(name, connected),
-        TlsAcceptor::from(Arc::new(server)).accept(accepted)
+        TlsConnector::from(Arc::new(client)).connect(name, Followed::from(connected)),
+        TlsAcceptor::from(Arc::new(server)).accept(Followed::from(accepted))
     );
     let (connected, accepted) = (connected.unwrap(), accepted.unwrap());
     (
@@ -82,6 +89,7 @@ impl TlsRig {
         };
         let settings = Settings {
             mode: setup.mode,
+            ktls: ktls(),
             kernel: None,
             local_bypass: [false; 2],
             idle_timeout: setup.idle_timeout,
@@ -123,8 +131,17 @@ fn an_echo_is_the_same_byte_for_byte() {
                 write_in_chunks(&mut to_tunnel, &sent, 2, 200_000).await;
                 to_tunnel.flush().await.unwrap();
                 let view = registry.snapshot().remove(0);
+                let sides = ["downstream", "upstream"].into_iter().zip(legs);
+                let sides: Vec<_> = sides.filter(|(_, tls)| *tls).map(|(side, _)| side).collect();
                 for engine in [view.engine.to_upstream, view.engine.to_downstream] {
-                    assert_eq!((engine.name, engine.reason), (Engine::Copy, Some("tls")));
+                    match probe::ktls() {
+                        Ok(_) => assert_eq!((&view.ktls, engine.reason), (&sides, None)),
+                        Err(_) => {
+                            let why = Why::TlsKernel.name();
+                            assert_eq!((engine.name, engine.reason), (Engine::Copy, Some(why)));
+                            assert!(view.ktls.is_empty());
+                        }
+                    }
                 }
                 to_tunnel.shutdown().await.unwrap();
             };

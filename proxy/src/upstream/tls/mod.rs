@@ -23,7 +23,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::transport::Transport;
+use crate::{tls::Followed, transport::Transport};
 
 pub mod fault;
 mod unverified;
@@ -107,6 +107,7 @@ impl Connector {
             }
         };
         config.enable_sni = material.sni;
+        config.enable_secret_extraction = true;
         let offering = |protocols: &[&[u8]]| {
             let mut config = config.clone();
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
@@ -141,7 +142,7 @@ impl Connector {
         inside: Inside,
     ) -> io::Result<Transport> {
         let connector = TlsConnector::from(Arc::clone(&self.configs[inside as usize]));
-        let stream = connector.connect(name, stream).await?;
+        let stream = connector.connect(name, Followed::from(stream)).await?;
         if inside == Inside::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             let error = rustls::Error::NoApplicationProtocol;
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
