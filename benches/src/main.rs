@@ -90,7 +90,7 @@ enum Name {
     All,
     /// HTTP beside nginx, HAProxy and Pingora: throughput, cost, latency, memory
     Peers,
-    /// TLS beside nginx and HAProxy: handshakes, requests, bulk
+    /// TLS beside nginx and HAProxy: handshakes, requests, gRPC, bulk
     Tls,
     /// Tunnels by every engine beside HAProxy and nginx, between network namespaces too
     Tunnel,
@@ -101,6 +101,9 @@ enum Name {
     /// The origin alone, until standard input ends (what the others start)
     #[value(hide = true)]
     Origin,
+    /// The origin of gRPC alone, ditto
+    #[value(hide = true)]
+    GrpcOrigin,
     /// The server end of the tunnels, ditto
     #[value(hide = true)]
     TunnelServer,
@@ -141,15 +144,15 @@ fn main() -> anyhow::Result<()> {
         Name::Tls => run::tls::run(&settings, &options),
         Name::Tunnel => run::tunnel::run(&settings, &options),
         Name::Soak => run::soak::run(&settings, &soak),
-        Name::Origin => serve_origin(),
+        Name::Origin => serve_origin(origin::spawn()?),
+        Name::GrpcOrigin => serve_origin(origin::grpc::spawn()?),
         Name::TunnelServer => tunnel::serve(),
         Name::TunnelClient => tunnel::ask(),
     }
 }
 
 /// Ends with whoever started it: its standard input is their pipe.
-fn serve_origin() -> anyhow::Result<()> {
-    let address = origin::spawn()?;
+fn serve_origin(address: std::net::SocketAddr) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening origin http://{address}")?;
     out.flush()?;

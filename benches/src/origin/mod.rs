@@ -36,6 +36,7 @@ const EVENT: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\
 const EVENT_GAP: Duration = Duration::from_millis(1);
 const PIECE_BYTES: usize = 64 * 1024;
 
+pub mod grpc;
 pub(crate) mod object;
 pub(crate) mod tokens;
 

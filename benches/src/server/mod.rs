@@ -78,9 +78,21 @@ impl Server {
     /// # Errors
     /// If it does not start.
     pub fn origin() -> anyhow::Result<Self> {
+        Self::ourselves("origin")
+    }
+
+    /// The origin of gRPC, likewise.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn grpc_origin() -> anyhow::Result<Self> {
+        Self::ourselves("grpc-origin")
+    }
+
+    fn ourselves(argument: &str) -> anyhow::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         // It ends with its standard input.
-        command.arg("origin").stdin(Stdio::piped());
+        command.arg(argument).stdin(Stdio::piped());
         let (child, address) = launch::announced(command, "origin", &None)?;
         Ok(Self::new("origin", address, child, None))
     }

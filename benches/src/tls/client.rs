@@ -2,6 +2,7 @@
 //! agree on X25519MLKEM768, which costs both sides more.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
+use hyper::{body::Body, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, HandshakeKind, client::Resumption, pki_types::ServerName};
 use tokio::{
@@ -21,7 +23,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Files, files::NAME};
-use crate::{client, load::runtime};
+use crate::{client, load::runtime, origin::grpc};
 
 /// What takes longer is a hang.
 const GRACE: Duration = Duration::from_secs(10);
@@ -135,9 +137,39 @@ impl<'a> Clients<'a> {
     /// # Errors
     /// If one is not answered.
     pub(crate) fn http2(&self, connections: usize, duration: Duration) -> anyhow::Result<Done> {
+        self.streams(connections, duration, |mut sender: SendRequest<Empty<Bytes>>| async move {
+            let request = http::Request::get(format!("https://{NAME}/")).body(Empty::new())?;
+            let answer = sender.send_request(request).await?;
+            ensure!(answer.status() == 200, "not a 200");
+            answer.into_body().collect().await?;
+            Ok(())
+        })
+    }
+
+    /// Unary calls of gRPC, likewise.
+    ///
+    /// # Errors
+    /// If one is not answered as it has to be.
+    pub(crate) fn grpc(&self, connections: usize, duration: Duration) -> anyhow::Result<Done> {
+        self.streams(connections, duration, |mut sender| async move {
+            grpc::call(&mut sender, NAME).await
+        })
+    }
+
+    /// Does something over and over, some times at once in each connection.
+    fn streams<B, F>(
+        &self,
+        connections: usize,
+        duration: Duration,
+        once: impl Fn(SendRequest<B>) -> F + Copy + Send + 'static,
+    ) -> anyhow::Result<Done>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+        F: Future<Output = anyhow::Result<()>> + Send,
+    {
         let config = self.config("h2", false)?;
         let address = self.address;
-        run(duration, connections, |deadline| {
+        run(duration, connections, move |deadline| {
             let config = Arc::clone(&config);
             async move {
                 let stream = open(address, &config).await?;
@@ -145,20 +177,15 @@ impl<'a> Clients<'a> {
                 let io = TokioIo::new(stream);
                 let executor = TokioExecutor::new();
                 let (sender, connection) =
-                    hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(executor, io)
-                        .await?;
+                    hyper::client::conn::http2::handshake::<_, _, B>(executor, io).await?;
                 tokio::spawn(connection);
                 let mut streams = JoinSet::new();
                 for _ in 0..STREAMS {
-                    let mut sender = sender.clone();
+                    let sender = sender.clone();
                     streams.spawn(async move {
                         let mut count = 0_u64;
                         while Instant::now() < deadline {
-                            let uri = format!("https://{NAME}/");
-                            let request = http::Request::get(uri).body(Empty::new())?;
-                            let answer = sender.send_request(request).await?;
-                            ensure!(answer.status() == 200, "not a 200");
-                            answer.into_body().collect().await?;
+                            once(sender.clone()).await?;
                             count += 1;
                         }
                         anyhow::Ok(count)

@@ -38,6 +38,23 @@ impl Files {
         Ok(Self { folder, roots: Arc::new(roots) })
     }
 
+    /// The same for servers of gRPC, which are spoken to in HTTP/2.
+    pub(crate) fn secured_grpc(&self, kind: Kind, text: &str) -> String {
+        let text = self.secured(kind, text);
+        match kind {
+            Kind::Underpass { .. } => {
+                text.replace("max_idle_connections", "protocol = \"http2\"\nmax_idle_connections")
+            }
+            // `grpc_set_header` has the fields; the others are about HTTP/1.1.
+            Kind::Nginx => text
+                .replace("proxy_pass http://", "grpc_pass grpc://")
+                .replace("proxy_http_version 1.1;", "")
+                .replace("proxy_set_header Connection \"\";", "")
+                .replace("proxy_set_header", "grpc_set_header"),
+            _ => text.replace("\nbackend out\n", "\nbackend out\n  default-server proto h2\n"),
+        }
+    }
+
     /// The configuration of a proxy for plain HTTP, with TLS on its listener.
     pub(crate) fn secured(&self, kind: Kind, text: &str) -> String {
         let file = |name: &str| self.folder.join(name).display().to_string();
@@ -82,6 +99,19 @@ mod tests {
         for (kind, text) in kinds.into_iter().zip(texts) {
             let secured = files.secured(kind, text);
             assert!(secured.contains(".pem"), "{secured}");
+        }
+        // And that servers of gRPC are spoken to in HTTP/2.
+        for (kind, text, wanted) in [
+            (Kind::Underpass { bypass: false }, "max_idle_connections = 1", "protocol = \"http2\""),
+            (Kind::Nginx, "proxy_pass http://origin;", "grpc_pass grpc://origin;"),
+            (
+                Kind::HaProxy,
+                "  default_backend out\nbackend out\n",
+                "  default_backend out\nbackend out\n  default-server proto h2\n",
+            ),
+        ] {
+            let told = files.secured_grpc(kind, text);
+            assert!(told.contains(wanted), "{told}");
         }
     }
 }
