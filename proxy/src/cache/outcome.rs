@@ -121,12 +121,12 @@ impl Told {
     /// Writes it into a head, behind what other caches on the way have said.
     pub fn write(&self, headers: &mut HeaderMap) {
         use std::fmt::Write as _;
-        let mut text = "underpass".to_owned();
-        // Writing to a `String` cannot fail.
-        match self.forwarded {
-            None => text.push_str("; hit"),
-            Some(forwarded) => _ = write!(text, "; fwd={}", forwarded.name()),
-        }
+        let mut text = Text { bytes: [0; MOST], len: 0 };
+        // It has room for all of it.
+        let _ = match self.forwarded {
+            None => text.write_str("underpass; hit"),
+            Some(forwarded) => write!(text, "underpass; fwd={}", forwarded.name()),
+        };
         if let Some(status) = self.status {
             let _ = write!(text, "; fwd-status={status}");
         }
@@ -134,18 +134,37 @@ impl Told {
             let _ = write!(text, "; ttl={ttl}");
         }
         if self.stored {
-            text.push_str("; stored");
+            let _ = text.write_str("; stored");
         }
         if self.outcome == Outcome::Joined {
-            text.push_str("; collapsed");
+            let _ = text.write_str("; collapsed");
         }
         if let Some(detail) = self.detail {
             let _ = write!(text, "; detail={detail}");
         }
         headers.insert(X_CACHE, self.outcome.word());
-        if let Ok(value) = HeaderValue::try_from(text) {
+        if let Ok(value) = HeaderValue::from_bytes(&text.bytes[..text.len]) {
             headers.append(CACHE_STATUS, value);
         }
+    }
+}
+
+/// What there can be to say.
+const MOST: usize = 256;
+
+/// It is written where it takes no memory of its own, and copied once.
+struct Text {
+    bytes: [u8; MOST],
+    len: usize,
+}
+
+impl std::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        let room = self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
     }
 }
 
@@ -180,6 +199,16 @@ mod tests {
             ..Told::of(Outcome::Miss)
         };
         assert_eq!(told(miss).1, "underpass; fwd=uri-miss; fwd-status=200; stored");
+        let longest = Told {
+            outcome: Outcome::Joined,
+            forwarded: Some(Forwarded::VaryMiss),
+            status: Some(65_535),
+            ttl: Some(i64::MIN),
+            stored: true,
+            detail: Some("stale-while-revalidate"),
+        };
+        let text = told(longest).1;
+        assert!(text.as_bytes().ends_with(b"; collapsed; detail=stale-while-revalidate"));
         let names: std::collections::BTreeSet<_> = Outcome::ALL.map(Outcome::name).into();
         assert_eq!(names.len(), Outcome::ALL.len());
         for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
