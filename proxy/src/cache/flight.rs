@@ -32,6 +32,17 @@ use crate::error::Kind;
 /// How far a body is pulled ahead of the fastest reader, in bytes.
 pub const AHEAD: u64 = 128 << 10;
 
+/// What a fetch holds at least: the buffer that head and body have come in.
+const LEAST: usize = 16 << 10;
+
+/// What a fetch may hold while it goes on, in bytes: a block that is not whole yet, and what its
+/// readers have not taken. `length`: of all that comes, if that is known; who fetches what is
+/// small is not charged as if it were large, for what is kept makes room for it.
+pub fn held(block_bytes: usize, length: Option<u64>) -> usize {
+    let most = length.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    (block_bytes.min(most) + (2 * AHEAD as usize).min(most)).max(LEAST)
+}
+
 /// What the window holds at least, in bytes, of what is in the store already: readers that are a
 /// little behind need not go there.
 const KEPT: u64 = 128 << 10;
@@ -377,5 +388,19 @@ impl Drop for Seat {
         let (puller, leaves) = (inner.puller.take(), inner.leaves.take());
         drop(inner);
         puller.into_iter().chain(leaves).for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_is_charged_for_what_it_can_hold() {
+        const BLOCK: usize = 256 << 10;
+        let whole = BLOCK + 2 * AHEAD as usize;
+        assert_eq!((held(BLOCK, None), held(BLOCK, Some(u64::MAX))), (whole, whole));
+        assert_eq!(held(BLOCK, Some(64_000)), 128_000);
+        assert_eq!((held(BLOCK, Some(100)), held(BLOCK, Some(0))), (LEAST, LEAST));
     }
 }

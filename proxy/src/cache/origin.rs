@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{
     Cache,
-    flight::{AHEAD, Ends, Flight, Resolution, Seat},
+    flight::{Ends, Flight, Resolution, Seat, held},
     policy::Validators,
     pull::{Pull, Sink},
     range::{Span, content_range},
@@ -223,7 +223,7 @@ impl Mend {
         let span = self.missing(at, until)?;
         let block_bytes = self.cache.store.block_bytes() as u64;
         let number = u32::try_from(span.start / block_bytes).ok()?;
-        let charge = self.cache.store.hold(block_bytes as usize + 2 * AHEAD as usize);
+        let charge = self.cache.store.hold(held(block_bytes as usize, Some(span.len())));
         let flight = Flight::new();
         flight.begins_at(span.start, false, charge);
         let seat = Seat::take(&flight, at)?;
@@ -249,7 +249,7 @@ impl Mend {
     ) -> Option<Seat> {
         let block_bytes = self.cache.store.block_bytes() as u64;
         let number = u32::try_from(span.start / block_bytes).ok()?;
-        let charge = self.cache.store.hold(block_bytes as usize + 2 * AHEAD as usize)?;
+        let charge = self.cache.store.hold(held(block_bytes as usize, Some(span.len())))?;
         let flight = Flight::new();
         flight.begins_at(span.start, false, Some(charge));
         let seat = Seat::take(&flight, at)?;

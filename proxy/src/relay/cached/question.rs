@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::{Asked, Looked, terms_of};
 use crate::{
     cache::{
-        flight::{AHEAD, Flight, Offer, Resolution},
+        flight::{Flight, Offer, Resolution, held},
         flights::Ticket,
         key::Key,
         meta::{Answer, Meta, Varies},
@@ -130,8 +130,7 @@ impl Question {
             return Settled::Solo(Refusal::VaryAny, answer, connection);
         };
         let store = &self.asked.cache.store;
-        let block_bytes = store.block_bytes();
-        let Some(charge) = store.hold(block_bytes + 2 * AHEAD as usize) else {
+        let Some(charge) = store.hold(held(store.block_bytes(), length)) else {
             return Settled::Solo(Refusal::TooLarge, answer, connection);
         };
         let Some(fill) = self.fills.body.take() else {
