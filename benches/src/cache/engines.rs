@@ -21,6 +21,7 @@ use crate::{
     process,
     run::Settings,
     server::{self, Kind, Server},
+    tunnel::netns::is_root,
 };
 
 const VARNISH: &str = "/usr/sbin/varnishd";
@@ -79,6 +80,8 @@ impl Proxy {
         workers: usize,
         needs: Needs,
     ) -> anyhow::Result<Self> {
+        // Without the right to it, it would run as if it had not been asked for that.
+        ensure!(engine != Engine::Bypass || is_root(), "needs root, for BPF");
         let listen = free()?;
         let files = Scratch::new(listen, "")?;
         let folder = (engine == Engine::Disk).then(|| files.folder().join("files"));
