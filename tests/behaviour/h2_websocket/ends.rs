@@ -127,6 +127,7 @@ async fn an_idle_one_ends_on_both_sides_and_by_hand() {
         proxy.log_line(&["tunnel_end=idle_timeout"]).await;
 
         let Opened { mut client, mut server, proxy, _kept } = path.open("").await;
+        proxy.until_tunnels(1).await;
         let id = proxy.tunnels().await[0]["id"].as_u64().unwrap();
         proxy.ask_admin("DELETE", &format!("/tunnels/{id}")).await;
         client.expect_reset().await;

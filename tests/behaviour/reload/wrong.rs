@@ -68,8 +68,13 @@ async fn each_is_one_line_with_the_place_and_the_cure_and_changes_nothing() {
     for (number, (what, instead, line, words)) in WRONG.iter().enumerate() {
         assert!(right.contains(what), "{what} is not in {right}");
         proxy.refuse(&right.replacen(what, instead, 1)).await;
+        let is_error = |line: &&str| line.contains("ERROR");
+        eventually("the error to be told", async || {
+            proxy.stderr().lines().filter(is_error).count() > number
+        })
+        .await;
         let all = proxy.stderr();
-        let errors: Vec<_> = all.lines().filter(|line| line.contains("ERROR")).collect();
+        let errors: Vec<_> = all.lines().filter(is_error).collect();
         assert_eq!(errors.len(), number + 1, "{instead}: {errors:#?}");
         let said = errors[number];
         let place = format!("{}:{line}:", proxy.config_path().display());
