@@ -244,6 +244,11 @@ impl Inner {
         (self.head < pace.saturating_add(AHEAD)).then_some(Demand::More)
     }
 
+    /// How far somebody has read of those who read.
+    fn reach(&self) -> u64 {
+        if self.readers.len() == 0 { self.head } else { self.fastest }
+    }
+
     fn slowest(&self) -> u64 {
         self.readers.iter().copied().min().unwrap_or(self.head)
     }
@@ -251,7 +256,9 @@ impl Inner {
     /// Lets go of what everybody can have elsewhere, or has had.
     fn trim(&mut self) {
         let keep = match self.storing {
-            true => self.stored.min(self.head.saturating_sub(KEPT)),
+            // Nor what the fastest has yet to read: a large chunk may take the head further than
+            // is kept, and what is stored may be evicted at once.
+            true => self.stored.min(self.head.saturating_sub(KEPT)).min(self.reach()),
             false => self.slowest(),
         };
         while let Some((at, chunk)) = self.window.front() {
@@ -402,5 +409,26 @@ mod tests {
         assert_eq!((held(BLOCK, None), held(BLOCK, Some(u64::MAX))), (whole, whole));
         assert_eq!(held(BLOCK, Some(64_000)), 128_000);
         assert_eq!((held(BLOCK, Some(100)), held(BLOCK, Some(0))), (LEAST, LEAST));
+    }
+
+    #[test]
+    fn what_the_fastest_has_yet_to_read_stays_however_large_the_chunks_are() {
+        const CHUNK: u64 = 96 << 10;
+        let flight = Flight::new();
+        flight.begins_at(0, false, None);
+        let seat = Seat::take(&flight, 0).unwrap();
+        let cx = Context::from_waker(Waker::noop());
+        let mut wakers = Vec::new();
+        let mut head = 0;
+        while flight.lock().demand() == Some(Demand::More) {
+            head += CHUNK;
+            flight.publish(Bytes::from(vec![0; CHUNK as usize]), head, &mut wakers);
+        }
+        assert!(head > KEPT);
+        assert!(matches!(seat.poll(0, &cx), Poll::Ready(Next::Chunk(_))));
+        // Nobody reads it any more: it is in the store.
+        seat.has(head);
+        flight.publish(Bytes::from(vec![0; KEPT as usize]), head + KEPT, &mut wakers);
+        assert!(matches!(seat.poll(0, &cx), Poll::Ready(Next::Behind)));
     }
 }

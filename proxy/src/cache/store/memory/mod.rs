@@ -34,6 +34,9 @@ const PART_BYTES: usize = 16 << 20;
 /// not let in.
 const STEPS: usize = 256;
 
+/// The same where a table has grown.
+const MOST_STEPS: usize = 64 * STEPS;
+
 /// Entries that are looked at while workers wait for the lock.
 const SWEEP: u32 = 512;
 
@@ -125,8 +128,9 @@ impl<V: Value> Memory<V> {
         part.charge_tables();
         drop(part);
         drop(before);
-        // Tables may have grown.
-        self.make_room();
+        // Tables may have grown, which they do seldom and by much.
+        self.evict_excess(&mut { MOST_STEPS });
+        self.arena.trim();
         true
     }
 

@@ -66,9 +66,14 @@ fn the_books_are_exact_and_the_budget_holds_for_all_sizes() {
                 0 => _ = memory.remove(&slot),
                 1..5 => _ = memory.get(&slot),
                 _ if sizes.end > 1 << 20 && random.u8(..10) > 0 => {}
-                _ => _ = put(&memory, slot, &zeros[..random.usize(sizes.clone())]),
+                _ => {
+                    // What goes may make the table of what is free grow: whatever comes in next
+                    // makes room for that as well.
+                    let comes_in = put(&memory, slot, &zeros[..random.usize(sizes.clone())]);
+                    let live = account.live();
+                    assert!(!comes_in || live <= budget, "{live} of {budget}");
+                }
             }
-            assert!(account.live() <= budget, "{} of {budget}", account.live());
         }
         audit(&account, &memory);
         assert!(memory.contents().bytes > budget / 8, "it is made use of: {:?}", memory.contents());
