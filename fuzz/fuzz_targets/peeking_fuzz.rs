@@ -5,10 +5,13 @@
 //! takes and the other refuses would be a way to smuggle.
 #![no_main]
 
+use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use underpass::wire::{
+    answer::{self, Heads},
     head::{self, Bounds},
-    track::{RequestStop, Requests, ResponseStop, Responses},
+    rest::Rest,
+    track::{RequestStop, Requests},
 };
 
 const BOUNDS: Bounds = Bounds { max_bytes: 512, max_headers: 16, max_uri_bytes: 128 };
@@ -61,34 +64,56 @@ fn settle(requests: &mut Requests, bytes: &[u8]) -> (usize, Option<RequestStop>)
     }
 }
 
+/// Heads and bodies of answers, whole and in pieces: the same frames, and the same end.
 fn responses(cuts: &[u8], bytes: &[u8]) {
-    let mut responses = Responses::new(BOUNDS);
     let to_head = cuts[0] & 1 == 1;
-    responses.expect(to_head);
-    let mut kept = Vec::new();
-    for piece in cut(cuts, bytes) {
-        kept.extend_from_slice(piece);
+    let expected = answers(to_head, [bytes].into_iter());
+    assert_eq!(answers(to_head, cut(cuts, bytes)), expected);
+}
+
+/// Statuses, bytes of bodies, trailers, and whether a rule was broken.
+fn answers<'a>(
+    to_head: bool,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<u16>, Vec<u8>, usize, bool) {
+    let mut heads = Heads::new(BOUNDS);
+    heads.expect(to_head);
+    let (mut statuses, mut data, mut trailers) = (Vec::new(), Vec::new(), 0);
+    let mut have = Bytes::new();
+    let mut rest: Option<Rest> = None;
+    for piece in pieces {
+        have = [&have[..], piece].concat().into();
         loop {
-            let verdict = responses.advance(&kept);
-            kept.drain(..verdict.pass);
-            match verdict.then {
-                Some(ResponseStop::Interim(status, length)) => {
-                    assert!((100..200).contains(&status) && status != 101);
-                    kept.drain(..length);
-                    responses.interim_taken();
+            let Some(body) = &mut rest else {
+                match heads.find(&have) {
+                    Err(_) => return (statuses, data, trailers, true),
+                    Ok(None) => {
+                        assert!(have.len() <= BOUNDS.max_bytes + 4, "{} bytes kept", have.len());
+                        break;
+                    }
+                    Ok(Some((facts, end))) => {
+                        let head = have.split_to(end);
+                        assert!(answer::read(&head, &facts).is_ok(), "judged, and not read");
+                        statuses.push(facts.status);
+                        if facts.status >= 200 || facts.status == 101 {
+                            rest = Some(Rest::of(facts.framing, BOUNDS.max_bytes));
+                        }
+                        continue;
+                    }
                 }
-                Some(ResponseStop::Bad(_)) => return,
-                Some(ResponseStop::PartialHead) => {
-                    assert!(kept.len() <= BOUNDS.max_bytes + 4, "{} bytes kept", kept.len());
-                    break;
-                }
-                None => {
-                    assert!(kept.is_empty());
-                    break;
-                }
+            };
+            match body.take(&mut have) {
+                Err(_) => return (statuses, data, trailers, true),
+                Ok(Some(frame)) => match frame.into_data() {
+                    Ok(chunk) => data.extend_from_slice(&chunk),
+                    Err(frame) => trailers += frame.into_trailers().map_or(0, |map| map.len()),
+                },
+                Ok(None) if body.is_over() => return (statuses, data, trailers, false),
+                Ok(None) => break,
             }
         }
     }
+    (statuses, data, trailers, false)
 }
 
 /// Pieces of 1 to 64 bytes, in a pattern that the input chooses.

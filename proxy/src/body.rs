@@ -28,6 +28,7 @@ use crate::{
     middleware::mirror::{Copied, IsCut},
     record::Side,
     upstream::{
+        answer::AnswerBody,
         connection::Connection,
         http2::{Connecting, Place},
     },
@@ -57,6 +58,8 @@ enum Source {
     Announced(u64),
     Fixed(Bytes),
     Incoming(Incoming),
+    /// A server's.
+    Answer(AnswerBody),
     /// One of these, put into a content coding.
     Coded(Box<Coded>),
     /// A request's, for a second server.
@@ -138,7 +141,7 @@ impl BodyStream {
     /// body's clean end, and is closed at any other. `announced` is the length that the head
     /// tells of where there is no body.
     pub fn response(
-        body: Incoming,
+        body: AnswerBody,
         announced: Option<u64>,
         exchange: Rc<Exchange>,
         connection: Connection,
@@ -146,7 +149,7 @@ impl BodyStream {
         let ended = body.is_end_stream();
         let mut tap = ResponseTap { exchange, connection: Some(connection), ended };
         let source = match announced {
-            _ if !ended => Source::Incoming(body),
+            _ if !ended => Source::Answer(body),
             Some(length) => Source::Announced(length),
             None => Source::Empty,
         };
@@ -218,7 +221,14 @@ impl Body for BodyStream {
             Source::Again(again) => again.poll_frame(cx),
             Source::Connecting(_) => Poll::Ready(None),
             Source::Coded(coded) => match &mut this.tap {
-                Tap::Response(tap) => counted(coded.poll_frame(tap, cx), tap),
+                Tap::Response(tap) => {
+                    let frame = counted(coded.poll_frame(tap, cx), tap);
+                    if coded.is_over() {
+                        // Nobody asks for the end, then.
+                        tap.exchange.answer_ends();
+                    }
+                    frame
+                }
                 // Only answers are encoded.
                 Tap::Request(_) | Tap::None => Poll::Ready(None),
             },
@@ -229,10 +239,13 @@ impl Body for BodyStream {
             },
             Source::Incoming(body) => match &mut this.tap {
                 Tap::Request(exchange) => poll_request(body, exchange, cx),
+                // Clients send requests.
+                Tap::Response(_) | Tap::None => Poll::Ready(None),
+            },
+            Source::Answer(body) => match &mut this.tap {
                 Tap::Response(tap) => counted(poll_response(body, tap, cx), tap),
-                Tap::None => Pin::new(body)
-                    .poll_frame(cx)
-                    .map_err(|error| Error::because(Kind::Internal, error)),
+                // Servers send answers.
+                Tap::Request(_) | Tap::None => Poll::Ready(None),
             },
         }
     }
@@ -242,7 +255,8 @@ impl Body for BodyStream {
             Source::Empty => !self.keeps(),
             Source::Announced(_) => false,
             Source::Fixed(text) => text.is_empty(),
-            Source::Incoming(body) => body.is_end_stream() && !self.keeps(),
+            Source::Incoming(body) => body.is_end_stream(),
+            Source::Answer(body) => body.is_end_stream() && !self.keeps(),
             Source::Cached(reader) => reader.left() == Some(0) && !self.keeps(),
             Source::Coded(coded) => coded.is_over(),
             Source::Copied { copied, .. } => copied.is_over(),
@@ -261,6 +275,7 @@ impl Body for BodyStream {
             Source::Announced(length) => SizeHint::with_exact(*length),
             Source::Fixed(text) => SizeHint::with_exact(text.len() as u64),
             Source::Incoming(body) => body.size_hint(),
+            Source::Answer(body) => body.size_hint(),
             Source::Lent(lent) => lent.size_hint(),
             Source::Again(again) => again.size_hint(),
             Source::Cached(reader) => {
@@ -279,10 +294,14 @@ fn counted(
     frame: Poll<Option<Result<Frame<Bytes>, Error>>>,
     tap: &ResponseTap,
 ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-    if let Poll::Ready(Some(Ok(frame))) = &frame
-        && let Some(data) = frame.data_ref()
-    {
-        tap.exchange.sent(data.len());
+    match &frame {
+        Poll::Ready(Some(Ok(frame))) => {
+            if let Some(data) = frame.data_ref() {
+                tap.exchange.sent(data.len());
+            }
+        }
+        Poll::Ready(None) => tap.exchange.answer_ends(),
+        _ => {}
     }
     frame
 }
@@ -314,10 +333,6 @@ fn poll_request(
             if frame.is_trailers() || body.is_end_stream() {
                 exchange.request_ended();
             }
-            if frame.trailers_ref().is_some_and(|trailers| exchange.pass_request_trailers(trailers))
-            {
-                return Poll::Ready(None);
-            }
             Some(Ok(frame))
         }
         Some(Err(error)) => Some(Err(exchange.request_broke(error))),
@@ -336,7 +351,7 @@ fn poll_request(
 }
 
 fn poll_response(
-    body: &mut Incoming,
+    body: &mut AnswerBody,
     tap: &mut ResponseTap,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {

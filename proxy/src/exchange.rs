@@ -25,9 +25,8 @@ use crate::{
     record::Recording,
     route::Matched,
     spans,
-    upstream::balance::Upstream,
+    upstream::{answer::Broken, balance::Upstream},
     watchdog::{Wait, Watched},
-    wire,
 };
 
 mod answer;
@@ -74,7 +73,6 @@ pub struct Exchange {
     response_bytes: Cell<u64>,
     request_ended: Cell<bool>,
     for_server: Cell<bool>,
-    request_trailers: RefCell<Option<Rc<wire::upstream::Shared>>>,
     answer_is_chunked: Cell<bool>,
     answered: Cell<bool>,
     own: Cell<bool>,
@@ -123,7 +121,6 @@ impl Exchange {
             response_bytes: Cell::new(0),
             request_ended: Cell::new(false),
             for_server: Cell::new(false),
-            request_trailers: RefCell::new(None),
             answer_is_chunked: Cell::new(false),
             answered: Cell::new(false),
             own: Cell::new(false),
@@ -306,20 +303,6 @@ impl Exchange {
         Error::because(kind, error)
     }
 
-    /// What takes the request's trailers: the wire on which it goes out chunked. `None`: hyper.
-    pub fn request_goes_by(&self, wire: Option<&Rc<wire::upstream::Shared>>) {
-        *self.request_trailers.borrow_mut() = wire.cloned();
-    }
-
-    /// Gives the request's trailers to the wire. False: there is no place for them.
-    pub fn pass_request_trailers(&self, trailers: &HeaderMap) -> bool {
-        let wire = self.request_trailers.borrow();
-        wire.as_ref().is_some_and(|wire| {
-            wire.trailers.set(trailers);
-            true
-        })
-    }
-
     // -- the answer -----------------------------------------------------------------
 
     /// What has gone wrong, if anything.
@@ -369,6 +352,13 @@ impl Exchange {
         })
     }
 
+    /// The body of the answer is at its end, which hyper is told next.
+    pub fn answer_ends(&self) {
+        if let Some(wire) = self.client.wire() {
+            wire.trailers.follows();
+        }
+    }
+
     /// Counts bytes to the client.
     pub fn sent(&self, bytes: usize) {
         self.response_bytes.set(self.response_bytes.get() + bytes as u64);
@@ -376,7 +366,7 @@ impl Exchange {
     }
 
     /// The answer broke off at the server's side.
-    pub fn response_broke(&self, error: hyper::Error, rule: Option<&'static str>) -> Error {
+    pub fn response_broke(&self, error: Broken, rule: Option<&'static str>) -> Error {
         let kind = rule.map_or(Kind::ResponseBodyBroken, Kind::BadResponse);
         self.fail(kind);
         self.client.cut();

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Allocations per GET on a kept connection with a small answer, access log off.
-pub const MAX_GET: f64 = 9.0;
+pub const MAX_GET: f64 = 7.0;
 /// Allocations per POST of 1,000 bytes with a small answer.
 pub const MAX_POST: f64 = 8.0;
 /// Allocations per event that comes alone on a chunked stream.

@@ -26,12 +26,17 @@ pub(super) struct Coded {
     source: Source,
     encoder: Encoder,
     end: End,
+    /// Something has been given since more was last waited for.
+    gave: bool,
 }
 
 #[derive(Debug)]
 enum End {
     /// More may come.
     Open,
+    /// It has broken off. To be told when what was given has had the time to go out: whoever
+    /// passes it on writes nothing more behind an error.
+    Broken(Error),
     /// The last bytes have gone, these have not.
     Trailers(HeaderMap),
     /// Nothing is left.
@@ -49,7 +54,7 @@ impl BodyStream {
     pub fn encode(&mut self, coding: Coding) -> std::io::Result<()> {
         let source = std::mem::replace(&mut self.source, Source::Empty);
         self.source = match source {
-            Source::Incoming(_) | Source::Fixed(_) | Source::Cached(_) if !self.is_to_head() => {
+            Source::Answer(_) | Source::Fixed(_) | Source::Cached(_) if !self.is_to_head() => {
                 Source::Coded(Box::new(Coded::new(source, coding)?))
             }
             other => other,
@@ -60,7 +65,7 @@ impl BodyStream {
 
 impl Coded {
     pub(super) fn new(source: Source, coding: Coding) -> io::Result<Self> {
-        Ok(Self { source, encoder: Encoder::new(coding)?, end: End::Open })
+        Ok(Self { source, encoder: Encoder::new(coding)?, end: End::Open, gave: true })
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -70,12 +75,13 @@ impl Coded {
     pub(super) fn poll_frame(&mut self, tap: &mut ResponseTap, cx: &mut Context<'_>) -> Polled {
         match std::mem::replace(&mut self.end, End::Over) {
             End::Open => self.end = End::Open,
+            End::Broken(error) => return Poll::Ready(Some(Err(error))),
             End::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
             End::Over => return Poll::Ready(None),
         }
         loop {
             let frame = match &mut self.source {
-                Source::Incoming(body) => poll_response(body, tap, cx),
+                Source::Answer(body) => poll_response(body, tap, cx),
                 Source::Cached(reader) => poll_cached(reader, tap, cx),
                 Source::Fixed(text) if !text.is_empty() => {
                     let frame = Frame::data(std::mem::take(text));
@@ -90,7 +96,15 @@ impl Coded {
             };
             let made = match frame {
                 Poll::Pending if self.encoder.owes() => self.encoder.flush(),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.gave = false;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Err(error))) if self.gave => {
+                    self.end = End::Broken(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => self.finish(None),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -104,7 +118,10 @@ impl Coded {
             };
             match made {
                 Ok(bytes) if bytes.is_empty() && matches!(self.end, End::Open) => {}
-                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Ok(bytes) => {
+                    self.gave = true;
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
                 Err(error) => {
                     tap.exchange.fail(Kind::Internal);
                     tap.exchange.client().cut();

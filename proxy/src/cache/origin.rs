@@ -9,7 +9,6 @@
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
@@ -26,6 +25,7 @@ use crate::{
     error::{Error, Kind},
     metrics::Again,
     upstream::{
+        answer::AnswerBody,
         balance::{Tried, Upstream},
         carried::Carried,
         connection::Connection,
@@ -74,7 +74,7 @@ impl Origin {
     pub async fn ask(
         &self,
         change: impl Fn(&mut HeaderMap),
-    ) -> Result<(Response<Incoming>, Connection), Error> {
+    ) -> Result<(Response<AnswerBody>, Connection), Error> {
         let upstream = &self.upstream;
         let permit = upstream.admit()?;
         let making = Making {
@@ -146,9 +146,6 @@ impl Origin {
                     }
                     picked.answered(answer.status());
                     connection.answered();
-                    if answer.version() == Version::HTTP_10 {
-                        connection.retire();
-                    }
                     if !retries.are_for(answer.status()) || !retries.take(Again::Status) {
                         connection.carry(Carried::of(picked.load, permit));
                         return Ok((answer, connection));
@@ -160,14 +157,14 @@ impl Origin {
                     continue;
                 }
                 Ok(Err(error)) => {
-                    let kind = connection.why(error.error());
+                    let kind = connection.why(error.why());
                     // A kept one that had been closed meanwhile says nothing of the server.
                     if reused && !fresh && kind == Kind::UpstreamClosed {
                         fresh = true;
                         continue;
                     }
                     picked.failed(kind);
-                    (Again::Failure, Error::because(kind, error.into_error()))
+                    (Again::Failure, Error::because(kind, error.into_why()))
                 }
             };
             tried.add(&pool);
@@ -243,7 +240,7 @@ impl Mend {
     /// who asked for it.
     pub fn goes_on(
         self: &Rc<Self>,
-        (answer, connection): (Response<Incoming>, Connection),
+        (answer, connection): (Response<AnswerBody>, Connection),
         span: Span,
         at: u64,
     ) -> Option<Seat> {
@@ -333,7 +330,7 @@ impl Mend {
     }
 
     /// Whether it is the very part that was asked for, of the same version.
-    fn is_of_it(&self, answer: &Response<Incoming>, span: Span) -> bool {
+    fn is_of_it(&self, answer: &Response<AnswerBody>, span: Span) -> bool {
         use http_body::Body as _;
         let total = |total| self.total.is_none_or(|known| known == total);
         // Its length is known before a byte of it counts.

@@ -15,7 +15,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -25,7 +24,13 @@ use super::{
     meta::Meta,
     store::{Fill, Head, Key},
 };
-use crate::{error::Kind, upstream::connection::Connection};
+use crate::{
+    error::Kind,
+    upstream::{
+        answer::{AnswerBody, Broken},
+        connection::Connection,
+    },
+};
 
 /// A body on its way.
 #[derive(Debug)]
@@ -37,7 +42,7 @@ pub struct Pull {
     /// By what it is found meanwhile; given up when it ends.
     pub ticket: Option<Ticket>,
     /// Where it comes from.
-    pub body: Incoming,
+    pub body: AnswerBody,
     /// Held for as long as that is read.
     pub connection: Connection,
     /// How long the server may be silent.
@@ -145,7 +150,7 @@ impl Sink {
 
 /// What the task was woken by.
 enum Came {
-    Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
+    Frame(Option<Result<Frame<Bytes>, Broken>>),
     Unwanted,
     Silence,
 }

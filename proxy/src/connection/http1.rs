@@ -29,7 +29,6 @@ use crate::{
     splice::hop_bypass::{HopBypass, Side},
     transport::Transport,
     tunnel,
-    upstream::http1::{buffer_bytes, join},
     watchdog::Wait,
     wire::downstream::{DownstreamIo, Shared},
 };
@@ -70,13 +69,16 @@ pub(super) async fn serve(
     // What is taken apart has to come by the socket.
     let kernel = kernel.filter(|_| config.local_bypass && config.intercept.is_none());
     let hop = HopBypass::new(kernel, Side::Downstream);
-    let io = DownstreamIo::new(stream, hop, early, bounds, Rc::clone(&wire));
+    let mut io = DownstreamIo::new(stream, hop, bounds, Rc::clone(&wire));
+    if config.preserve_header_case {
+        io.keeps_case();
+    }
+    io.begins_with(early);
     let service = service_fn(|request: Request<Incoming>| {
         let client = Rc::clone(&client);
         async move { Ok::<Response<BodyStream>, Infallible>(relay::http1(client, request).await) }
     });
     let mut connection = http1::Builder::new()
-        .preserve_header_case(client.listener.config.preserve_header_case)
         .max_headers(bounds.max_headers)
         .max_buf_size(buffer_bytes(bounds.max_bytes))
         .serve_connection(io, service);
@@ -228,5 +230,24 @@ impl Client {
                 Expiry::Close
             }
         }
+    }
+}
+
+/// hyper's buffers: room for a head and a good piece of a body.
+fn buffer_bytes(max_head_bytes: usize) -> usize {
+    max_head_bytes + 64 * 1024
+}
+
+/// Two runs of bytes as one, in order.
+fn join(first: Bytes, second: Bytes) -> Bytes {
+    if second.is_empty() {
+        first
+    } else if first.is_empty() {
+        second
+    } else {
+        let mut both = BytesMut::with_capacity(first.len() + second.len());
+        both.extend_from_slice(&first);
+        both.extend_from_slice(&second);
+        both.freeze()
     }
 }

@@ -5,10 +5,12 @@
 use std::rc::Rc;
 
 use http::{Response, StatusCode, Version, header};
-use hyper::body::Incoming;
 
 use crate::{
-    body::BodyStream, exchange::Exchange, headers, middleware, upstream::connection::Connection,
+    body::BodyStream,
+    exchange::Exchange,
+    headers, middleware,
+    upstream::{answer::AnswerBody, connection::Connection},
 };
 
 /// What route and middleware change in any answer: a server's, our own, errors, and the 101 of
@@ -23,16 +25,13 @@ pub(super) fn leave(exchange: &Rc<Exchange>, response: &mut Response<BodyStream>
 /// What a server answered, as the client gets it.
 pub(super) fn of_server(
     exchange: &Rc<Exchange>,
-    answer: Response<Incoming>,
-    mut connection: Connection,
+    answer: Response<AnswerBody>,
+    connection: Connection,
     version: Version,
 ) -> Response<BodyStream> {
     let (mut parts, body) = answer.into_parts();
     let received = parts.version;
     exchange.record_answer(parts.status, &parts.headers, true);
-    if received == Version::HTTP_10 {
-        connection.retire();
-    }
     headers::strip_hop_by_hop(&mut parts.headers);
     parts.headers.append(header::VIA, headers::via(received));
     if version == Version::HTTP_2 {

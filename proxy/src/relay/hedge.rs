@@ -17,7 +17,6 @@ use std::{
 };
 
 use http::{Response, request};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
@@ -30,15 +29,16 @@ use crate::{
     metrics::Again,
     upstream::{
         affinity::Key,
+        answer::{AnswerBody, Sent},
         balance::{Picked, Tried, Upstream},
-        connection::{Connection, Sent},
+        connection::Connection,
         pool::{Making, ServerPool},
     },
     watchdog::Wait,
     wire::http2 as http2_head,
 };
 
-type Answer = Result<Response<Incoming>, Failed>;
+type Answer = Result<Response<AnswerBody>, Failed>;
 
 /// What is asked, and what may be done for an answer.
 pub(super) struct Asked<'a, 'b> {
@@ -62,8 +62,8 @@ pub(super) struct First<'a, F> {
 
 /// Who comes to an end first.
 enum End {
-    First(Response<Incoming>),
-    Second(Response<Incoming>),
+    First(Response<AnswerBody>),
+    Second(Response<AnswerBody>),
     /// Neither has an answer that is not to be asked for again.
     Neither,
     /// Not in time.
@@ -82,15 +82,15 @@ pub(super) async fn race<F: Future<Output = Sent>>(
     mut first: First<'_, F>,
 ) -> Answer {
     let Asked { exchange, upstream, making, key, retries, tried, .. } = asked;
-    let wire = first.connection.wire().cloned();
-    let alone = send::wait(exchange, wire.as_deref(), first.sent.as_mut(), false);
+    let link = first.connection.link().cloned();
+    let alone = send::wait(exchange, link.as_deref(), first.sent.as_mut(), false);
     if let Ok(answer) = timeout(after, alone).await {
         return answer;
     }
     tried.add(&first.picked.pool);
     let another = upstream.pick_beside(key, tried);
     let Some(mut second) = another.filter(|_| retries.take(Again::Hedge)) else {
-        return send::wait(exchange, wire.as_deref(), first.sent, false).await;
+        return send::wait(exchange, link.as_deref(), first.sent, false).await;
     };
     tried.add(&second.pool);
     exchange.sent_again();
@@ -112,13 +112,15 @@ pub(super) async fn race<F: Future<Output = Sent>>(
     let mut of_second = None;
     let end = {
         let mut answer = pin!(sending.answer(&mut connection));
-        let wins = |response: &Response<Incoming>| !retries.want_another(response.status());
+        let wins = |response: &Response<AnswerBody>| !retries.want_another(response.status());
         poll_fn(|cx| {
-            send::poll_interim(exchange, wire.as_deref(), cx);
-            if of_first.is_none()
-                && let Poll::Ready(sent) = first.sent.as_mut().poll(cx)
-            {
-                match send::judged(sent.map_err(Failed::sending), &making.bounds) {
+            let sent = match of_first {
+                None => first.sent.as_mut().poll(cx),
+                Some(_) => Poll::Pending,
+            };
+            send::pass_interim(exchange, link.as_deref());
+            if let Poll::Ready(sent) = sent {
+                match send::judged(sent.map_err(Failed::Sending), &making.bounds) {
                     Ok(response) if wins(&response) => return Poll::Ready(End::First(response)),
                     lost => of_first = Some(lost),
                 }
@@ -172,7 +174,7 @@ fn settle(mut picked: Picked, answer: Option<Answer>, connection: Option<Connect
             retry::discard(response.into_body(), connection);
         }
         (Some(Err(Failed::Sending(error))), Some(connection)) => {
-            let kind = connection.why(error.error());
+            let kind = connection.why(error.why());
             // A kept connection may have been closed before the request came.
             if !connection.is_reused() || kind != Kind::UpstreamClosed {
                 picked.failed(kind);
@@ -210,19 +212,19 @@ impl Sending<'_> {
             if !self.keep_host {
                 send::name_host(&mut request, self.upstream, self.pool);
             }
-            let over_http2 = connection.wire().is_none();
+            let over_http2 = connection.link().is_none();
             if over_http2 && !http2_head::has_authority(&request) {
                 return Err(Failed::of(Kind::Internal));
             }
             let Some(sent) = connection.send(request) else {
                 return Err(Failed::of(Kind::Internal));
             };
-            let answer = send::judged(sent.await.map_err(Failed::sending), &self.making.bounds);
+            let answer = send::judged(sent.await.map_err(Failed::Sending), &self.making.bounds);
             match &answer {
                 Ok(_) => connection.answered(),
                 Err(Failed::Sending(error)) if !fresh && connection.is_reused() => {
-                    let unanswered = connection.why(error.error()) == Kind::UpstreamClosed;
-                    if unanswered && connection.may_be_stale(error.error()) {
+                    let unanswered = connection.why(error.why()) == Kind::UpstreamClosed;
+                    if unanswered && connection.may_be_stale(error.why()) {
                         // The server had closed it meanwhile.
                         self.pool.metrics().stale_retry();
                         fresh = true;

@@ -117,6 +117,6 @@ async fn deliver(
             retry::discard(answer.into_body(), connection);
             Ok(())
         }
-        Err(error) => Err(Error::because(Kind::UpstreamClosed, error.into_error())),
+        Err(error) => Err(Error::because(Kind::UpstreamClosed, error.into_why())),
     }
 }

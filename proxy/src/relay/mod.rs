@@ -26,7 +26,7 @@ use crate::{
     route::Head,
     upstream::{pool::Making, retry},
     watchdog::Watched,
-    wire::{http2 as http2_head, websocket},
+    wire::{http2 as http2_head, spelling::Spelling, websocket},
 };
 
 mod answer;
@@ -42,7 +42,7 @@ mod target;
 mod tls;
 
 /// A request over HTTP/1.
-pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<BodyStream> {
+pub async fn http1(client: Rc<Client>, mut request: Request<Incoming>) -> Response<BodyStream> {
     let number = client.next_head();
     let watched = Rc::clone(client.watched());
     let Some(wire) = client.wire().cloned() else {
@@ -59,6 +59,9 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
     let exchange = Exchange::begin(&client, watched, &request);
     if wire.is_for_server(number) {
         exchange.for_server();
+    }
+    if let Some(spelling) = wire.spelling_of(number) {
+        request.extensions_mut().insert(spelling);
     }
     let may_tunnel = || wire.may_tunnel(number);
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
@@ -85,6 +88,9 @@ pub async fn http1(client: Rc<Client>, request: Request<Incoming>) -> Response<B
     }
     // Whatever the final answer is, what was queued before it is not to come behind it.
     poll_fn(|cx| wire.poll_injected(cx)).await;
+    if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {
+        poll_fn(|cx| wire.poll_spell(&spelling, cx)).await;
+    }
     response
 }
 

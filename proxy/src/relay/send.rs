@@ -10,7 +10,6 @@ use std::{
 };
 
 use http::{Request, Response, Version, header, request};
-use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::{
     hedge,
@@ -24,13 +23,15 @@ use crate::{
     metrics::Again,
     request as head,
     upstream::{
+        answer::{AnswerBody, Sent, Unanswered},
         balance::{Tried, Upstream},
         carried::Carried,
-        connection::{Connection, Sent},
+        connection::Connection,
+        http1::Link,
         pool::{Making, ServerPool},
     },
     watchdog::Wait,
-    wire::{head::Bounds, http2 as http2_head, upstream::Shared},
+    wire::{head::Bounds, http2 as http2_head},
 };
 
 /// How long a server may leave `Expect: 100-continue` unanswered before the body is sent
@@ -61,7 +62,7 @@ pub(super) async fn send(
     mut making: Making<'_>,
     mut request: Request<BodyStream>,
     how: How,
-) -> Result<(Response<Incoming>, Connection), Error> {
+) -> Result<(Response<AnswerBody>, Connection), Error> {
     let permit = upstream.admit()?;
     let mut retries = Retries::new(upstream);
     let mut tried = Tried::default();
@@ -105,16 +106,14 @@ pub(super) async fn send(
         if !how.keep_host {
             name_host(&mut request, upstream, pool);
         }
-        let wire = connection.wire().cloned();
-        if wire.is_none() && !http2_head::has_authority(&request) {
+        let link = connection.link().cloned();
+        if link.is_none() && !http2_head::has_authority(&request) {
             return Err(Error::new(Kind::BadRequest("a Host that HTTP/2 has no form for")));
         }
-        let chunked = !request.headers().contains_key(header::CONTENT_LENGTH);
         if how.wants_tunnel {
             may_become_tunnel(&connection, making.timeout).await?;
         }
-        exchange.request_goes_by(wire.as_ref().filter(|_| chunked));
-        if wire.is_none() && how.expects_continue {
+        if link.is_none() && how.expects_continue {
             // hyper does not tell of 100 over HTTP/2: the body goes when the client has it.
             request.headers_mut().remove(header::EXPECT);
             exchange.may_send_body();
@@ -123,7 +122,9 @@ pub(super) async fn send(
         let may = connection.is_reused() || early || retries.are_left();
         let repeatable = may && is_repeatable(&request);
         // What a shared connection refuses unseen is sent again whatever it is.
-        let mut head = (repeatable || wire.is_none()).then(|| head_of(&request));
+        // One that has a connection of its own comes back with what it has failed of.
+        let copied = link.is_none() || repeatable && (early || retries.are_left());
+        let mut head = copied.then(|| head_of(&request));
         let patience = retries.patience().filter(|_| repeatable);
         let response_timeout = exchange.client().limits().response_timeout;
         let patience = patience.filter(|patience| *patience < response_timeout);
@@ -137,7 +138,7 @@ pub(super) async fn send(
         let mut sent = std::pin::pin!(sent);
         let hedged = retries.hedge_after().zip(head.as_ref());
         let answer = match hedged.filter(|_| repeatable && !how.wants_tunnel) {
-            None => wait(exchange, wire.as_deref(), sent.as_mut(), how.expects_continue).await,
+            None => wait(exchange, link.as_deref(), sent.as_mut(), how.expects_continue).await,
             // Boxed: where nobody asks for it there is none of its state.
             Some((after, head)) => {
                 let asked = hedge::Asked {
@@ -164,7 +165,7 @@ pub(super) async fn send(
                 false if limit <= first => Err(failed),
                 false => {
                     exchange.watched().wait(Wait::Response, limit - first);
-                    wait(exchange, wire.as_deref(), sent, how.expects_continue).await
+                    wait(exchange, link.as_deref(), sent, how.expects_continue).await
                 }
             },
             (sent, _) => sent,
@@ -205,25 +206,26 @@ pub(super) async fn send(
             }
             Err(Failed::Sending(mut error)) => {
                 // Its body by the other way: what came back is of the stream that is given up.
-                let unsent = match error.take_message() {
+                let unsent = match error.take_request() {
                     // As a CONNECT it lacks what it may be asked for elsewhere.
-                    Some(_) if how.wants_tunnel && wire.is_none() => head.take().map(rebuild),
+                    Some(_) if how.wants_tunnel && link.is_none() => head.take().map(rebuild),
                     unsent => {
                         let unsent = unsent.map(http1_form);
                         unsent.and_then(|unsent| connection.unlend(unsent))
                     }
                 };
-                let kind = exchange.fault().unwrap_or_else(|| connection.why(error.error()));
+                let head = head.or_else(|| Some(error.take_written()?.into_parts().0));
+                let kind = exchange.fault().unwrap_or_else(|| connection.why(error.why()));
                 let unanswered = kind == Kind::UpstreamClosed;
                 // Of those that are shared another kept one may be next, but once only.
-                let again_kept = wire.is_some() || !fresh;
+                let again_kept = link.is_some() || !fresh;
                 let stale = (connection.is_reused() && again_kept || early) && unanswered;
                 let failed = stale || matches!(kind, Kind::UpstreamClosed | Kind::BadResponse(_));
                 let body = match unsent {
                     Some(_) => None,
-                    None => connection.take_refused(error.error()),
+                    None => connection.take_refused(error.why()),
                 };
-                let unseen = wire.is_none() && (unsent.is_some() || body.is_some());
+                let unseen = link.is_none() && (unsent.is_some() || body.is_some());
                 let again = match (unsent, body, head) {
                     (Some(unsent), ..) => Some(unsent),
                     (None, Some(body), Some(head)) => Some(Request::from_parts(head, body)),
@@ -234,10 +236,10 @@ pub(super) async fn send(
                     // Its server has not looked at it; the next connection, or server, may.
                     refusals += 1;
                     picked.pool.metrics().stale_retry();
-                    let error = error.into_error();
+                    let error = error.into_why();
                     (Again::Failure, Some(Error::because(kind, error).retry_safe()), again)
                 } else if stale
-                    && connection.may_be_stale(error.error())
+                    && connection.may_be_stale(error.why())
                     && let Some(again) = again
                 {
                     // A kept connection that the server had closed meanwhile, or one that has not
@@ -255,7 +257,7 @@ pub(super) async fn send(
                 } else {
                     picked.failed(kind);
                     let again = again.filter(|_| retries.take(Again::Failure));
-                    (Again::Failure, Some(Error::because(kind, error.into_error())), again)
+                    (Again::Failure, Some(Error::because(kind, error.into_why())), again)
                 }
             }
         };
@@ -324,9 +326,9 @@ fn head_of(request: &Request<BodyStream>) -> request::Parts {
 
 /// The head of an answer over HTTP/2 as strictly as the wire takes one of HTTP/1.
 pub(super) fn judged(
-    sent: Result<Response<Incoming>, Failed>,
+    sent: Result<Response<AnswerBody>, Failed>,
     bounds: &Bounds,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<Response<AnswerBody>, Failed> {
     let response = sent?;
     match http2_head::answer(&response, bounds) {
         Err(rule) if response.version() == Version::HTTP_2 => {
@@ -348,8 +350,7 @@ pub(super) fn rebuild(parts: request::Parts) -> Request<BodyStream> {
 
 /// What a sending has failed of.
 pub(super) enum Failed {
-    /// Boxed: with the request inside it is large, and rare.
-    Sending(Box<TrySendError<Request<BodyStream>>>),
+    Sending(Box<Unanswered>),
     /// The connection that the request opens has not come about in time.
     Unopened,
     Other(Error),
@@ -358,10 +359,6 @@ pub(super) enum Failed {
 impl Failed {
     pub(super) fn of(kind: Kind) -> Self {
         Self::Other(Error::new(kind))
-    }
-
-    pub(super) fn sending(error: TrySendError<Request<BodyStream>>) -> Self {
-        Self::Sending(Box::new(error))
     }
 
     pub(super) fn is_timeout(&self) -> bool {
@@ -373,10 +370,10 @@ impl Failed {
 /// responses, deadlines, faults of the request's body.
 pub(super) async fn wait(
     exchange: &Exchange,
-    wire: Option<&Shared>,
+    link: Option<&Link>,
     mut sent: Pin<&mut impl Future<Output = Sent>>,
     expects_continue: bool,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<Response<AnswerBody>, Failed> {
     let nudge = async {
         if expects_continue {
             tokio::time::sleep(CONTINUE_TIMEOUT).await;
@@ -386,11 +383,11 @@ pub(super) async fn wait(
     };
     let mut nudge = std::pin::pin!(nudge);
     poll_fn(|cx| {
-        poll_interim(exchange, wire, cx);
-        if let Poll::Ready(response) = sent.as_mut().poll(cx) {
-            // What came before the final head goes out before it.
-            poll_interim(exchange, wire, cx);
-            return Poll::Ready(response.map_err(Failed::sending));
+        let sent = sent.as_mut().poll(cx);
+        // What came before the final head goes out before it.
+        pass_interim(exchange, link);
+        if let Poll::Ready(response) = sent {
+            return Poll::Ready(response.map_err(Failed::Sending));
         }
         if let Poll::Ready(failed) = poll_overdue(exchange, cx) {
             return Poll::Ready(Err(failed));
@@ -417,8 +414,9 @@ pub(super) fn poll_overdue(exchange: &Exchange, cx: &Context<'_>) -> Poll<Failed
     }))
 }
 
-pub(super) fn poll_interim(exchange: &Exchange, wire: Option<&Shared>, cx: &Context<'_>) {
-    while let Some(Poll::Ready(interim)) = wire.map(|wire| wire.poll_interim(cx)) {
+/// Passes on what came before the final head.
+pub(super) fn pass_interim(exchange: &Exchange, link: Option<&Link>) {
+    while let Some(interim) = link.and_then(Link::next_interim) {
         if interim.status == 100 {
             // hyper tells the client by itself once its body is asked for.
             exchange.may_send_body();

@@ -10,7 +10,7 @@
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::{body::Incoming, ext::Protocol as Extension, upgrade::OnUpgrade};
+use hyper::{ext::Protocol as Extension, upgrade::OnUpgrade};
 
 use super::outgoing;
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Kind},
     exchange::Exchange,
     headers, tunnel,
-    upstream::{balance::Upstream, connect::First, connection::Connection},
+    upstream::{answer::AnswerBody, balance::Upstream, connect::First, connection::Connection},
     wire::{fields, websocket},
 };
 
@@ -173,7 +173,7 @@ impl Offer {
 /// # Errors
 /// It says that of one side of the proxy and not of the other.
 pub(super) fn is_switch(
-    answer: &Response<Incoming>,
+    answer: &Response<AnswerBody>,
     connection: &Connection,
     offer: Option<&Offer>,
 ) -> Result<bool, Error> {
@@ -195,7 +195,7 @@ pub(super) fn is_switch(
 /// 101, or 200 over HTTP/2: both sides agree to speak something else from here on.
 pub(super) async fn switch(
     exchange: &Rc<Exchange>,
-    mut answer: Response<Incoming>,
+    mut answer: Response<AnswerBody>,
     connection: Connection,
     upstream: &Upstream,
     offer: Offer,
@@ -204,10 +204,9 @@ pub(super) async fn switch(
     let address = connection.address();
     let over_http2 = matches!(connection, Connection::Http2(_));
     let (lease, held, server, upstream_early) = match connection {
-        Connection::Http1(mut connection) => {
+        Connection::Http1(connection) => {
             offer.check(answer.headers())?;
-            let lease = connection.lease();
-            let (stream, early) = connection.link().tunnel().await.ok_or_else(closed)?;
+            let (stream, early, lease) = connection.into_tunnel().ok_or_else(closed)?;
             (lease, None, stream.into(), early)
         }
         Connection::Http2(stream) => {

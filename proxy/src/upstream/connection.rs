@@ -8,13 +8,16 @@
 use std::{future::Future, net::SocketAddr, rc::Rc};
 
 use futures_util::future::Either;
-use hyper::{Request, Response, body::Incoming, client::conn::TrySendError};
+use hyper::Request;
 
-use super::{carried::Carried, fast_open::Opening, http1::Http1, http2::Stream};
-use crate::{body::BodyStream, error::Kind, wire::upstream::Shared};
-
-/// What sending a request comes to.
-pub type Sent = Result<Response<Incoming>, TrySendError<Request<BodyStream>>>;
+use super::{
+    answer::{AnswerBody, Broken, Sent},
+    carried::Carried,
+    fast_open::Opening,
+    http1::{Http1, Link},
+    http2::Stream,
+};
+use crate::{body::BodyStream, error::Kind};
 
 /// A checked-out connection.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ impl Connection {
     /// The server's address.
     pub fn address(&self) -> SocketAddr {
         match self {
-            Self::Http1(http1) => http1.link().address,
+            Self::Http1(http1) => http1.address(),
             Self::Http2(stream) => stream.address(),
         }
     }
@@ -42,17 +45,17 @@ impl Connection {
         }
     }
 
-    /// The wire, over HTTP/1.
-    pub fn wire(&self) -> Option<&Rc<Shared>> {
+    /// The connection, over HTTP/1.
+    pub fn link(&self) -> Option<&Rc<Link>> {
         match self {
-            Self::Http1(http1) => Some(&http1.link().wire),
+            Self::Http1(http1) => http1.link(),
             Self::Http2(_) => None,
         }
     }
 
     /// The rule that the server broke, where the wire knows.
     pub fn fault(&self) -> Option<&'static str> {
-        self.wire().and_then(|wire| wire.fault())
+        self.link().and_then(|link| link.fault())
     }
 
     /// Has the request that goes out on it count as under way for as long as it is checked out.
@@ -67,7 +70,7 @@ impl Connection {
     /// response head. `None`: it is of no use any more.
     ///
     /// # Errors
-    /// As hyper's; the request comes back if not a byte of it was written.
+    /// Of the future; the request comes back if not a byte of it was written.
     pub fn send(
         &mut self,
         request: Request<BodyStream>,
@@ -79,19 +82,21 @@ impl Connection {
     }
 
     /// What a request that came to no answer tells of the server.
-    pub fn why(&self, error: &hyper::Error) -> Kind {
-        match self {
-            Self::Http1(http1) => http1.why(),
-            Self::Http2(_) => super::http2::fault::why(error),
+    pub fn why(&self, error: &Broken) -> Kind {
+        match (self, error) {
+            (Self::Http1(http1), _) => http1.why(),
+            (Self::Http2(_), Broken::Http2(error)) => super::http2::fault::why(error),
+            (Self::Http2(_), _) => Kind::UpstreamClosed,
         }
     }
 
     /// Whether a kept connection that gave no answer may have been closed before the request
     /// came to the server.
-    pub fn may_be_stale(&self, error: &hyper::Error) -> bool {
-        match self {
-            Self::Http1(_) => true,
-            Self::Http2(_) => super::http2::fault::is_of_connection(error),
+    pub fn may_be_stale(&self, error: &Broken) -> bool {
+        match error {
+            Broken::Http2(error) => super::http2::fault::is_of_connection(error),
+            Broken::Http1(_) => true,
+            Broken::Request(_) => false,
         }
     }
 
@@ -136,12 +141,12 @@ impl Connection {
     /// hyper takes a reset with NO_ERROR for the end of a body. A server may send one behind a
     /// whole answer, to be spared the rest of the request (RFC 9113 section 8.1); in any other
     /// place the answer is not whole.
-    pub fn is_broken_off(&self, body: &Incoming, sent: bool) -> bool {
+    pub fn is_broken_off(&self, body: &AnswerBody, sent: bool) -> bool {
         use http_body::Body;
-        match self {
-            Self::Http1(_) => false,
-            Self::Http2(_) if body.is_end_stream() => false,
-            Self::Http2(_) => match body.size_hint().exact() {
+        match body {
+            AnswerBody::Http1(_) => false,
+            AnswerBody::Http2(body) if body.is_end_stream() => false,
+            AnswerBody::Http2(body) => match body.size_hint().exact() {
                 Some(missing) => missing > 0,
                 None => sent,
             },
@@ -150,16 +155,18 @@ impl Connection {
 
     /// The body of a request that the server says it has not looked at, whole again. `None`: it
     /// says no such thing, or too much of the body is gone.
-    pub fn take_refused(&mut self, error: &hyper::Error) -> Option<BodyStream> {
-        match self {
-            Self::Http1(_) => None,
-            Self::Http2(stream) if super::http2::fault::is_unprocessed(error) => stream.reclaim(),
-            Self::Http2(_) => None,
+    pub fn take_refused(&mut self, error: &Broken) -> Option<BodyStream> {
+        match (self, error) {
+            (Self::Http2(stream), Broken::Http2(error))
+                if super::http2::fault::is_unprocessed(error) =>
+            {
+                stream.reclaim()
+            }
+            _ => None,
         }
     }
 
-    /// It carries no further exchange. For a server that speaks HTTP/1.0: to one that it
-    /// kept open hyper would speak HTTP/1.0 too, and leave out a chunked body.
+    /// It carries no further exchange.
     pub fn retire(&mut self) {
         if let Self::Http1(http1) = self {
             http1.retire();

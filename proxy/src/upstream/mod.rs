@@ -3,10 +3,11 @@
 //! `directory` holds what the process knows of all servers (each a `state`), `balance` picks one
 //! of those in the `lineup` by a rule of `choose`, `pool` hands out a kept connection without waiting
 //! ([`pool::ServerPool::try_acquire`]) or makes one ([`pool::ServerPool::acquire_slow`]),
-//! `connection` owns what is checked out: `http1` a connection and the task that drives it,
-//! `http2` a stream of one that is shared. `parked` has what idles.
+//! `connection` owns what is checked out: `http1` a connection, `http2` a stream of one that is
+//! shared. `answer` is what comes on either. `parked` has what idles.
 
 pub mod affinity;
+pub mod answer;
 pub mod balance;
 pub mod breaker;
 pub mod budget;

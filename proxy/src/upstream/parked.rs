@@ -1,8 +1,8 @@
 //! Idle connections to servers at rest: of each there is a socket and its place among the
-//! open ones; HTTP/1 and its task begin anew when a request takes it.
+//! open ones; HTTP/1 begins anew when a request takes it.
 //!
 //! Invariant: nothing of an exchange is left when a connection is parked
-//! (`Link::rest` in `http1.rs` says how that is known). A server may end one at any
+//! (`Wire::is_free` in `http1/wire.rs` says how that is known). A server may end one at any
 //! time and may send nothing: whatever comes ends it here.
 
 use std::{
@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
@@ -47,7 +46,7 @@ impl AsFd for Parked {
 struct Place(Option<Weak<ServerPool>>);
 
 impl Place {
-    /// From now on the connection's task gives it back.
+    /// From now on the connection itself gives it back.
     fn keep(mut self) {
         self.0 = None;
     }
@@ -147,10 +146,8 @@ impl Spot {
         let stream = TcpStream::from_std(socket).ok()?.into();
         let Making { bounds, preserve_header_case, kernel, .. } = *making;
         let (pool, hop) = (Rc::downgrade(pool), HopBypass::new(kernel, Side::Upstream));
-        let start = Http1::start(stream, hop, address, bounds, preserve_header_case, pool, life);
-        // There is nothing that it could wait for.
-        let connection = start.now_or_never()?.ok()?;
         place.keep();
+        let connection = Http1::new(stream, hop, address, bounds, preserve_header_case, pool, life);
         Some(connection.reused())
     }
 }

@@ -2,9 +2,9 @@
 //! waiting, and what has to be made. Tunnels of tcp listeners take theirs here as well, so
 //! that they count.
 //!
-//! Invariant: an idle connection in the pool has carried whole exchanges only, and is watched
-//! still, by its task or, parked, with the others of the worker; one that the server closes
-//! leaves by itself.
+//! Invariant: an idle connection in the pool has carried whole exchanges only. One that the server
+//! closes leaves at the next sweep or when it would be used, or, parked with the others of the
+//! worker, by itself; one on which bytes came goes in the same way.
 //!
 //! Implements: REQ-CTRL-001
 
@@ -18,8 +18,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use hyper::client::conn::http1;
-use tokio::{net::TcpStream, sync::Notify, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     breaker::Open,
@@ -32,7 +31,6 @@ use super::{
     tls::Inside,
 };
 use crate::{
-    body::BodyStream,
     config::Server,
     error::{Error, Kind},
     metrics::UpstreamMetrics,
@@ -72,25 +70,21 @@ struct Idle {
 }
 
 enum Kept {
-    Ready { sender: http1::SendRequest<BodyStream>, link: Rc<Link> },
+    Ready(Rc<Link>),
     Parked(Spot),
 }
 
 impl Kept {
-    fn is_of(&self, asked: &Rc<Link>) -> bool {
-        matches!(self, Self::Ready { link, .. } if Rc::ptr_eq(link, asked))
-    }
-
     fn age(&self, now: Instant) -> Duration {
         match self {
-            Self::Ready { link, .. } => link.age(now),
+            Self::Ready(link) => link.age(now),
             Self::Parked(spot) => spot.age(now),
         }
     }
 
     fn is_open(&self) -> bool {
         match self {
-            Self::Ready { sender, .. } => !sender.is_closed(),
+            Self::Ready(link) => link.is_quiet(),
             Self::Parked(spot) => spot.is_open(),
         }
     }
@@ -211,10 +205,7 @@ impl ServerPool {
         loop {
             let Idle { kept, .. } = self.idle.borrow_mut().pop_back()?;
             let connection = match kept {
-                Kept::Ready { sender, link } if sender.is_ready() => {
-                    Some(Http1::resume(sender, link))
-                }
-                Kept::Ready { .. } => None,
+                Kept::Ready(link) => Http1::resume(link),
                 Kept::Parked(spot) => spot.resume(self, making),
             };
             if connection.is_some() {
@@ -252,7 +243,7 @@ impl ServerPool {
         let deadline = Instant::now() + timeout;
         while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
             let freed = self.freed.notified();
-            // Its task ends it, and that frees the place.
+            // Dropped it is closed, and that frees the place.
             if self.idle.borrow_mut().pop_front().is_none() && self.shared.stop_idle() {
                 continue;
             }
@@ -311,19 +302,20 @@ impl ServerPool {
         Open::take(&self.group, &self.state, max_open_everywhere, max_open_of_all)
     }
 
-    pub(super) fn put(&self, sender: http1::SendRequest<BodyStream>, link: Rc<Link>) {
+    /// Keeps a connection for the next exchange. One that is not kept is closed, and that frees
+    /// its place.
+    pub(super) fn put(&self, link: Rc<Link>) {
         let spent = link.is_spent(self.settings.max_age, self.settings.max_requests);
         if spent || self.is_wanted_elsewhere() {
-            // Dropping the sender ends its task, and that frees the place.
             return;
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= self.settings.max_idle {
-            // The oldest goes; dropping its sender ends its task.
+            // The oldest goes.
             idle.pop_front();
         }
         if self.settings.max_idle > 0 {
-            idle.push_back(Idle { kept: Kept::Ready { sender, link }, since: Instant::now() });
+            idle.push_back(Idle { kept: Kept::Ready(link), since: Instant::now() });
         }
         self.freed.notify_one();
     }
@@ -336,7 +328,7 @@ impl ServerPool {
 
     /// Ends connections that have been idle for too long, and forgets dead ones. Those that
     /// have been idle for a while are to be parked.
-    pub fn sweep(&self, now: Instant) {
+    pub fn sweep(self: &Rc<Self>, now: Instant) {
         let Settings { idle_timeout, max_age, .. } = self.settings;
         let wanted = self.is_wanted_elsewhere();
         self.sweep_shared(now, wanted);
@@ -345,12 +337,24 @@ impl ServerPool {
             let in_time = now.duration_since(idle.since) < idle_timeout;
             idle.kept.is_open() && in_time && is_fresh && !wanted
         });
-        let idle = self.idle.borrow();
-        let ready = idle.iter().filter_map(|idle| match &idle.kept {
-            Kept::Ready { link, .. } if now.duration_since(idle.since) >= PARK_AFTER => Some(link),
-            _ => None,
+        let mut left = PARK_AT_ONCE;
+        self.idle.borrow_mut().retain_mut(|idle| {
+            let rests = now.duration_since(idle.since) >= PARK_AFTER && left > 0;
+            let taken = match &idle.kept {
+                Kept::Ready(link) if rests => link.take_for_parking(),
+                _ => None,
+            };
+            let Some((stream, address, life)) = taken else { return true };
+            left -= 1;
+            match self.parking.park(stream, address, self, life) {
+                Some(spot) => idle.kept = Kept::Parked(spot),
+                None => {
+                    self.closed();
+                    return false;
+                }
+            }
+            true
         });
-        ready.take(PARK_AT_ONCE).for_each(|link| link.rest());
     }
 
     /// Whether somebody at another worker waits for a connection to end.
@@ -358,34 +362,6 @@ impl ServerPool {
         self.settings.max_open_everywhere.is_some()
             && self.waiting.get() == 0
             && self.state.waiting.load(Relaxed) > 0
-    }
-
-    /// Whether the connection is idle here, and ready for a request.
-    pub(super) fn is_idle(&self, link: &Rc<Link>) -> bool {
-        self.idle.borrow().iter().any(|idle| match &idle.kept {
-            kept @ Kept::Ready { sender, .. } => kept.is_of(link) && sender.is_ready(),
-            Kept::Parked(_) => false,
-        })
-    }
-
-    /// Keeps of an idle connection the socket only, in its place. False: not even that.
-    pub(super) fn park(self: &Rc<Self>, link: &Rc<Link>, stream: Option<TcpStream>) -> bool {
-        let mut idle = self.idle.borrow_mut();
-        let Some(at) = idle.iter().position(|idle| idle.kept.is_of(link)) else { return false };
-        let life = link.take_life();
-        let parked = stream
-            .zip(life)
-            .and_then(|(stream, life)| self.parking.park(stream, link.address, self, life));
-        match parked {
-            Some(spot) => {
-                idle[at].kept = Kept::Parked(spot);
-                true
-            }
-            None => {
-                idle.remove(at);
-                false
-            }
-        }
     }
 }
 

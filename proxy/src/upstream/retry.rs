@@ -11,9 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
-use super::{balance::Upstream, connection::Connection};
+use super::{answer::AnswerBody, balance::Upstream, connection::Connection};
 use crate::{config::Retry, metrics::Again};
 
 /// How much of an answer that nobody gets is read, to keep its connection.
@@ -75,7 +74,7 @@ impl<'a> Retries<'a> {
 
 /// Reads what is there already of an answer that nobody gets, and keeps the connection if that
 /// was all.
-pub fn discard(mut body: Incoming, connection: Connection) {
+pub fn discard(mut body: AnswerBody, connection: Connection) {
     let mut read = 0;
     while read <= MOST_DISCARDED_BYTES {
         match body.frame().now_or_never() {

@@ -1,7 +1,10 @@
-//! Follows a chunked body (RFC 9112 section 7.1) byte for byte without keeping any of it.
+//! Follows a chunked body (RFC 9112 section 7.1) byte for byte without keeping any of it, but for
+//! its trailers where they are asked for.
 //!
 //! Invariant: after an `Ok`, every byte counted as consumed is one that all conforming
 //! parsers read the same way. Chunk data is skipped, not looked at. Pure.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fields;
 
@@ -44,12 +47,29 @@ enum State {
 pub struct Chunked {
     state: State,
     max_trailer_bytes: usize,
+    /// `None`: nobody asks for them.
+    trailers: Option<HeaderMap>,
 }
 
 impl Chunked {
     /// At the start of a body. `max_trailer_bytes` bounds the whole trailer section.
     pub fn new(max_trailer_bytes: usize) -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, max_trailer_bytes }
+        Self { state: State::Size { digits: 0, size: 0 }, max_trailer_bytes, trailers: None }
+    }
+
+    /// The same, and the trailer section is kept.
+    pub fn with_trailers(max_trailer_bytes: usize) -> Self {
+        Self { trailers: Some(HeaderMap::new()), ..Self::new(max_trailer_bytes) }
+    }
+
+    /// Whether no trailer has come, or none is kept.
+    pub fn has_no_trailers(&self) -> bool {
+        self.trailers.as_ref().is_none_or(HeaderMap::is_empty)
+    }
+
+    /// The trailers that have come, of which there is at least one.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take().filter(|trailers| !trailers.is_empty())
     }
 
     /// Whether the last byte of the body has been consumed.
@@ -61,23 +81,38 @@ impl Chunked {
     /// broken rule and the number of good bytes before it.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, (usize, &'static str)> {
         let mut at = 0;
-        while at < bytes.len() {
-            if let State::Data { left } = &mut self.state {
-                let skip = (*left).min((bytes.len() - at) as u64);
-                *left -= skip;
-                at += skip as usize;
-                if *left == 0 {
-                    self.state = State::DataCr;
-                }
-                continue;
+        loop {
+            at += self.framing(&bytes[at..]).map_err(|(good, rule)| (at + good, rule))?;
+            let data = self.data(bytes.len() - at);
+            if data == 0 {
+                return Ok(at);
             }
-            if self.state == State::Done {
-                break;
-            }
+            at += data;
+        }
+    }
+
+    /// Consumes what frames the data, up to where there is some, or the end of the body.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn framing(&mut self, bytes: &[u8]) -> Result<usize, (usize, &'static str)> {
+        let mut at = 0;
+        while at < bytes.len() && !matches!(self.state, State::Data { .. } | State::Done) {
             self.step(bytes[at]).map_err(|rule| (at, rule))?;
             at += 1;
         }
         Ok(at)
+    }
+
+    /// Consumes data, as much of it as comes next and is there.
+    pub fn data(&mut self, available: usize) -> usize {
+        let State::Data { left } = &mut self.state else { return 0 };
+        let taken = (*left).min(available as u64);
+        *left -= taken;
+        if *left == 0 {
+            self.state = State::DataCr;
+        }
+        taken as usize
     }
 
     fn step(&mut self, byte: u8) -> Result<(), &'static str> {
@@ -129,9 +164,15 @@ impl Chunked {
                 if line.is_empty() {
                     State::Done
                 } else {
-                    let (name, _) = fields::split(line)?;
+                    let (name, value) = fields::split(line)?;
                     if fields::is_forbidden_trailer(name) {
                         return Err("field not allowed in a trailer section");
+                    }
+                    if let Some(trailers) = &mut self.trailers {
+                        let name = HeaderName::from_bytes(name).map_err(|_| "bad field name")?;
+                        let value =
+                            HeaderValue::from_bytes(value).map_err(|_| "bad field value")?;
+                        trailers.try_append(name, value).map_err(|_| "too many trailers")?;
                     }
                     let mut line = std::mem::take(line);
                     line.clear();

@@ -11,12 +11,10 @@
 //! Implements: REQ-CORE-001.F-002, REQ-CORE-001.F-003
 
 use std::{
-    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
-    time::Duration,
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -26,167 +24,20 @@ use tokio::io::AsyncWrite;
 use super::{
     head::Bounds,
     socket::{Socket, deliver, poll_read_in_place, poll_read_to_stash},
+    spelling::{respelled, skip},
     track::{RequestStop, Requests},
-    trailers::Tail,
 };
-use crate::{
-    error::Kind,
-    splice::hop_bypass::HopBypass,
-    transport::Transport,
-    watchdog::{Wait, Watched},
-};
+use crate::{splice::hop_bypass::HopBypass, transport::Transport, watchdog::Wait};
+
+mod shared;
+
+pub use shared::Shared;
 
 /// Bytes held at most while it is open whether a tunnel comes; then TCP pushes back.
 const MAX_HELD_BYTES: usize = 16 * 1024;
 
 /// What hyper reads instead of a head that must not pass.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
-
-/// What the socket and the connection's code tell each other. Lives on one thread.
-#[derive(Debug)]
-pub struct Shared {
-    watched: Rc<Watched>,
-    head_timeout: Duration,
-    body_idle_timeout: Duration,
-    fault: Cell<Option<(u64, Kind)>>,
-    body_fault: Cell<Option<Kind>>,
-    imposed: Cell<Option<Kind>>,
-    may_tunnel: Cell<u64>,
-    for_server: Cell<u64>,
-    /// The last request whose answer left the connection to HTTP.
-    resumed: Cell<u64>,
-    partial: Cell<bool>,
-    in_body: Cell<bool>,
-    between: Cell<bool>,
-    writing: Cell<bool>,
-    parting: Cell<bool>,
-    inject: RefCell<BytesMut>,
-    /// Trailers of the answer that goes out.
-    pub trailers: Tail,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Shared {
-    /// For one connection.
-    pub fn new(
-        watched: Rc<Watched>,
-        head_timeout: Duration,
-        body_idle_timeout: Duration,
-    ) -> Rc<Self> {
-        Rc::new(Self {
-            watched,
-            head_timeout,
-            body_idle_timeout,
-            fault: Cell::new(None),
-            body_fault: Cell::new(None),
-            imposed: Cell::new(None),
-            may_tunnel: Cell::new(0),
-            for_server: Cell::new(0),
-            resumed: Cell::new(0),
-            partial: Cell::new(false),
-            in_body: Cell::new(false),
-            between: Cell::new(false),
-            writing: Cell::new(false),
-            parting: Cell::new(false),
-            inject: RefCell::new(BytesMut::new()),
-            trailers: Tail::default(),
-            waker: RefCell::new(None),
-        })
-    }
-
-    /// The fault for which request number `head` (from 1) stands in, if it does.
-    pub fn fault_of(&self, head: u64) -> Option<Kind> {
-        self.fault.get().and_then(|(number, kind)| (number == head).then_some(kind))
-    }
-
-    /// Why the body being read ended in an error, where its framing was at fault.
-    pub fn body_fault(&self) -> Option<Kind> {
-        self.body_fault.get()
-    }
-
-    /// Whether anything was refused; then the rest of the input is of no interest.
-    pub fn has_fault(&self) -> bool {
-        self.fault.get().is_some() || self.body_fault.get().is_some()
-    }
-
-    /// Whether the target of request number `head` (from 1) is the server itself.
-    pub fn is_for_server(&self, head: u64) -> bool {
-        self.for_server.get() == head
-    }
-
-    /// Whether request number `head` (from 1) asks properly for a tunnel.
-    pub fn may_tunnel(&self, head: u64) -> bool {
-        self.may_tunnel.get() == head
-    }
-
-    /// The answer to request number `head` (from 1) was an ordinary one: what follows is
-    /// HTTP. Numbered, because most answers find nothing held, and must not let go what a
-    /// later request will hold.
-    pub fn resume_http(&self, head: u64) {
-        self.resumed.set(head);
-        self.wake();
-    }
-
-    /// Whether the beginning of a head has come, and not yet its end.
-    pub fn has_partial_head(&self) -> bool {
-        self.partial.get()
-    }
-
-    /// Whether the end of a request's body has yet to come.
-    pub fn is_in_body(&self) -> bool {
-        self.in_body.get()
-    }
-
-    /// Whether the last byte that came was the end of a request, hyper has asked for more,
-    /// and everything written before has been taken: nothing is under way on this wire.
-    pub fn is_at_rest(&self) -> bool {
-        self.between.get() && !self.writing.get() && self.inject.borrow().is_empty()
-    }
-
-    /// hyper is to let go of the socket: when it next ends the connection, the socket stays
-    /// open, for [`DownstreamIo::into_tunnel`].
-    pub fn parts(&self, parting: bool) {
-        self.parting.set(parting);
-    }
-
-    /// Whether there are bytes that the client has yet to take.
-    pub fn is_writing(&self) -> bool {
-        self.writing.get()
-    }
-
-    /// Refuses the head that is being waited for (a timeout).
-    pub fn impose(&self, kind: Kind) {
-        self.imposed.set(Some(kind));
-        self.wake();
-    }
-
-    /// Queues an interim response. It goes out at the next point between two messages.
-    pub fn inject(&self, head: &[u8]) {
-        self.inject.borrow_mut().extend_from_slice(head);
-        self.wake();
-    }
-
-    /// Resolves when everything injected has been written: the final head may follow.
-    pub fn poll_injected(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.inject.borrow().is_empty() {
-            return Poll::Ready(());
-        }
-        // hyper flushes after it has polled the service, in the same turn; whoever has
-        // written the last of it wakes us.
-        self.park(cx);
-        Poll::Pending
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn park(&self, cx: &Context<'_>) {
-        *self.waker.borrow_mut() = Some(cx.waker().clone());
-    }
-}
 
 /// The wrapped socket.
 #[derive(Debug)]
@@ -201,31 +52,37 @@ pub struct DownstreamIo {
     stand_in_sent: bool,
     /// How much of the injected bytes is under way.
     injecting: bool,
+    /// What is left of the head that goes out, with its names as the server wrote them.
+    respelled: BytesMut,
 }
 
 impl DownstreamIo {
-    /// `early` has been read from the socket already.
-    pub fn new(
-        stream: Transport,
-        hop: HopBypass,
-        early: BytesMut,
-        bounds: Bounds,
-        shared: Rc<Shared>,
-    ) -> Self {
-        let mut io = Self {
+    /// At the start of a connection.
+    pub fn new(stream: Transport, hop: HopBypass, bounds: Bounds, shared: Rc<Shared>) -> Self {
+        Self {
             socket: Socket::new(stream, hop),
             requests: Requests::new(bounds),
             shared,
-            stash: early,
+            stash: BytesMut::new(),
             passable: 0,
             stop: None,
             stand_in_sent: false,
             injecting: false,
-        };
-        if !io.stash.is_empty() {
-            io.judge_stash();
+            respelled: BytesMut::new(),
         }
-        io
+    }
+
+    /// The names in heads are told as they were written ([`Shared::spelling_of`]).
+    pub fn keeps_case(&mut self) {
+        self.requests.keep_case();
+    }
+
+    /// This has been read from the socket already.
+    pub fn begins_with(&mut self, early: BytesMut) {
+        self.stash = early;
+        if !self.stash.is_empty() {
+            self.judge_stash();
+        }
     }
 
     /// After the hand-over, or when hyper has let go: the socket with its bypass, which outlives
@@ -244,6 +101,9 @@ impl DownstreamIo {
     /// Tells the connection's code where we are.
     fn note(&mut self) {
         self.shared.between.set(false);
+        if !self.requests.spelled.is_empty() {
+            self.shared.spelled.borrow_mut().append(&mut self.requests.spelled);
+        }
         self.shared.in_body.set(self.requests.in_body());
         self.shared.for_server.set(self.requests.for_server());
         let partial = matches!(self.stop, Some(RequestStop::PartialHead));
@@ -374,8 +234,22 @@ impl DownstreamIo {
     ) -> Poll<io::Result<usize>> {
         if !self.shared.writing.replace(true) {
             self.socket.turn();
+            if let Some(spelling) = self.shared.spell.take() {
+                self.respelled = respelled(&spelling, bufs);
+            }
         }
-        let written = ready!(self.shared.trailers.poll_write(&mut self.socket.stream, cx, bufs))?;
+        let written = if self.respelled.is_empty() {
+            ready!(self.shared.trailers.poll_write(&mut self.socket.stream, cx, bufs))?
+        } else {
+            // It takes the place of as many bytes.
+            let behind = skip(bufs, self.respelled.len());
+            let head = std::iter::once(&self.respelled[..]).chain(behind);
+            let slices: Vec<_> = head.map(io::IoSlice::new).collect();
+            let trailers = &self.shared.trailers;
+            let written = ready!(trailers.poll_write(&mut self.socket.stream, cx, &slices))?;
+            self.respelled.advance(written.min(self.respelled.len()));
+            written
+        };
         self.shared.watched.progress(Wait::Response, self.shared.body_idle_timeout);
         Poll::Ready(Ok(written))
     }
@@ -416,6 +290,10 @@ impl Write for DownstreamIo {
         ready!(this.poll_inject(cx))?;
         ready!(this.socket.poll_flush(cx))?;
         this.shared.writing.set(false);
+        if this.requests.keeps_case() {
+            // An answer may wait for that.
+            this.shared.wake();
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -32,15 +32,6 @@ pub struct RequestFacts {
     pub for_server: bool,
 }
 
-/// What the framing of a response's body and connection follows from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResponseFacts {
-    /// Status code, 100 to 999.
-    pub status: u16,
-    /// End of the body.
-    pub framing: Framing,
-}
-
 /// Finds the end of a head that begins at `buf[0]`: the offset behind its empty line.
 /// `searched` remembers between calls how far has been looked, so that a head that comes
 /// in many pieces is scanned once. A bare LF ends a line here so that a head with one is
@@ -112,60 +103,8 @@ pub fn request(head: &[u8], bounds: &Bounds) -> Result<RequestFacts, Kind> {
     Ok(RequestFacts { framing, may_tunnel, for_server: request_line.for_server })
 }
 
-/// Judges one whole response head, its empty line included. `to_head`: the request was HEAD.
-pub fn response(
-    head: &[u8],
-    to_head: bool,
-    bounds: &Bounds,
-) -> Result<ResponseFacts, &'static str> {
-    let mut lines = Lines(head);
-    let line = lines.next().unwrap_or(Err("empty response"))?;
-    let (http11, status) = status_line(line)?;
-    let mut facts = Facts::default();
-    facts.collect(lines, bounds).map_err(|fault| match fault {
-        Fault::Rule(rule) => rule,
-        Fault::TooMany => "too many header fields",
-    })?;
-    if facts.content_lengths > 1 {
-        return Err("more than one Content-Length");
-    }
-    if facts.transfer_encodings > 0 {
-        if facts.transfer_encodings > 1 {
-            return Err("more than one Transfer-Encoding");
-        }
-        if facts.content_lengths > 0 {
-            return Err("Transfer-Encoding beside Content-Length");
-        }
-        if !http11 {
-            return Err("Transfer-Encoding in HTTP/1.0");
-        }
-        match coding(facts.transfer_encoding.unwrap_or_default()) {
-            Coding::Chunked => {}
-            Coding::Other => return Err("unknown transfer coding"),
-            Coding::Bad(rule) => return Err(rule),
-        }
-    }
-    // RFC 9110 sections 8.6 and 6.4.1: neither field frames anything in 1xx and 204.
-    if (status < 200 || status == 204) && (facts.transfer_encodings > 0 || facts.content_length > 0)
-    {
-        return Err("body announced where there can be none");
-    }
-    let framing = if to_head || status < 200 || status == 204 || status == 304 {
-        Framing::Empty
-    } else if facts.transfer_encodings > 0 {
-        Framing::Chunked
-    } else if facts.content_lengths == 0 {
-        Framing::UntilClose
-    } else if facts.content_length == 0 {
-        Framing::Empty
-    } else {
-        Framing::Length(facts.content_length)
-    };
-    Ok(ResponseFacts { status, framing })
-}
-
 /// Lines that end in CRLF, up to the empty one, which is not yielded.
-struct Lines<'a>(&'a [u8]);
+pub(super) struct Lines<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
     type Item = Result<&'a [u8], &'static str>;
@@ -246,25 +185,7 @@ fn request_line<'a>(line: &'a [u8], bounds: &Bounds) -> Result<RequestLine<'a>, 
     Ok(RequestLine { http11, is_connect, scheme, authority, for_server })
 }
 
-fn status_line(line: &[u8]) -> Result<(bool, u16), &'static str> {
-    let http11 = match line.get(..9) {
-        Some(b"HTTP/1.1 ") => true,
-        Some(b"HTTP/1.0 ") => false,
-        _ => return Err("bad status line"),
-    };
-    let digits = line.get(9..12).ok_or("bad status line")?;
-    if !digits.iter().all(u8::is_ascii_digit) || digits[0] == b'0' {
-        return Err("bad status code");
-    }
-    let reason = &line[12..];
-    if !(reason.is_empty() || reason[0] == b' ') || !fields::is_text(reason) {
-        return Err("bad reason phrase");
-    }
-    let status = digits.iter().fold(0u16, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-    Ok((http11, status))
-}
-
-enum Fault {
+pub(super) enum Fault {
     Rule(&'static str),
     TooMany,
 }
@@ -275,24 +196,26 @@ impl From<&'static str> for Fault {
     }
 }
 
+/// What the fields of a head say of its framing and its connection.
 #[derive(Default)]
-struct Facts<'a> {
-    hosts: usize,
-    host: Option<&'a [u8]>,
-    content_lengths: usize,
-    content_length: u64,
-    transfer_encodings: usize,
-    transfer_encoding: Option<&'a [u8]>,
-    upgrade: bool,
-    connection_upgrade: bool,
+pub(super) struct Facts<'a> {
+    pub(super) hosts: usize,
+    pub(super) host: Option<&'a [u8]>,
+    pub(super) content_lengths: usize,
+    pub(super) content_length: u64,
+    pub(super) transfer_encodings: usize,
+    pub(super) transfer_encoding: Option<&'a [u8]>,
+    pub(super) upgrade: bool,
+    pub(super) connection_upgrade: bool,
+    pub(super) connection_close: bool,
+    pub(super) lines: usize,
 }
 
 impl<'a> Facts<'a> {
-    fn collect(&mut self, lines: Lines<'a>, bounds: &Bounds) -> Result<(), Fault> {
-        let mut count = 0;
+    pub(super) fn collect(&mut self, lines: Lines<'a>, bounds: &Bounds) -> Result<(), Fault> {
         for line in lines {
-            count += 1;
-            if count > bounds.max_headers {
+            self.lines += 1;
+            if self.lines > bounds.max_headers {
                 return Err(Fault::TooMany);
             }
             let (name, value) = fields::split(line?)?;
@@ -316,6 +239,8 @@ impl<'a> Facts<'a> {
                     }
                     if option.eq_ignore_ascii_case(b"upgrade") {
                         self.connection_upgrade = true;
+                    } else if option.eq_ignore_ascii_case(b"close") {
+                        self.connection_close = true;
                     } else if fields::is_end_to_end(option) {
                         return Err("Connection names an end-to-end field");
                     }
@@ -335,7 +260,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-enum Coding {
+pub(super) enum Coding {
     Chunked,
     Other,
     Bad(&'static str),
@@ -343,7 +268,7 @@ enum Coding {
 
 /// RFC 9112 section 6.1: chunked must come last and once. Codings before it are known to
 /// the RFC but forwarded by nobody.
-fn coding(value: &[u8]) -> Coding {
+pub(super) fn coding(value: &[u8]) -> Coding {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Coding::Chunked;
     }

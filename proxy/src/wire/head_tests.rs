@@ -8,10 +8,6 @@ fn judge(head: &str) -> Result<RequestFacts, Kind> {
     request(head.as_bytes(), &BOUNDS)
 }
 
-fn answer(head: &str) -> Result<ResponseFacts, &'static str> {
-    response(head.as_bytes(), false, &BOUNDS)
-}
-
 #[test]
 fn the_end_of_a_head_is_found_in_any_number_of_pieces() {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nmore";
@@ -143,47 +139,4 @@ fn other_refusals_have_statuses_of_their_own() {
     assert_eq!(judge(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")), Err(Kind::HeadTooLarge));
     let gzip = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n";
     assert_eq!(judge(gzip), Err(Kind::NotImplemented("transfer coding")));
-}
-
-#[test]
-fn responses_are_framed_as_the_rfc_says() {
-    for (head, status, framing) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", 200, Framing::Length(3)),
-        ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, Framing::Empty),
-        ("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n", 200, Framing::Chunked),
-        ("HTTP/1.0 200 OK\r\n\r\n", 200, Framing::UntilClose),
-        ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", 204, Framing::Empty),
-        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, Framing::Empty),
-        ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", 103, Framing::Empty),
-    ] {
-        assert_eq!(answer(head), Ok(ResponseFacts { status, framing }), "{head}");
-    }
-    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
-    assert_eq!(response(head, true, &BOUNDS).unwrap().framing, Framing::Empty);
-}
-
-#[test]
-fn ambiguous_responses_are_refused() {
-    for (head, rule) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", "more than one"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "beside"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "unknown transfer coding"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "does not end"),
-        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.0"),
-        ("HTTP/1.1 204 x\r\nContent-Length: 3\r\n\r\n", "there can be none"),
-        ("HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n\r\n", "there can be none"),
-        ("HTTP/1.1 101 x\r\nContent-Length: 3\r\n\r\n", "there can be none"),
-        ("HTTP/1.1 200 OK\nContent-Length: 3\n\n", "bare LF"),
-        ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "folded"),
-        ("HTTP/1.1 200 OK\r\nX : a\r\n\r\n", "before the colon"),
-        ("HTTP/1.1 200 O\0K\r\n\r\n", "reason"),
-        ("HTTP/1.1 20 OK\r\n\r\n", "status code"),
-        ("HTTP/1.1 2000 OK\r\n\r\n", "reason"),
-        ("HTTP/2 200 OK\r\n\r\n", "status line"),
-        ("ICY 200 OK\r\n\r\n", "status line"),
-        ("HTTP/1.1 200 OK\r\nConnection: content-length\r\n\r\n", "end-to-end"),
-    ] {
-        let why = answer(head).expect_err(head);
-        assert!(why.contains(rule), "{head:?}: {why}");
-    }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use hyper::rt::ReadBufCursor;
 use rustix::{io::retry_on_intr, net::RecvFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -19,21 +19,21 @@ const STASH_READ_BYTES: usize = 8 * 1024;
 
 /// A connection, and its local bypass.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     /// First: it is closed before its bypass ends.
-    pub(super) stream: Transport,
-    pub(super) hop: HopBypass,
+    pub(crate) stream: Transport,
+    pub(crate) hop: HopBypass,
 }
 
 impl Socket {
     /// Records of TLS do not bypass TCP.
-    pub(super) fn new(stream: Transport, hop: HopBypass) -> Self {
+    pub(crate) fn new(stream: Transport, hop: HopBypass) -> Self {
         let hop = if stream.is_tls() { HopBypass::default() } else { hop };
         Self { stream, hop }
     }
 
     /// To be called before a message of ours begins.
-    pub(super) fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         if let Transport::Plain(stream) = &self.stream {
             self.hop.turn(stream);
         }
@@ -41,12 +41,12 @@ impl Socket {
 
     /// Whether the connection is more than its socket: a second queue, and the bypass that has to
     /// be looked after, or a session of TLS. Then it is not parked.
-    pub(super) fn is_more_than_a_socket(&self) -> bool {
+    pub(crate) fn is_more_than_a_socket(&self) -> bool {
         self.hop.is_on() || self.stream.is_tls()
     }
 
     /// Ready when the kernel has all that was written.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 }
@@ -134,8 +134,19 @@ pub(super) fn poll_read_to_stash(
     cx: &mut Context<'_>,
     stash: &mut BytesMut,
 ) -> Poll<io::Result<usize>> {
-    stash.reserve(STASH_READ_BYTES);
-    let mut read = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(stream, stash));
+    poll_read_behind(stream, cx, stash, STASH_READ_BYTES)
+}
+
+/// Reads so many bytes at most behind what is in `buffer`. Returns their number, 0 at the end.
+pub(crate) fn poll_read_behind(
+    stream: &mut Socket,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+    most: usize,
+) -> Poll<io::Result<usize>> {
+    buffer.reserve(most);
+    let mut room = buffer.limit(most);
+    let mut read = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(stream, &mut room));
     read.as_mut().poll(cx)
 }
 

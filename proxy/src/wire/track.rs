@@ -2,12 +2,15 @@
 //!
 //! A tracker is shown the bytes in order and says how many of them may go on. It keeps
 //! no bytes: those it does not let pass are shown to it again, with more behind them.
-//! Pure; the I/O around it is in [`super::downstream`] and [`super::upstream`].
+//! Pure; the I/O around it is in [`super::downstream`].
+
+use std::collections::VecDeque;
 
 use super::{
     Framing,
     chunked::Chunked,
     head::{self, Bounds},
+    spelling::Spelling,
 };
 use crate::error::Kind;
 
@@ -20,9 +23,7 @@ enum Phase {
     },
     Length(u64),
     Chunked(Box<Chunked>),
-    /// Everything passes: body up to the end of the connection, or a tunnel.
-    Raw,
-    /// Nothing passes until somebody decides ([`Requests::resume`]) or asks ([`Responses::expect`]).
+    /// Nothing passes until somebody decides ([`Requests::resume`]).
     Held,
     Broken {
         within_body: bool,
@@ -34,10 +35,10 @@ impl Phase {
 
     fn of_body(framing: Framing, after: Phase, bounds: &Bounds) -> Self {
         match framing {
-            Framing::Empty => after,
+            // No request's body goes on to the end of its connection.
+            Framing::Empty | Framing::UntilClose => after,
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(Box::new(Chunked::new(bounds.max_bytes))),
-            Framing::UntilClose => Self::Raw,
         }
     }
 }
@@ -72,12 +73,33 @@ pub struct Requests {
     hold_after: bool,
     heads: u64,
     for_server: u64,
+    keeps_case: bool,
+    /// How the names in the heads that have passed were written, by the number of the head.
+    pub(super) spelled: VecDeque<(u64, Spelling)>,
 }
 
 impl Requests {
     /// At the start of a connection.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, phase: Phase::HEAD, hold_after: false, heads: 0, for_server: 0 }
+        Self {
+            bounds,
+            phase: Phase::HEAD,
+            hold_after: false,
+            heads: 0,
+            for_server: 0,
+            keeps_case: false,
+            spelled: VecDeque::new(),
+        }
+    }
+
+    /// From now on it is kept how names are written.
+    pub(super) fn keep_case(&mut self) {
+        self.keeps_case = true;
+    }
+
+    /// Whether it is.
+    pub(super) fn keeps_case(&self) -> bool {
+        self.keeps_case
     }
 
     /// Heads that have passed.
@@ -121,7 +143,6 @@ impl Requests {
                     Some(RequestStop::BadBody(Kind::BadRequest("bytes behind a bad body")))
                 }
                 _ if rest.is_empty() => return Verdict { pass: at, then: None },
-                Phase::Raw => return Verdict { pass: bytes.len(), then: None },
                 Phase::Head { searched } => match self.bounds.find(rest, searched) {
                     Ok(None) => Some(RequestStop::PartialHead),
                     Ok(Some(end)) => {
@@ -129,6 +150,11 @@ impl Requests {
                             Ok(facts) => {
                                 at += end;
                                 self.heads += 1;
+                                if self.keeps_case
+                                    && let Some(spelling) = Spelling::of(&rest[..end])
+                                {
+                                    self.spelled.push_back((self.heads, spelling));
+                                }
                                 self.hold_after = facts.may_tunnel;
                                 if facts.for_server {
                                     self.for_server = self.heads;
@@ -179,110 +205,8 @@ impl Requests {
     }
 }
 
-/// Why a response stream stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseStop {
-    /// Behind the last passed byte there is the beginning of a head, not its end.
-    PartialHead,
-    /// Behind the last passed byte stands a whole interim head (1xx) of this status and length.
-    Interim(u16, usize),
-    /// Broken framing.
-    Bad(&'static str),
-}
-
-/// The responses of one upstream connection.
-#[derive(Debug)]
-pub struct Responses {
-    bounds: Bounds,
-    phase: Phase,
-    to_head: bool,
-}
-
-impl Responses {
-    /// At the start of a connection; nothing may come before [`Self::expect`].
-    pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, phase: Phase::Held, to_head: false }
-    }
-
-    /// A request goes out. `to_head`: it is HEAD, so its answer has no body.
-    pub fn expect(&mut self, to_head: bool) {
-        if matches!(self.phase, Phase::Held) {
-            self.phase = Phase::HEAD;
-            self.to_head = to_head;
-        }
-    }
-
-    /// Whether an interim head that was announced has been taken off: search starts anew.
-    pub fn interim_taken(&mut self) {
-        self.phase = Phase::HEAD;
-    }
-
-    /// Judges the next bytes. They must begin with those that did not pass last time.
-    pub fn advance(&mut self, bytes: &[u8]) -> Verdict<ResponseStop> {
-        let mut at = 0;
-        loop {
-            let rest = &bytes[at..];
-            if rest.is_empty() {
-                return Verdict { pass: at, then: None };
-            }
-            let stop = match &mut self.phase {
-                Phase::Raw => return Verdict { pass: bytes.len(), then: None },
-                Phase::Held => ResponseStop::Bad("bytes that no request asked for"),
-                Phase::Broken { .. } => ResponseStop::Bad("bytes behind a bad answer"),
-                Phase::Head { searched } => match self.bounds.find(rest, searched) {
-                    Ok(None) => ResponseStop::PartialHead,
-                    Err(_) => ResponseStop::Bad("head too large"),
-                    Ok(Some(end)) => {
-                        match head::response(&rest[..end], self.to_head, &self.bounds) {
-                            Ok(facts) if facts.status == 101 => {
-                                at += end;
-                                self.phase = Phase::Raw;
-                                continue;
-                            }
-                            Ok(facts) if facts.status < 200 => {
-                                ResponseStop::Interim(facts.status, end)
-                            }
-                            Ok(facts) => {
-                                at += end;
-                                self.phase =
-                                    Phase::of_body(facts.framing, Phase::Held, &self.bounds);
-                                continue;
-                            }
-                            Err(rule) => ResponseStop::Bad(rule),
-                        }
-                    }
-                },
-                Phase::Length(left) => {
-                    at += take(left, rest);
-                    if *left == 0 {
-                        self.phase = Phase::Held;
-                    }
-                    continue;
-                }
-                Phase::Chunked(chunked) => match chunked.advance(rest) {
-                    Ok(consumed) => {
-                        at += consumed;
-                        if chunked.is_done() {
-                            self.phase = Phase::Held;
-                        }
-                        continue;
-                    }
-                    Err((good, rule)) => {
-                        at += good;
-                        ResponseStop::Bad(rule)
-                    }
-                },
-            };
-            if let ResponseStop::Bad(_) = stop {
-                self.phase = Phase::Broken { within_body: true };
-            }
-            return Verdict { pass: at, then: Some(stop) };
-        }
-    }
-}
-
 impl Bounds {
-    fn find(&self, bytes: &[u8], searched: &mut usize) -> Result<Option<usize>, Kind> {
+    pub(super) fn find(&self, bytes: &[u8], searched: &mut usize) -> Result<Option<usize>, Kind> {
         let lead = leading_empty_lines(bytes);
         *searched = (*searched).max(lead);
         let end = head::find_end(bytes, searched);
@@ -368,26 +292,5 @@ mod tests {
         let fields = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(300));
         let verdict = Requests::new(BOUNDS).advance(fields.as_bytes());
         assert_eq!(verdict.then, Some(RequestStop::BadHead(Kind::HeadTooLarge)));
-    }
-
-    #[test]
-    fn responses_come_only_when_asked_for() {
-        let mut responses = Responses::new(BOUNDS);
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        responses.expect(false);
-        assert_eq!(responses.advance(answer), pass(answer.len(), None));
-        assert!(matches!(responses.advance(b"x").then, Some(ResponseStop::Bad(_))));
-    }
-
-    #[test]
-    fn interim_heads_are_announced_and_taken_off() {
-        let mut responses = Responses::new(BOUNDS);
-        responses.expect(false);
-        let interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
-        let mut all = interim.to_vec();
-        all.extend_from_slice(b"HTTP/1.1 204 No Content\r\n\r\n");
-        assert_eq!(responses.advance(&all), pass(0, ResponseStop::Interim(103, interim.len())));
-        responses.interim_taken();
-        assert_eq!(responses.advance(&all[interim.len()..]), pass(27, None));
     }
 }

@@ -6,7 +6,7 @@
 //! socket, the section takes the place of the empty line behind the last chunk.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -27,11 +27,14 @@ const END: usize = b"\r\n".len();
 
 /// A trailer section that waits for its place.
 #[derive(Debug, Default)]
-pub struct Tail(RefCell<BytesMut>);
+pub struct Tail {
+    section: RefCell<BytesMut>,
+    /// Whether what hyper has queued ends with its place.
+    follows: Cell<bool>,
+}
 
 impl Tail {
-    /// Takes a section. To be called before hyper is told that the body has ended, and only
-    /// for a chunked one.
+    /// Takes a section, of a chunked body whose end hyper is to be told of next.
     pub fn set(&self, trailers: &HeaderMap) {
         let mut section = BytesMut::new();
         for (name, value) in trailers {
@@ -45,7 +48,13 @@ impl Tail {
         if !section.is_empty() {
             section.put_slice(b"\r\n");
         }
-        *self.0.borrow_mut() = section;
+        *self.section.borrow_mut() = section;
+    }
+
+    /// hyper is told that the body has ended: what it writes next ends with the place of the
+    /// section. To be called before it is told.
+    pub fn follows(&self) {
+        self.follows.set(!self.section.borrow().is_empty());
     }
 
     /// Writes what hyper has queued, and the section at its place.
@@ -55,12 +64,12 @@ impl Tail {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut section = self.0.borrow_mut();
-        if section.is_empty() {
+        if !self.follows.get() {
             return Pin::new(stream).poll_write_vectored(cx, bufs);
         }
-        // The end of the body was queued when the section was set, and nothing is queued
-        // behind it: the last bytes of a list that is whole are the empty line.
+        let mut section = self.section.borrow_mut();
+        // The end of the body is queued, and nothing behind it: the last bytes of a list that
+        // is whole are the empty line.
         if bufs.len() >= MAX_SLICES {
             return Pin::new(stream).poll_write_vectored(cx, &bufs[..MAX_SLICES - 1]);
         }
@@ -85,6 +94,7 @@ impl Tail {
             section.advance(written);
         }
         *section = BytesMut::new();
+        self.follows.set(false);
         Poll::Ready(Ok(total))
     }
 }
@@ -121,7 +131,10 @@ mod tests {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-sum", "1".parse().unwrap());
             trailers.insert("content-length", "5".parse().unwrap());
+            // Until the body has ended there is no place for them.
             tail.set(&trailers);
+            write(&tail, &mut stream, b"3\r\nabc\r\n", size).await;
+            tail.follows();
             // Long enough for more slices than one list holds.
             let data = "x".repeat(200);
             write(&tail, &mut stream, format!("c8\r\n{data}\r\n0\r\n\r\n").as_bytes(), size).await;
@@ -129,7 +142,7 @@ mod tests {
             drop(stream);
             let mut seen = String::new();
             peer.read_to_string(&mut seen).await.unwrap();
-            let wanted = format!("c8\r\n{data}\r\n0\r\nx-sum: 1\r\n\r\nnext\r\n");
+            let wanted = format!("3\r\nabc\r\nc8\r\n{data}\r\n0\r\nx-sum: 1\r\n\r\nnext\r\n");
             assert_eq!(seen, wanted, "slices of {size}");
         }
     }

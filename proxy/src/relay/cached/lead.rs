@@ -4,7 +4,6 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{Request, Response, StatusCode, Version, header, request};
-use hyper::body::Incoming;
 
 use super::{
     question::{Question, Settled},
@@ -27,7 +26,7 @@ use crate::{
     error::{Error, Kind, Side},
     exchange::Exchange,
     relay::{answer, outgoing, retry},
-    upstream::{balance::Upstream, connection::Connection},
+    upstream::{answer::AnswerBody, balance::Upstream, connection::Connection},
 };
 
 /// A request whose answer the cache wants to see.
@@ -91,7 +90,7 @@ impl Lead {
     pub(in crate::relay) async fn answered(
         self,
         exchange: &Rc<Exchange>,
-        mut answer: Response<Incoming>,
+        mut answer: Response<AnswerBody>,
         connection: Connection,
         version: Version,
     ) -> Result<Response<BodyStream>, Error> {
@@ -115,7 +114,7 @@ impl Asks {
     async fn answered(
         mut self,
         exchange: &Rc<Exchange>,
-        mut answer: Response<Incoming>,
+        mut answer: Response<AnswerBody>,
         mut connection: Connection,
         version: Version,
     ) -> Result<Response<BodyStream>, Error> {
@@ -161,7 +160,7 @@ impl Asks {
                 Settled::Filling(offer, pull) => {
                     let told = Told { stored: true, ..self.told(Outcome::Miss, status) };
                     let seat = Seat::take(&pull.flight, 0).ok_or(Error::new(Kind::Internal))?;
-                    if pull.connection.wire().is_none() && version == Version::HTTP_2 {
+                    if pull.connection.link().is_none() && version == Version::HTTP_2 {
                         exchange.may_send_body();
                     }
                     let mend = self.mend_of(exchange, offer.object, &offer.answer, offer.length);
@@ -195,7 +194,7 @@ impl Asks {
     }
 
     /// Whether the client has what came, so that its body is for others only.
-    fn has_it(&self, answer: &Response<Incoming>) -> bool {
+    fn has_it(&self, answer: &Response<AnswerBody>) -> bool {
         let fields = &self.question.asked.fields;
         conditional::is_not_modified(fields, answer.status(), answer.headers())
     }
@@ -280,7 +279,7 @@ fn tell(
     cache: &Cache,
     rules: &RouteCache,
     told: Told,
-    answer: &mut Response<Incoming>,
+    answer: &mut Response<AnswerBody>,
 ) {
     let status = Some(answer.status().as_u16());
     exchange.cached(told.outcome);

@@ -8,7 +8,6 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::{
     Asked, Looked,
@@ -29,7 +28,7 @@ use crate::{
     },
     error::{Error, Side},
     relay::retry,
-    upstream::connection::Connection,
+    upstream::{answer::AnswerBody, connection::Connection},
 };
 
 /// What a request asks for, if it is asked for in blocks.
@@ -146,7 +145,7 @@ impl Way<'_> {
     fn whole(
         &self,
         mut question: Question,
-        (answer, connection): (Response<Incoming>, Connection),
+        (answer, connection): (Response<AnswerBody>, Connection),
         told: Told,
     ) -> Joined {
         let patience = self.exchange.client().limits().body_idle_timeout;

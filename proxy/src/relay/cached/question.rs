@@ -5,7 +5,6 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
 
 use super::{Asked, Looked, terms_of};
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
         store::{self, Fill, Head, Stored},
     },
     headers,
-    upstream::connection::Connection,
+    upstream::{answer::AnswerBody, connection::Connection},
 };
 
 /// For how long beyond its use an answer with a validator is kept to be validated.
@@ -57,7 +56,7 @@ pub(super) enum Settled {
     /// It is stored while it comes.
     Filling(Arc<Offer>, Box<Pull>),
     /// It is for who asked.
-    Solo(Refusal, Response<Incoming>, Connection),
+    Solo(Refusal, Response<AnswerBody>, Connection),
     /// A 304 that speaks of another version than ours.
     Unconfirmed(Connection),
 }
@@ -98,7 +97,7 @@ impl Question {
     /// Takes an answer in.
     pub(super) fn settle(
         &mut self,
-        answer: Response<Incoming>,
+        answer: Response<AnswerBody>,
         connection: Connection,
         finishes: bool,
         patience: Duration,
@@ -177,7 +176,7 @@ impl Question {
     /// behind the end of the whole: its head is stored at once, unless it is `there` by now. `None`: that cannot be.
     pub(super) fn settle_part(
         &mut self,
-        answer: &Response<Incoming>,
+        answer: &Response<AnswerBody>,
         asked: Span,
         there: Looked,
     ) -> Option<(Key, Span, Stored<Meta>)> {
@@ -232,7 +231,7 @@ impl Question {
     /// what it is a part of.
     fn storable(
         &self,
-        answer: &Response<Incoming>,
+        answer: &Response<AnswerBody>,
         fields: &HeaderMap,
         received: Moment,
         length: Option<u64>,

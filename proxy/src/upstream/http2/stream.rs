@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use futures_util::FutureExt;
 use http::Method;
 use hyper::{Request, client::conn::http2::SendRequest};
 use tokio::time::Instant;
@@ -16,7 +17,10 @@ use super::carrier::Carrier;
 use crate::{
     body::{BodyStream, Lent},
     tunnel::h2::Sending,
-    upstream::{carried::Carried, connection::Sent},
+    upstream::{
+        answer::{AnswerBody, Sent},
+        carried::Carried,
+    },
     wire::http2 as http2_head,
 };
 
@@ -157,7 +161,8 @@ impl Stream {
             self.body = Some(lent);
             Request::from_parts(head, body)
         };
-        Some(sender.try_send_request(request))
+        let sending = sender.try_send_request(request);
+        Some(sending.map(|sent| Ok(sent?.map(AnswerBody::Http2))))
     }
 
     /// Whether the server takes tunnels, once it has said so. `None`: its connection has ended.

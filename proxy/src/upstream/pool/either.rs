@@ -104,23 +104,23 @@ impl ServerPool {
         };
         match self.settings.http2.filter(|_| http2) {
             Some(http2) => self.share(making, stream, address, http2, life).await,
-            None => self.begin_http1(making, stream, address, opening, life).await,
+            None => Ok(self.begin_http1(making, stream, address, opening, life)),
         }
     }
 
-    async fn begin_http1(
+    fn begin_http1(
         self: &Rc<Self>,
         making: Making<'_>,
         stream: Transport,
         address: SocketAddr,
         opening: Option<Opening>,
         life: Life,
-    ) -> Result<Connection, Error> {
+    ) -> Connection {
         let pool = Rc::downgrade(self);
         let hop = HopBypass::new(making.kernel, Side::Upstream);
         let keeps_case = making.preserve_header_case;
-        let started = Http1::start(stream, hop, address, making.bounds, keeps_case, pool, life);
-        let mut connection = started.await.map_err(|error| Error::because(Kind::Connect, error))?;
+        let mut connection =
+            Http1::new(stream, hop, address, making.bounds, keeps_case, pool, life);
         if making.announcement.is_some() {
             connection.retire();
         }
@@ -128,6 +128,6 @@ impl ServerPool {
             self.metrics.opened_early();
             connection.opens_with_request(opening);
         }
-        Ok(Connection::Http1(connection))
+        Connection::Http1(connection)
     }
 }

@@ -42,7 +42,7 @@ impl Place {
         Self(Some(Rc::clone(pool)))
     }
 
-    /// From now on the connection's task gives it back.
+    /// From now on the connection itself gives it back.
     pub(super) fn keep(mut self) {
         self.0 = None;
     }
