@@ -75,6 +75,12 @@ impl Coded {
     pub(super) fn poll_frame(&mut self, tap: &mut ResponseTap, cx: &mut Context<'_>) -> Polled {
         match std::mem::replace(&mut self.end, End::Over) {
             End::Open => self.end = End::Open,
+            End::Broken(error) if self.gave => {
+                self.gave = false;
+                self.end = End::Broken(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             End::Broken(error) => return Poll::Ready(Some(Err(error))),
             End::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
             End::Over => return Poll::Ready(None),
@@ -100,7 +106,17 @@ impl Coded {
                     self.gave = false;
                     return Poll::Pending;
                 }
+                // What has come goes out before it.
+                Poll::Ready(Some(Err(error))) if self.encoder.owes() => {
+                    self.end = End::Broken(error);
+                    self.gave = true;
+                    return Poll::Ready(match self.encoder.flush() {
+                        Ok(bytes) => Some(Ok(Frame::data(bytes))),
+                        Err(error) => Some(Err(Error::because(Kind::Internal, error))),
+                    });
+                }
                 Poll::Ready(Some(Err(error))) if self.gave => {
+                    self.gave = false;
                     self.end = End::Broken(error);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -1,5 +1,6 @@
 //! What is kept of an answer beside its bytes, and the form in which it is on the disk.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
@@ -51,13 +52,15 @@ impl Answer {
         Validators::of(&self.headers)
     }
 
-    /// The answer that is stored. Its fields are parts of what is stored, which is in use for as
-    /// long as these are there. `None`: only that there are variants.
+    /// The answer that is stored. Its fields are parts of a copy: peers of HTTP/2 are told of
+    /// fields by their place in a table, and what is in such a table is there for as long as its
+    /// connection (RFC 7541 section 2.3.2). `None`: only that there are variants.
     pub fn of(stored: &Stored<Meta>) -> Option<Self> {
         let Meta::Answer(Kept { status, terms }) = stored.meta else { return None };
-        let mut fields = HeaderMap::with_capacity(fields(stored.more()).count());
-        let all = stored.more_bytes();
-        for (name, value) in self::fields(stored.more()) {
+        let all = Bytes::copy_from_slice(stored.more());
+        // With room for what is added on the way.
+        let mut fields = HeaderMap::with_capacity(fields(&all).count() + 4);
+        for (name, value) in self::fields(&all) {
             let name = HeaderName::from_bytes(name).ok()?;
             fields.append(name, HeaderValue::from_maybe_shared(all.slice_ref(value)).ok()?);
         }

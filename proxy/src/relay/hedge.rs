@@ -17,7 +17,7 @@ use std::{
 };
 
 use http::{Response, request};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     retry::{self, Retries},
@@ -89,6 +89,9 @@ pub(super) async fn race<F: Future<Output = Sent>>(
     }
     tried.add(&first.picked.pool);
     let another = upstream.pick_beside(key, tried);
+    let whole = exchange.client().limits().response_timeout;
+    let patience = retries.patience().unwrap_or(whole).min(whole);
+    let first_ends = exchange.watched().deadline(Wait::Response);
     let Some(mut second) = another.filter(|_| retries.take(Again::Hedge)) else {
         return send::wait(exchange, link.as_deref(), first.sent, false).await;
     };
@@ -97,8 +100,7 @@ pub(super) async fn race<F: Future<Output = Sent>>(
     tracing::debug!(first = %first.picked.pool.server(), second = %second.pool.server(), "hedging");
     // Both have the time of a try from now on, and the first does not open any more: it waits.
     first.connection.answered();
-    let whole = exchange.client().limits().response_timeout;
-    exchange.watched().wait(Wait::Response, retries.patience().unwrap_or(whole).min(whole));
+    exchange.watched().wait(Wait::Response, patience);
 
     let sending = Sending {
         upstream,
@@ -132,6 +134,11 @@ pub(super) async fn race<F: Future<Output = Sent>>(
                     Ok(response) if wins(&response) => return Poll::Ready(End::Second(response)),
                     lost => of_second = Some(lost),
                 }
+                if let Some(at) = first_ends {
+                    // The first has its own time again.
+                    let left = at.saturating_duration_since(Instant::now());
+                    exchange.watched().wait(Wait::Response, left);
+                }
             }
             if of_first.is_some() && of_second.is_some() {
                 return Poll::Ready(End::Neither);
@@ -141,6 +148,19 @@ pub(super) async fn race<F: Future<Output = Sent>>(
         .await
     };
     let late = matches!(&end, End::Late(failed) if failed.is_timeout());
+    let end = match (end, &of_first, of_second.take()) {
+        // What is not wanted of the second is better than nothing of the first.
+        (End::Neither | End::Late(_), None | Some(Err(_)), Some(Ok(response))) => {
+            if late {
+                first.picked.failed(Kind::ResponseTimeout);
+            }
+            End::Second(response)
+        }
+        (end, _, second) => {
+            of_second = second;
+            end
+        }
+    };
     if let End::Second(response) = end {
         // The first one's place is the second's, and its own end is told here.
         upstream.metrics().hedge_won();
@@ -152,11 +172,12 @@ pub(super) async fn race<F: Future<Output = Sent>>(
         }
         return Ok(response);
     }
-    if late && of_second.is_none() {
+    if late
+        && of_second.is_none()
+        && let Some(connection) = &connection
+    {
         second.failed(Kind::ResponseTimeout);
-        if let Some(connection) = &connection {
-            connection.unanswered();
-        }
+        connection.unanswered();
     }
     settle(second, of_second, connection);
     match end {

@@ -88,7 +88,9 @@ pub async fn http1(client: Rc<Client>, mut request: Request<Incoming>) -> Respon
     }
     // Whatever the final answer is, what was queued before it is not to come behind it.
     poll_fn(|cx| wire.poll_injected(cx)).await;
-    if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {
+    if let Some(spelling) = response.extensions_mut().remove::<Spelling>()
+        && client.listener().config.preserve_header_case
+    {
         poll_fn(|cx| wire.poll_spell(&spelling, cx)).await;
     }
     response

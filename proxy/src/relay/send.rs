@@ -137,7 +137,9 @@ pub(super) async fn send(
         // Pinned here and passed by reference: by value it would be in the state twice.
         let mut sent = std::pin::pin!(sent);
         let hedged = retries.hedge_after().zip(head.as_ref());
-        let answer = match hedged.filter(|_| repeatable && !how.wants_tunnel) {
+        // Of what changes something the second would tell what it found changed.
+        let may = |head: &request::Parts| repeatable && head.method.is_safe() && !how.wants_tunnel;
+        let answer = match hedged.filter(|(_, head)| may(head)) {
             None => wait(exchange, link.as_deref(), sent.as_mut(), how.expects_continue).await,
             // Boxed: where nobody asks for it there is none of its state.
             Some((after, head)) => {

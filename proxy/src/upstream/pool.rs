@@ -205,7 +205,7 @@ impl ServerPool {
         loop {
             let Idle { kept, .. } = self.idle.borrow_mut().pop_back()?;
             let connection = match kept {
-                Kept::Ready(link) => Http1::resume(link),
+                Kept::Ready(link) => Http1::resume(link, making.preserve_header_case),
                 Kept::Parked(spot) => spot.resume(self, making),
             };
             if connection.is_some() {

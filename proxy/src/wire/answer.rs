@@ -142,7 +142,8 @@ pub fn read(head: &Bytes, facts: &ResponseFacts) -> Result<Response<()>, &'stati
         // It goes on to the client.
         response.extensions_mut().insert(reason);
     }
-    let mut fields = HeaderMap::with_capacity(facts.fields + ADDED_FIELDS);
+    let room = HeaderMap::try_with_capacity(facts.fields + ADDED_FIELDS);
+    let mut fields = room.map_err(|_| "too many header fields")?;
     for line in lines {
         let line = line?;
         let colon = memchr(b':', line).ok_or("field line without a colon")?;

@@ -2,8 +2,6 @@
 
 use std::ops::Deref;
 
-use bytes::Bytes;
-
 use super::{
     arena::{Extent, Held},
     block::Block,
@@ -133,14 +131,6 @@ impl<M> Stored<M> {
     pub fn more(&self) -> &[u8] {
         &self.0.behind()[self.text + self.tags..][..self.more]
     }
-
-    /// The same, to be taken apart: it is in use for as long as any part of it is there.
-    pub fn more_bytes(&self) -> Bytes
-    where
-        M: Meta,
-    {
-        Bytes::from_owner(More(self.clone()))
-    }
 }
 
 impl<M> Deref for Stored<M> {
@@ -148,14 +138,6 @@ impl<M> Deref for Stored<M> {
 
     fn deref(&self) -> &Entry<M> {
         &self.0
-    }
-}
-
-struct More<M>(Stored<M>);
-
-impl<M> AsRef<[u8]> for More<M> {
-    fn as_ref(&self) -> &[u8] {
-        self.0.more()
     }
 }
 

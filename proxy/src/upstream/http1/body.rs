@@ -3,7 +3,7 @@
 use std::{
     io,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -87,7 +87,13 @@ impl Body {
                 None if !self.rest.is_over() => {}
                 frame => return Poll::Ready(Ok(frame)),
             }
-            if ready!(wire.poll_body(cx))? == 0 {
+            let Poll::Ready(read) = wire.poll_body(cx) else {
+                if link.sending.get() {
+                    *link.reader.borrow_mut() = Some(cx.waker().clone());
+                }
+                return Poll::Pending;
+            };
+            if read? == 0 {
                 wire.retire();
                 return Poll::Ready(match self.rest.ends() {
                     true => Ok(None),

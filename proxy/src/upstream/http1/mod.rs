@@ -44,6 +44,9 @@ pub use body::Body;
 use outgoing::Failed;
 use wire::Wire;
 
+/// How long the end of a request may take that has been answered already.
+const REST_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// An interim response head, with its empty line.
 #[derive(Debug, Clone)]
 pub struct Interim {
@@ -85,8 +88,14 @@ pub struct Link {
     pool: Weak<ServerPool>,
     /// Whether it is one of the open ones of its pool.
     counts: Cell<bool>,
-    /// The task that sends the rest of a request.
+    /// Whether a task of its own sends the rest of a request.
+    sending: Cell<bool>,
+    /// That task.
     rest: RefCell<Option<Waker>>,
+    /// Who reads the answer meanwhile.
+    reader: RefCell<Option<Waker>>,
+    /// The answer has been read to its end: the task is to give the connection back.
+    returns: Cell<bool>,
 }
 
 impl Link {
@@ -131,7 +140,9 @@ impl Link {
         let body = self.wire.borrow_mut().close();
         drop(body);
         self.life.take();
-        if let Some(waker) = self.rest.take() {
+        self.returns.set(false);
+        // The socket is gone, and with it whoever waited for it there.
+        for waker in [self.rest.take(), self.reader.take()].into_iter().flatten() {
             waker.wake();
         }
         self.leaves();
@@ -161,7 +172,30 @@ impl Link {
             }
             Err(Failed::Body(_) | Failed::Length) => self.end(),
         }
-        self.rest.take();
+        self.sending.set(false);
+        (self.rest.take(), self.reader.take());
+        if self.returns.take() {
+            self.give_back();
+        }
+    }
+
+    /// Between two exchanges: into the pool, if it is of use there.
+    fn give_back(self: Rc<Self>) {
+        match self.pool.upgrade() {
+            Some(pool) if self.wire.borrow().is_free() => pool.put(self),
+            _ => self.end(),
+        }
+    }
+
+    /// The answer was over before the server had the whole request, all of which is here.
+    fn returns_when_sent(self: Rc<Self>) {
+        self.returns.set(true);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(REST_TIMEOUT).await;
+            if self.returns.get() {
+                self.end();
+            }
+        });
     }
 }
 
@@ -199,13 +233,17 @@ impl Http1 {
             life: RefCell::new(Some(life)),
             pool,
             counts: Cell::new(true),
+            sending: Cell::new(false),
             rest: RefCell::new(None),
+            reader: RefCell::new(None),
+            returns: Cell::new(false),
         });
         Self { link: Some(link), reused: false, carried: None, opening: None }
     }
 
     /// Takes a kept one into use. `None`: it has ended, or something has come on it.
-    pub(super) fn resume(link: Rc<Link>) -> Option<Self> {
+    pub(super) fn resume(link: Rc<Link>, keeps_case: bool) -> Option<Self> {
+        link.wire.borrow_mut().keep_case(keeps_case);
         let resumed = Self { link: Some(link), reused: true, carried: None, opening: None };
         resumed.link.as_ref().is_some_and(|link| link.is_quiet()).then_some(resumed)
     }
@@ -284,9 +322,10 @@ impl Http1 {
     /// The exchange is complete, both ways: keep the connection for the next one.
     pub fn give_back(mut self) {
         let Some(link) = self.link.take() else { return };
-        match link.pool.upgrade() {
-            Some(pool) if link.wire.borrow().is_free() => pool.put(link),
-            _ => link.end(),
+        if link.sending.get() && link.wire.borrow().is_answered_whole() {
+            link.returns_when_sent();
+        } else {
+            link.give_back();
         }
     }
 
@@ -366,6 +405,7 @@ impl Future for Sending {
         };
         drop(wire);
         if !is_sent {
+            this.link.sending.set(true);
             tokio::task::spawn_local(Rc::clone(&this.link).send_rest());
         }
         let body = AnswerBody::Http1(Body::new(Rc::clone(&this.link), rest));

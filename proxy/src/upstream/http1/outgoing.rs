@@ -223,11 +223,9 @@ impl Outgoing {
         self.text.clear();
     }
 
-    /// Takes frames that are there, when those before have gone.
+    /// Takes frames that are there: who sends the body is waited for only while there is room,
+    /// for then it is the client whose turn it is.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Failed> {
-        if self.queued > 0 {
-            return Ok(());
-        }
         // A frame is three pieces at most, and its end a fourth.
         while self.queued < ENOUGH_BYTES && self.pieces.len() + 4 <= MOST_PIECES {
             let Some(body) = &mut self.body else { return Ok(()) };

@@ -114,6 +114,11 @@ impl Wire {
         self.interim.pop_front()
     }
 
+    /// Whether it is told how names in the next heads are written.
+    pub(super) fn keep_case(&mut self, keeps: bool) {
+        self.keeps_case = keeps;
+    }
+
     /// It carries no further exchange.
     pub(super) fn retire(&mut self) {
         self.closes = true;
@@ -262,7 +267,12 @@ impl Wire {
     /// Whether it may carry another exchange: this one is complete both ways, and nothing came
     /// behind it.
     pub(super) fn is_free(&self) -> bool {
-        self.socket.is_some() && !self.closes && self.have.is_empty() && self.out.is_done()
+        self.is_answered_whole() && !self.closes && self.out.is_done()
+    }
+
+    /// Whether nothing came behind the answer, which is over.
+    pub(super) fn is_answered_whole(&self) -> bool {
+        self.socket.is_some() && self.have.is_empty()
     }
 
     /// Whether nothing has come on it, as has to be between two exchanges. Costs no system call
