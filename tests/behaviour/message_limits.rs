@@ -3,10 +3,14 @@
 use http::Method;
 use mantra_macros::req_test;
 use underpass_tests::{
-    HttpClient, Origin, OutBody, Proxy, Reply, Served, Version, over_versions, pattern,
+    HttpClient, Origin, OutBody, Proxy, Reply, Served, Version, collect, over_versions, pattern,
 };
 
-over_versions!(a_known_length_beyond_the_limit_is_refused, a_body_that_grows_beyond_is_refused);
+over_versions!(
+    a_known_length_beyond_the_limit_is_refused,
+    a_body_that_grows_beyond_is_refused,
+    a_body_that_grows_beyond_ends_an_answer_that_has_begun,
+);
 
 /// A GET whose head is exactly `size` bytes.
 fn head_of(size: usize) -> String {
@@ -165,4 +169,23 @@ async fn an_expected_body_beyond_the_limit_is_never_sent() {
     let mut client = proxy.open(head).await;
     client.expect_status(413).await;
     assert_eq!(origin.seen().len(), 0);
+}
+
+/// Behind the head of its answer, too, and though the server is silent just then.
+async fn a_body_that_grows_beyond_ends_an_answer_that_has_begun(version: Version) {
+    let origin = Origin::bind().await;
+    let proxy = Proxy::reverse(origin.addr()).limit("max_request_body_bytes", "1000").start();
+    let mut client = HttpClient::connect(proxy.addr(), version).await;
+    let (body, out) = OutBody::pieces();
+    let answer = client.send(client.request(Method::POST, "/").body(out).unwrap());
+    let mut server = origin.accept().await;
+    server.read_head().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst").await;
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    body.send(vec![b'x'; 1001]).await;
+    let cut = collect(answer.into_body()).await;
+    assert!(cut.is_err(), "half an answer was passed on as a whole one");
+    server.read_to_end().await;
+    proxy.log_line(&["status=200", "error=request_body_too_large"]).await;
 }
