@@ -173,7 +173,8 @@ impl Link {
             Err(Failed::Body(_) | Failed::Length) => self.end(),
         }
         self.sending.set(false);
-        (self.rest.take(), self.reader.take());
+        self.rest.take();
+        self.reader.take();
         if self.returns.take() {
             self.give_back();
         }
