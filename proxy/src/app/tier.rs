@@ -68,8 +68,8 @@ pub(super) fn splice_tier(config: &Config) -> anyhow::Result<Option<Arc<Kernel>>
     Ok(Some(kernel))
 }
 
-/// What of TLS the kernel takes over, where tunnels are to be spliced. What is not to be had is
-/// told where TLS is spoken.
+/// What of TLS the kernel takes over, where that is asked for and tunnels are to be spliced;
+/// otherwise nothing is tried. What is not to be had is told where TLS is spoken.
 ///
 /// Implements: REQ-EDGE-006
 pub(super) fn ktls_tier(config: &Config) -> Ktls {

@@ -210,7 +210,7 @@ impl Draft {
             routes,
             upstreams: upstreams.collect(),
             splice: self.splice.unwrap_or(SpliceMode::Auto),
-            ktls: self.ktls.unwrap_or(true),
+            ktls: self.ktls.unwrap_or(false),
             log: Log {
                 format: self.log_format.unwrap_or(LogFormat::Text),
                 access: self.access_log.unwrap_or(AccessLog::Stderr),

@@ -68,7 +68,7 @@ impl Rig {
             folder.path("ca.pem").display()
         );
         let proxy = Proxy::config(format!(
-            "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
+            "workers = 1\nktls = true\n[admin]\naddress = \"127.0.0.1:0\"\n\
              [[listener]]\nname = \"in\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n{}\
              [[route]]\nlistener = \"in\"\nupstream = \"out\"\n\
              [[upstream]]\nname = \"out\"\nservers = [\"{}\"]\n{}",
