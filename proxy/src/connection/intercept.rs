@@ -182,7 +182,7 @@ async fn first(
             match acceptor.accept() {
                 Ok(None) => {}
                 Err(_) => return Begun::Broken,
-                Ok(Some(accepted)) => return begun(accepted, stream, &seen[fed..]),
+                Ok(Some(accepted)) => return begun(accepted, stream, seen.split_at(fed)),
             }
         }
         if seen.len() > MOST_HELLO {
@@ -202,10 +202,12 @@ async fn first(
     }
 }
 
-/// What came behind the ClientHello may be read once only, by rustls.
-fn begun(accepted: Accepted, stream: TcpStream, behind: &[u8]) -> Begun {
+/// What came behind the ClientHello may be read once only, by rustls. Of what it took along, records
+/// may be cut anywhere.
+fn begun(accepted: Accepted, stream: TcpStream, (taken, behind): (&[u8], &[u8])) -> Begun {
+    let stream = Followed::behind(stream, taken);
     match behind.is_empty() {
-        true => Begun::Tls(Box::new(StartHandshake::from_parts(accepted, stream.into()))),
+        true => Begun::Tls(Box::new(StartHandshake::from_parts(accepted, stream))),
         // A client has nothing to say before it is answered: we offer no early data.
         false => Begun::Gone,
     }

@@ -24,6 +24,13 @@ pub struct Followed {
 }
 
 impl Followed {
+    /// Of a socket from which these bytes have been read, the first of it.
+    pub fn behind(stream: TcpStream, bytes: &[u8]) -> Self {
+        let record = Record::default();
+        record.came(bytes);
+        Self { stream, record }
+    }
+
     /// The socket.
     pub fn tcp(&self) -> &TcpStream {
         &self.stream
@@ -144,7 +151,9 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
-    use super::Record;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::{Followed, Record};
 
     const BYTES: [&[u8]; 3] = [&[23, 3, 3, 1, 2], &[0; 258], &[21, 3, 3, 0, 2, 1, 0]];
 
@@ -174,5 +183,18 @@ mod tests {
             }
         }
         assert_eq!(ends, [263, 270]);
+    }
+
+    /// Another than the session may have read the beginning, and the session the rest of it.
+    #[tokio::test]
+    async fn what_was_read_before_counts() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (cut, left) in [(0, 5), (3, 2), (5, 258), (200, 63), (263, 5), (268, 2), (270, 5)] {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let followed = Followed::behind(stream, &BYTES.concat()[..cut]);
+            let (_, record) = followed.into_parts();
+            assert_eq!(record.left(), left, "{cut}");
+            assert_eq!(record.is_whole(), matches!(cut, 0 | 263 | 270), "{cut}");
+        }
     }
 }
