@@ -200,6 +200,7 @@ pub fn run(
                 // queue that splice(2) does not look into.
                 settings.mode = SpliceMode::Copy;
                 settings.kernel = None;
+                settings.ktls = Ktls::none(Why::Tls);
                 downstream.keep(hop);
             }
             Either::Left(between(downstream, upstream, early, settings, (ticket, tap), watched))
