@@ -66,7 +66,7 @@ impl InKernel {
             first: keys.first,
             before,
             given: Cell::new(0),
-            control: Control::default(),
+            control: Control::new(suite.version),
             end_seen: Cell::new(false),
             end_said: Cell::new(false),
             waits: RefCell::new(None),
