@@ -98,7 +98,8 @@ impl InKernel {
             }))?;
             match kind {
                 DATA if read > 0 => return Poll::Ready(Ok(read)),
-                DATA if self.may_just_close(tcp) => self.end_seen.set(true),
+                // A FIN alone. Whether it came in the middle of a record is not to be seen from here:
+                // the kernel may have taken the beginning out of TCP's queue.
                 DATA => return Poll::Ready(Err(UnexpectedEof.into())),
                 kind => match self.control.judge(kind, &room[..read]) {
                     Ok(Said::End) => self.end_seen.set(true),
@@ -112,12 +113,6 @@ impl InKernel {
             }
         }
         Poll::Ready(Ok(0))
-    }
-
-    /// Whether a FIN alone is an end: see `tls_end.rs`. What is left of a record cut in the middle
-    /// waits in TCP's queue.
-    fn may_just_close(&self, tcp: &TcpEnd) -> bool {
-        self.end_said.get() && rustix::io::ioctl_fionread(tcp.stream()).is_ok_and(|left| left == 0)
     }
 
     pub(in crate::splice) fn poll_write(
