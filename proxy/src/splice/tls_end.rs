@@ -12,13 +12,15 @@
 //! without one fails the tunnel as a reset does. Our own end is close_notify and FIN; a peer that
 //! has been told it, has nothing under way and just closes has ended as well as many do: RFC 5246
 //! section 7.2.1 had it close at once, and a reset would say to the other side that something is
-//! missing.
+//! missing. Not where the kernel has the keys: it does not say where a record stands.
 //!
 //! **Hand-over.** The kernel begins with whole records, in both directions at once, because a
 //! session gives up its keys once. So it is given them when the session holds nothing: no record
 //! that the socket does not have yet, no part of one that it has read, and not a byte that no
 //! lane has fetched. Mostly that is so before the first byte of the tunnel; otherwise nothing is
-//! read beyond the record that is under way until it is.
+//! read beyond the record that is under way until it is. Nor is it done behind a record that was
+//! no data, but behind the next that is: a message of the handshake may go on in another record
+//! (RFC 8446 section 5.1), of which rustls would keep the beginning to itself.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -61,6 +63,9 @@ pub(crate) struct TlsEnd {
     end_said: Cell<bool>,
     /// Where a record ends in what has been read.
     record: Record,
+    /// Whether the last record that was read here, if any was, was data. Holds while no more than
+    /// one is read at a time.
+    was_data: Cell<bool>,
 }
 
 impl TlsEnd {
@@ -85,6 +90,7 @@ impl TlsEnd {
             taken: Cell::new(0),
             end_said: Cell::new(false),
             record,
+            was_data: Cell::new(true),
         }
     }
 
@@ -113,7 +119,10 @@ impl TlsEnd {
     /// Gives the kernel the keys, if it is to have them and the session holds nothing.
     fn hand_over(&self, cx: &mut Context<'_>) {
         let Ok(suite) = self.asked.get() else { return };
-        if self.end_said.get() || self.taken.get() > 0 || !self.record.is_whole() {
+        if self.end_said.get() || self.taken.get() > 0 {
+            return;
+        }
+        if !self.record.is_whole() || !self.was_data.get() {
             return;
         }
         let mut slot = self.session.borrow_mut();
@@ -190,10 +199,13 @@ impl Endpoint for TlsEnd {
                     let most = if to_the_end { self.record.left() } else { usize::MAX };
                     session.read_tls(&mut Bounded(Records(self.tcp.stream()), &self.record, most))
                 }))?;
-                if let Err(error) = session.process_new_packets() {
-                    // The alert that says so, if there is room for it.
-                    let _ = self.poll_flush(cx, session);
-                    return Poll::Ready(Err(io::Error::new(InvalidData, error)));
+                match session.process_new_packets() {
+                    Ok(state) => self.was_data.set(state.plaintext_bytes_to_read() > 0),
+                    Err(error) => {
+                        // The alert that says so, if there is room for it.
+                        let _ = self.poll_flush(cx, session);
+                        return Poll::Ready(Err(io::Error::new(InvalidData, error)));
+                    }
                 }
             }
         })
