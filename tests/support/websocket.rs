@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream, accept_async, client_async,
-    tungstenite::{Error, Message},
+    tungstenite::{Error, Message, protocol::frame::FrameHeader},
 };
 
 use crate::{
@@ -74,4 +74,16 @@ async fn receive(socket: &mut WebSocket) -> Result<Message, Error> {
             None => return Err(Error::ConnectionClosed),
         }
     }
+}
+
+/// A frame, by its first byte: FIN, the reserved bits and the opcode.
+pub fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let bit = |bit: u8| first & bit != 0;
+    let (is_final, rsv1, rsv2, rsv3) = (bit(0x80), bit(0x40), bit(0x20), bit(0x10));
+    let header = FrameHeader { is_final, rsv1, rsv2, rsv3, opcode: (first & 15).into(), mask };
+    let mut out = Vec::new();
+    header.format(payload.len() as u64, &mut out).expect("a head");
+    let mask = mask.unwrap_or_default();
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    out
 }

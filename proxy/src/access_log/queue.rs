@@ -1,11 +1,6 @@
 //! Between the workers and the thread that writes.
 //!
-//! Every worker has a lane of two buffers. The worker takes the one that is free, without
-//! waiting, and appends its line; the thread takes one at a time, just long enough to swap
-//! in an empty buffer. So one of the two is always free for the worker: logging neither
-//! blocks nor allocates once the buffers have grown. Lines of one worker keep their order,
-//! because the thread empties the first buffer before the second, and the worker turns to
-//! the second only while the first is being emptied.
+//! Every worker has a lane of two buffers ([`Pair`]), one of which is always free for its lines.
 //!
 //! The thread sleeps while there is nothing to write; the first line wakes it, it gathers
 //! for [`FLUSH_INTERVAL`] and writes whole batches.
@@ -17,7 +12,7 @@ use std::{
     marker::PhantomData,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::*},
     },
     thread,
@@ -27,7 +22,7 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 
 use super::{Exchange, Form, format};
-use crate::scribe::{Bell, Scribe};
+use crate::scribe::{Bell, Pair, Scribe};
 
 /// Most that one buffer of a lane holds: some 4000 lines, a tenth of a second of a busy
 /// worker. Two buffers per worker and one of the thread make the bound of the memory.
@@ -35,6 +30,9 @@ pub(super) const QUEUE_BYTES: usize = 1024 * 1024;
 
 /// How long a line may wait for company. Promised: 200 ms; the rest is for the write.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the thread sleeps where nothing is logged: for no reason but that it is bounded.
+const REST: Duration = Duration::from_secs(3600);
 
 /// Pause before writing again to a descriptor that somebody made non-blocking.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(5);
@@ -72,7 +70,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Lane([Mutex<Vec<u8>>; 2]);
+struct Lane(Pair<Vec<u8>>);
 
 impl Queue {
     pub(super) fn start(
@@ -132,18 +130,7 @@ impl Writer {
             shared.dropped.inc();
             return;
         }
-        for buffer in &lane.0 {
-            match buffer.try_lock() {
-                Ok(buffer) => return shared.append(buffer, exchange),
-                Err(TryLockError::Poisoned(buffer)) => {
-                    return shared.append(buffer.into_inner(), exchange);
-                }
-                Err(TryLockError::WouldBlock) => {}
-            }
-        }
-        // Not reached: the thread holds one buffer at a time. Dropping is still better
-        // than waiting.
-        shared.dropped.inc();
+        shared.append(lane.0.free(), exchange);
     }
 }
 
@@ -175,20 +162,14 @@ struct Drainer<W> {
 
 impl<W: Write> Drainer<W> {
     fn run(mut self) {
-        loop {
-            let last = self.shared.bell.looks();
+        let shared = Arc::clone(&self.shared);
+        shared.bell.serve(REST, FLUSH_INTERVAL, || {
             let found = self.drain();
             if let Some(file) = lock(&self.shared.next).take() {
                 self.out.switch(file);
             }
-            if last {
-                return;
-            }
-            if !found {
-                thread::park();
-            }
-            self.shared.bell.gather(FLUSH_INTERVAL);
-        }
+            found
+        });
     }
 
     /// Writes what all lanes hold; whether there was anything.
@@ -200,14 +181,17 @@ impl<W: Write> Drainer<W> {
             lanes.clone()
         };
         let mut found = false;
-        for buffer in lanes.iter().flat_map(|lane| &lane.0) {
-            mem::swap(&mut *lock(buffer), &mut self.batch);
-            if !self.batch.is_empty() {
-                found = true;
-                let lost = self.out.write_lines(&self.batch);
-                self.shared.dropped.inc_by(lost);
-                self.batch.clear();
-            }
+        for lane in &lanes {
+            lane.0.each(|mut buffer| {
+                mem::swap(&mut *buffer, &mut self.batch);
+                drop(buffer);
+                if !self.batch.is_empty() {
+                    found = true;
+                    let lost = self.out.write_lines(&self.batch);
+                    self.shared.dropped.inc_by(lost);
+                    self.batch.clear();
+                }
+            });
         }
         found
     }
@@ -215,7 +199,7 @@ impl<W: Write> Drainer<W> {
 
 impl Lane {
     fn is_empty(&self) -> bool {
-        self.0.iter().all(|buffer| lock(buffer).is_empty())
+        self.0.are(Vec::is_empty)
     }
 }
 

@@ -137,6 +137,12 @@ impl Buffer {
         len
     }
 
+    /// Takes back the last event, whose bytes are so many.
+    pub(super) fn take_back(&mut self, bytes: usize) {
+        self.events.pop();
+        self.bytes.truncate(self.bytes.len() - bytes);
+    }
+
     /// Adds an event without bytes.
     pub(super) fn note(&mut self, (record, micros): (u64, u64), what: What) {
         self.events.push(Event { record, micros, what });

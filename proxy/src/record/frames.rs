@@ -53,7 +53,6 @@ impl Recording {
     fn frame(&self, side: Side, head: &Head, payload: &[u8]) {
         let missed = &self.missed_frames[side as usize];
         let written = self.event(
-            40 + payload.len(),
             |span| What::Frame(side, span),
             |out| {
                 put_number(out, u64::from(head.first) | u64::from(head.masked) << 8);
@@ -192,6 +191,8 @@ pub(super) fn unmask(out: &mut Vec<u8>, bytes: &[u8], mask: [u8; 4]) {
 
 #[cfg(test)]
 mod tests {
+    use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+
     use super::*;
 
     /// What is seen of these bytes, cut so: heads, and payloads put together.
@@ -208,20 +209,11 @@ mod tests {
     }
 
     fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
-        let bit = if mask.is_some() { 0x80 } else { 0 };
-        let mut out = vec![first];
-        match payload.len() {
-            len @ 0..=125 => out.push(bit | len as u8),
-            len @ 126..=0xffff => {
-                out.push(bit | 126);
-                out.extend((len as u16).to_be_bytes());
-            }
-            len => {
-                out.push(bit | 127);
-                out.extend((len as u64).to_be_bytes());
-            }
-        }
-        out.extend(mask.unwrap_or_default().iter().take(if mask.is_some() { 4 } else { 0 }));
+        let bit = |bit: u8| first & bit != 0;
+        let (is_final, rsv1, rsv2, rsv3) = (bit(0x80), bit(0x40), bit(0x20), bit(0x10));
+        let header = FrameHeader { is_final, rsv1, rsv2, rsv3, opcode: (first & 15).into(), mask };
+        let mut out = Vec::new();
+        header.format(payload.len() as u64, &mut out).expect("a head");
         let mask = mask.unwrap_or_default();
         out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
         out

@@ -1,10 +1,8 @@
 //! Between a worker and the thread that writes: one lane per worker, with a budget in bytes.
 //!
-//! A lane has two buffers. The worker takes the one that is free, without waiting, and appends its
-//! event; the writer takes one at a time, just long enough to swap in an empty one, so one of the
-//! two is always free (`access_log/queue.rs` has the same, and says why the order stays). What has
-//! been appended is charged to the budget until it is written: the memory of the recorder is
-//! bounded whatever the disk does.
+//! A lane has two buffers ([`Pair`]), one of which is always free for the worker. What has been
+//! appended is charged to the budget until it is written: the memory of the recorder is bounded
+//! whatever the disk does.
 //!
 //! What only the end of an exchange frees, and the writer cannot, is charged apart and has a share
 //! of the budget at most ([`Lane::reserve`]): room for ends, and exchanges that are not known to be
@@ -16,7 +14,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     task::{Context, Poll, Waker},
@@ -30,7 +28,10 @@ use super::{
     metrics::Counters,
     redact::Heads,
 };
-use crate::{config::Record, scribe::Bell};
+use crate::{
+    config::Record,
+    scribe::{Bell, Pair},
+};
 
 /// What a lane may hold at least, however many there are.
 const LEAST_BYTES: usize = 64 << 10;
@@ -69,9 +70,11 @@ impl Shared {
 #[repr(align(128))]
 pub(super) struct Queue {
     pub(super) worker: usize,
-    pub(super) buffers: [Mutex<Buffer>; 2],
-    /// Bytes that have been charged and not been written.
-    pub(super) held: AtomicUsize,
+    pub(super) buffers: Pair<Buffer>,
+    /// Bytes that were ever charged. Only the worker writes it, so that charging is a plain store.
+    charged: AtomicUsize,
+    /// Of these, those that are written. Only the writer writes it.
+    freed: AtomicUsize,
     /// Events that have been written, of all that were ever pushed.
     pub(super) written: AtomicU64,
     /// Exchanges that could not even begin a record, and have not been told of.
@@ -103,7 +106,8 @@ impl Lane {
         let queue = Arc::new(Queue {
             worker,
             buffers: Default::default(),
-            held: AtomicUsize::new(0),
+            charged: AtomicUsize::new(0),
+            freed: AtomicUsize::new(0),
             written: AtomicU64::new(0),
             unrecorded: AtomicU64::new(0),
             waiting: Mutex::default(),
@@ -144,14 +148,14 @@ impl Lane {
 
     /// What has been charged. Only this thread adds to it.
     fn charged(&self) -> usize {
-        self.queue.held.load(Acquire) + self.reserved.get()
+        self.queue.held() + self.reserved.get()
     }
 
     /// Charges so many bytes, if they are to be had.
     pub(super) fn charge(&self, bytes: usize) -> bool {
         let fits = self.charged() + bytes <= self.limit;
         if fits {
-            self.queue.held.fetch_add(bytes, Relaxed);
+            self.queue.hold(bytes);
         }
         fits
     }
@@ -160,7 +164,7 @@ impl Lane {
     pub(super) fn overcharge(&self, bytes: usize) -> bool {
         let fits = self.charged() < self.limit;
         if fits {
-            self.queue.held.fetch_add(bytes, Relaxed);
+            self.queue.hold(bytes);
         }
         fits
     }
@@ -189,26 +193,12 @@ impl Lane {
     /// What was reserved is pushed: the writer frees it from here on.
     pub(super) fn pushes(&self, bytes: usize, undecided: bool) {
         self.free(bytes, undecided);
-        self.queue.held.fetch_add(bytes, Relaxed);
+        self.queue.hold(bytes);
     }
 
     /// Of what is reserved, so much is no longer for an exchange that may be forgotten.
     pub(super) fn decides(&self, bytes: usize) {
         self.undecided.set(self.undecided.get() - bytes);
-    }
-
-    /// Puts a charge right once it is known what was needed, before the writer can see it.
-    pub(super) fn settle(&self, charged: usize, needed: usize, undecided: bool) {
-        if undecided {
-            for cell in [&self.reserved, &self.undecided] {
-                cell.set(cell.get() + needed - charged);
-            }
-            return;
-        }
-        match needed.checked_sub(charged) {
-            Some(more) => self.queue.held.fetch_add(more, Relaxed),
-            None => self.queue.held.fetch_sub(charged - needed, Relaxed),
-        };
     }
 
     /// An exchange that was to be recorded has found no room even to begin.
@@ -241,12 +231,12 @@ impl Lane {
         }
     }
 
-    /// Appends events by `write`, which returns how many; what they cost has been charged.
+    /// Appends events by `write`, which charges what they cost and returns how many they are.
     /// Returns the number of the last of them.
     pub(super) fn push(&self, write: impl FnOnce(&mut Buffer) -> usize) -> u64 {
-        let mut buffer = self.free_buffer();
-        let first = buffer.is_empty();
+        let mut buffer = self.queue.buffers.free();
         let count = write(&mut buffer);
+        let first = count > 0 && buffer.events.len() == count;
         let batch = &self.shared.config.batch;
         let full = buffer.events.len() >= batch.entries || buffer.bytes.len() >= batch.bytes;
         drop(buffer);
@@ -255,18 +245,6 @@ impl Lane {
             self.shared.bell.ring(full);
         }
         self.pushed.get()
-    }
-
-    fn free_buffer(&self) -> MutexGuard<'_, Buffer> {
-        for buffer in &self.queue.buffers {
-            match buffer.try_lock() {
-                Ok(buffer) => return buffer,
-                Err(TryLockError::Poisoned(buffer)) => return buffer.into_inner(),
-                Err(TryLockError::WouldBlock) => {}
-            }
-        }
-        // Not reached: the writer holds one at a time, for as long as a swap takes.
-        lock(&self.queue.buffers[0])
     }
 
     /// Resolves when there is room in the budget, or no hope of it.
@@ -299,9 +277,20 @@ impl Lane {
 }
 
 impl Queue {
+    /// Bytes that have been charged and not been written.
+    pub(super) fn held(&self) -> usize {
+        let freed = self.freed.load(Acquire);
+        self.charged.load(Relaxed).wrapping_sub(freed)
+    }
+
+    /// For the worker: so many more, before the writer can see what they are for.
+    fn hold(&self, bytes: usize) {
+        self.charged.store(self.charged.load(Relaxed).wrapping_add(bytes), Relaxed);
+    }
+
     /// So many events of so many bytes are written, or given up.
     pub(super) fn release(&self, events: u64, bytes: usize) {
-        self.held.fetch_sub(bytes, Release);
+        self.freed.store(self.freed.load(Relaxed).wrapping_add(bytes), Release);
         self.written.fetch_add(events, Release);
         self.wake_all();
     }
@@ -314,8 +303,7 @@ impl Queue {
 
     /// Whether all that it had has been taken.
     pub(super) fn is_told(&self) -> bool {
-        self.unrecorded.load(Relaxed) == 0
-            && self.buffers.iter().all(|buffer| lock(buffer).is_empty())
+        self.unrecorded.load(Relaxed) == 0 && self.buffers.are(Buffer::is_empty)
     }
 }
 

@@ -33,11 +33,11 @@ const ANSWER: u8 = 1;
 const TRAILERS: [u8; 2] = [2, 4];
 
 /// Whether an exchange is recorded.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Recorded,
-    /// Not known: its events so far, and what they cost.
-    Undecided(Buffer, usize),
+    /// Not known: its events are held.
+    Undecided,
     /// Not known, and there was no room for its beginning: if it turns out that it was to be
     /// recorded, that is counted.
     Unseen,
@@ -51,7 +51,10 @@ pub struct Recording {
     pub(super) lane: Rc<Lane>,
     number: u64,
     started: Instant,
-    fate: RefCell<Fate>,
+    fate: Cell<Fate>,
+    /// While it is undecided, its events so far, and what they cost.
+    held: RefCell<Buffer>,
+    held_cost: Cell<usize>,
     ended: Cell<bool>,
     answered: Cell<bool>,
     gaps: [Cell<Gap>; 2],
@@ -89,10 +92,9 @@ impl Recording {
             lane: Rc::clone(lane),
             number: lane.next(),
             started,
-            fate: RefCell::new(match chosen {
-                true => Fate::Recorded,
-                false => Fate::Undecided(Buffer::default(), 0),
-            }),
+            fate: Cell::new(if chosen { Fate::Recorded } else { Fate::Undecided }),
+            held: RefCell::default(),
+            held_cost: Cell::new(0),
             ended: Cell::new(false),
             answered: Cell::new(false),
             gaps: Default::default(),
@@ -109,8 +111,7 @@ impl Recording {
         }
         let wall = lane.wall(started);
         let heads = &lane.shared.heads;
-        let bound = 64 + begin.target.len() + field_bytes(begin.fields);
-        let begun = recording.event_at(0, bound, What::Begin, |out| {
+        let begun = recording.event_at(0, What::Begin, |out| {
             put_number(out, wall);
             put(out, begin.listener.as_bytes());
             put_address(out, Some(begin.client));
@@ -139,58 +140,61 @@ impl Recording {
             self.lane.misses_one();
             return None;
         }
-        *self.fate.borrow_mut() = Fate::Unseen;
+        self.fate.set(Fate::Unseen);
         Some(self)
     }
 
     /// Whether it is known to be recorded.
     pub(super) fn is_decided(&self) -> bool {
-        matches!(*self.fate.borrow(), Fate::Recorded)
+        self.fate.get() == Fate::Recorded
     }
 
     fn micros(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// Pushes one event of about `bytes` bytes; false: there is no room.
+    /// Pushes one event; false: there is no room for it.
     pub(super) fn event(
         &self,
-        bytes: usize,
         what: impl FnOnce(super::event::Span) -> What,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        self.event_at(self.micros(), bytes, what, write)
+        self.event_at(self.micros(), what, write)
     }
 
-    /// The same at a time that is known.
+    /// The same at a time that is known. Written first and charged then: what it takes need not be
+    /// added up before, and what finds no room goes again. It is a head at most that the buffer has
+    /// held too much by then.
     fn event_at(
         &self,
         micros: u64,
-        bytes: usize,
         what: impl FnOnce(super::event::Span) -> What,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        if !self.charge(EVENT_BYTES + bytes) {
+        if matches!(self.fate.get(), Fate::Unseen | Fate::Missed) {
             return false;
         }
-        let (mut wrote, undecided) = (0, !self.is_decided());
+        let mut fits = false;
         self.push_at(micros, |buffer, at| {
-            wrote = buffer.push(at, what, write);
-            // What was charged is more than enough or a little too little. Here, because the
-            // writer may have written the event, and freed it, as soon as it has the buffer.
-            self.lane.settle(bytes, wrote, undecided);
-            1
+            let wrote = buffer.push(at, what, write);
+            // Before the writer has it, and may free it.
+            fits = self.charge(EVENT_BYTES + wrote);
+            if !fits {
+                buffer.take_back(wrote);
+            }
+            usize::from(fits)
         });
-        if let Fate::Undecided(_, cost) = &mut *self.fate.borrow_mut() {
-            *cost += EVENT_BYTES + wrote;
-        }
-        true
+        fits
     }
 
-    /// Charges what is to be pushed.
+    /// Charges what is pushed, if there is room for it.
     fn charge(&self, bytes: usize) -> bool {
-        match *self.fate.borrow() {
-            Fate::Undecided(..) => self.lane.reserve(bytes, true),
+        match self.fate.get() {
+            Fate::Undecided => {
+                let fits = self.lane.reserve(bytes, true);
+                self.held_cost.set(self.held_cost.get() + if fits { bytes } else { 0 });
+                fits
+            }
             Fate::Unseen | Fate::Missed => false,
             Fate::Recorded if self.waits() => self.lane.overcharge(bytes),
             Fate::Recorded => self.lane.charge(bytes),
@@ -203,11 +207,18 @@ impl Recording {
 
     fn push_at(&self, micros: u64, write: impl FnOnce(&mut Buffer, (u64, u64)) -> usize) {
         let at = (self.number, micros);
-        if let Fate::Undecided(buffer, _) = &mut *self.fate.borrow_mut() {
-            write(buffer, at);
+        if self.fate.get() == Fate::Undecided {
+            write(&mut self.held.borrow_mut(), at);
             return;
         }
-        self.last.set(self.lane.push(|buffer| write(buffer, at)));
+        let mut count = 0;
+        let last = self.lane.push(|buffer| {
+            count = write(buffer, at);
+            count
+        });
+        if count > 0 {
+            self.last.set(last);
+        }
     }
 
     /// The head of the answer. `of_server`: as a server sent it, not made here.
@@ -216,7 +227,7 @@ impl Recording {
             return;
         }
         let heads = &self.lane.shared.heads;
-        let written = self.event(16 + field_bytes(fields), What::Answer, |out| {
+        let written = self.event(What::Answer, |out| {
             put_number(out, u64::from(status.as_u16()));
             put_number(out, u64::from(of_server));
             put_fields(out, fields, |out, name, value| heads.value(out, name, value));
@@ -259,9 +270,8 @@ impl Recording {
         let gap = self.gaps[side as usize].get();
         let fills = if gap.bytes > 0 { EVENT_BYTES } else { 0 };
         let cost = chunk_cost(chunk.len()) + fills;
-        if let Fate::Undecided(_, held) = *self.fate.borrow()
-            && held + cost > self.lane.shared.config.sampling.max_undecided_bytes
-        {
+        let most = self.lane.shared.config.sampling.max_undecided_bytes;
+        if self.fate.get() == Fate::Undecided && self.held_cost.get() + cost > most {
             return self.missing(side, chunk.len(), Why::Undecided);
         }
         if !self.charge(cost) {
@@ -276,9 +286,6 @@ impl Recording {
             1 + usize::from(gap.bytes > 0)
         });
         self.gaps[side as usize].set(Gap::default());
-        if let Fate::Undecided(_, held) = &mut *self.fate.borrow_mut() {
-            *held += cost;
-        }
     }
 
     fn missing(&self, side: Side, bytes: usize, why: Why) {
@@ -297,7 +304,7 @@ impl Recording {
     pub fn trailers(&self, side: Side, fields: &HeaderMap) {
         let heads = &self.lane.shared.heads;
         let what = |span| What::Trailers(side, span);
-        let written = self.event(field_bytes(fields), what, |out| {
+        let written = self.event(what, |out| {
             put_fields(out, fields, |out, name, value| heads.value(out, name, value));
         });
         if !written {
@@ -315,8 +322,8 @@ impl Recording {
         if end.failed && sampling.errors {
             self.is_kept();
         }
-        match *self.fate.borrow() {
-            Fate::Undecided(_, cost) => return self.lane.free(cost + END_BYTES, true),
+        match self.fate.get() {
+            Fate::Undecided => return self.lane.free(self.held_cost.get() + END_BYTES, true),
             Fate::Unseen | Fate::Missed => return,
             Fate::Recorded => {}
         }
@@ -351,16 +358,16 @@ impl Recording {
 
     /// It is known that this one is recorded.
     fn is_kept(&self) {
-        let mut fate = self.fate.borrow_mut();
-        let (mut held, cost) = match &mut *fate {
-            Fate::Undecided(held, cost) => (std::mem::take(held), *cost),
+        match self.fate.get() {
+            Fate::Undecided => {}
             Fate::Unseen => {
-                *fate = Fate::Missed;
+                self.fate.set(Fate::Missed);
                 return self.lane.misses_one();
             }
             Fate::Recorded | Fate::Missed => return,
-        };
-        *fate = Fate::Recorded;
+        }
+        self.fate.set(Fate::Recorded);
+        let mut held = self.held.take();
         let counters = &self.lane.shared.counters;
         counters.exchanges.inc();
         for event in &held.events {
@@ -371,7 +378,7 @@ impl Recording {
         for gap in &self.gaps {
             counters.missing(gap.get().why, gap.get().bytes);
         }
-        self.lane.pushes(cost, true);
+        self.lane.pushes(self.held_cost.get(), true);
         // The end's is still reserved, but no more of their share.
         self.lane.decides(END_BYTES);
         self.last.set(self.lane.push(|buffer| {
@@ -380,11 +387,6 @@ impl Recording {
             count
         }));
     }
-}
-
-/// What fields take, lengths included.
-fn field_bytes(fields: &HeaderMap) -> usize {
-    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 8).sum()
 }
 
 fn put_target(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {

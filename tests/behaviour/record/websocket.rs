@@ -5,7 +5,11 @@ use mantra_macros::req_test;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 use underpass::record::{Side, read::Record, show::socket};
-use underpass_tests::{Origin, Proxy, ProxyBuilder, Records, Wire, pattern, proxy::run, websocket};
+use underpass_tests::{
+    Origin, Proxy, ProxyBuilder, Records, Wire, pattern,
+    proxy::run,
+    websocket::{self, frame},
+};
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -40,28 +44,6 @@ async fn closed(records: &Records, client: Wire, server: Wire) -> Record {
 fn said(record: &Record) -> Vec<(Side, &'static str, Vec<u8>)> {
     let all = socket::messages(record, 1 << 30);
     all.into_iter().map(|message| (message.side, message.kind(), message.data)).collect()
-}
-
-fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
-    let bit = if mask.is_some() { 0x80 } else { 0 };
-    let mut out = vec![first];
-    match payload.len() {
-        len @ 0..=125 => out.push(bit | len as u8),
-        len @ 126..=0xffff => {
-            out.push(bit | 126);
-            out.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            out.push(bit | 127);
-            out.extend((len as u64).to_be_bytes());
-        }
-    }
-    if let Some(mask) = mask {
-        out.extend(mask);
-    }
-    let mask = mask.unwrap_or_default();
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    out
 }
 
 #[req_test("REQ-REC-003", "REQ-TUN-001")]

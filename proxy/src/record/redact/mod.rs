@@ -58,8 +58,14 @@ impl Heads {
 }
 
 /// What is surely none of some names falls through: by length, first byte and last byte.
-#[derive(Debug, Default)]
-struct Sieve([u64; 4]);
+#[derive(Debug)]
+struct Sieve([u64; 64]);
+
+impl Default for Sieve {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
 
 impl Sieve {
     fn add(&mut self, name: &HeaderName) {
@@ -76,8 +82,8 @@ impl Sieve {
         let name = name.as_str().as_bytes();
         let first = name.first().copied().unwrap_or(0);
         let last = name.last().copied().unwrap_or(0);
-        let mixed = first ^ last.rotate_left(3) ^ (name.len() as u8).wrapping_mul(37);
-        (usize::from(mixed >> 6), 1 << (mixed & 63))
+        let mixed = usize::from(first) ^ usize::from(last) << 4 ^ (name.len() * 0x9d);
+        (mixed >> 6 & 63, 1 << (mixed & 63))
     }
 }
 

@@ -14,12 +14,11 @@ fn lane(mode: RecordMode) -> Rc<Lane> {
 /// As if all that waits were written.
 fn write(lane: &Lane) {
     let mut events = 0;
-    for buffer in &lane.queue.buffers {
-        let mut buffer = crate::record::lane::lock(buffer);
+    lane.queue.buffers.each(|mut buffer| {
         events += buffer.events.len() as u64;
         buffer.clear(0);
-    }
-    lane.queue.release(events, lane.queue.held.load(Relaxed));
+    });
+    lane.queue.release(events, lane.queue.held());
 }
 
 /// Fills the share of those that are not known to be recorded.
@@ -50,13 +49,13 @@ async fn undecided_exchanges_neither_stall_nor_starve_the_others() {
     assert!(is_room(&chosen), "all that can be written is written");
     assert!(undecided.iter().all(is_room), "these wait for nobody");
     chosen.chunk(Side::Response, &Bytes::from(vec![b'x'; 16 << 10]));
-    let events: usize =
-        lane.queue.buffers.iter().map(|b| crate::record::lane::lock(b).events.len()).sum();
+    let mut events = 0;
+    lane.queue.buffers.each(|buffer| events += buffer.events.len());
     assert_eq!(events, 1, "the chunk found room");
     undecided.iter().for_each(|one| end(one, false));
     end(&chosen, false);
     write(&lane);
-    assert_eq!((lane.reserved.get(), lane.queue.held.load(Relaxed)), (0, 0));
+    assert_eq!((lane.reserved.get(), lane.queue.held()), (0, 0));
 }
 
 /// The same for the room that ends need, of very many that are open.
@@ -73,7 +72,7 @@ async fn open_exchanges_do_not_stall_each_other() {
     assert!(open.iter().all(|one| is_room(one)));
     open.iter().for_each(|one| end(one, false));
     write(&lane);
-    assert_eq!((lane.reserved.get(), lane.queue.held.load(Relaxed)), (0, 0));
+    assert_eq!((lane.reserved.get(), lane.queue.held()), (0, 0));
 }
 
 /// One that fails and found no room is counted and told; one that does not fail is not missed.

@@ -2,9 +2,7 @@
 
 use std::io::Write as _;
 
-use base64::{display::Base64Display, engine::general_purpose::STANDARD};
-
-use super::json::{digits, escaped, string};
+use super::json::{base64, digits, escaped, string};
 use crate::record::{
     event::{Gap, Side, Why},
     frames::Head,
@@ -14,56 +12,45 @@ use crate::record::{
 
 // Writing to a `Vec` cannot fail.
 
-/// The name of a member: `"name":`.
-pub(super) fn name(out: &mut Vec<u8>, name: &str) {
-    out.push(b'"');
+/// A member, by its name as it is written (`"name":`), and a string.
+pub(super) fn text(out: &mut Vec<u8>, name: &'static str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-/// A member: `"name":` and a string.
-pub(super) fn text(out: &mut Vec<u8>, member: &str, value: &[u8]) {
-    name(out, member);
     string(out, value);
     out.push(b',');
 }
 
 /// The same, if there is one.
-pub(super) fn option(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+pub(super) fn option(out: &mut Vec<u8>, name: &'static str, value: Option<&[u8]>) {
     if let Some(value) = value {
         text(out, name, value);
     }
 }
 
-/// A member: `"name":` and a number.
-pub(super) fn number(out: &mut Vec<u8>, member: &str, value: u64) {
-    name(out, member);
+/// The same with a number.
+pub(super) fn number(out: &mut Vec<u8>, name: &'static str, value: u64) {
+    out.extend_from_slice(name.as_bytes());
     digits(out, value);
     out.push(b',');
 }
 
-/// `"headers":[["name","value"],…]`, and each to `look`.
+/// `"headers":[["name","value"],…]`, by the name of the member as it is written, and each to `look`.
 pub(super) fn fields(
     out: &mut Vec<u8>,
-    member: &str,
+    member: &'static str,
     reader: &mut Reader<'_>,
     mut look: impl FnMut(&[u8], &[u8]),
 ) {
-    name(out, member);
+    out.extend_from_slice(member.as_bytes());
     out.push(b'[');
-    let mut first = true;
     reader.fields(|name, value| {
         look(name, value);
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
         out.push(b'[');
         string(out, name);
         out.push(b',');
         string(out, value);
-        out.push(b']');
+        out.extend_from_slice(b"],");
     });
-    out.extend_from_slice(b"],");
+    close(out, "],");
 }
 
 /// Takes the comma behind the last member away, and closes.
@@ -94,12 +81,15 @@ impl Run {
     /// Writes what has come, as an entry.
     pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
         let Some(side) = self.side.take().filter(|_| !self.pieces.is_empty()) else { return };
-        let _ = write!(out, "{{\"side\":\"{}\",", side.name());
+        out.extend_from_slice(match side {
+            Side::Request => &b"{\"side\":\"request\","[..],
+            Side::Response => b"{\"side\":\"response\",",
+        });
         if self.pieces.first().is_some_and(|piece| piece.goes_on) {
             out.extend_from_slice(b"\"goes_on\":true,");
         }
-        list(out, "at", self.pieces.iter().map(|piece| piece.micros));
-        list(out, "len", self.pieces.iter().map(|piece| piece.bytes as u64));
+        list(out, "\"at\":[", self.pieces.iter().map(|piece| piece.micros));
+        list(out, "\"len\":[", self.pieces.iter().map(|piece| piece.bytes as u64));
         text_or_base64(out, &self.bytes);
         close(out, "},");
         self.bytes.clear();
@@ -112,17 +102,19 @@ impl Run {
 fn text_or_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
-            name(out, "text");
+            out.extend_from_slice(b"\"text\":");
             escaped(out, text);
-            out.push(b',');
         }
-        Err(_) => _ = write!(out, "\"base64\":\"{}\"", Base64Display::new(bytes, &STANDARD)),
+        Err(_) => {
+            out.extend_from_slice(b"\"base64\":\"");
+            base64(out, bytes);
+            out.push(b'"');
+        }
     }
 }
 
-fn list(out: &mut Vec<u8>, name: &str, numbers: impl Iterator<Item = u64>) {
-    self::name(out, name);
-    out.push(b'[');
+fn list(out: &mut Vec<u8>, begin: &'static str, numbers: impl Iterator<Item = u64>) {
+    out.extend_from_slice(begin.as_bytes());
     numbers.for_each(|number| {
         digits(out, number);
         out.push(b',');
@@ -171,4 +163,42 @@ pub(super) fn read_gap(reader: &mut Reader<'_>) -> Gap {
     let chunks = reader.number() as u32;
     let why = reader.number() as usize;
     Gap { bytes, chunks, why: Why::ALL.get(why).copied().unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+    use super::*;
+
+    /// Chunks end where they like: only whether all of a run is text is of weight.
+    #[test]
+    fn characters_that_are_cut_between_chunks_are_whole_in_a_run() {
+        let text = "a\u{2028}é\"✓\\🦀\u{1f}\u{7f}z";
+        let bytes = text.as_bytes();
+        for begin in 0..bytes.len() {
+            for cut in begin..=bytes.len() {
+                let (mut run, mut out) = (Run::default(), Vec::new());
+                for chunk in [&bytes[begin..cut], &bytes[cut..]] {
+                    run.turn(Side::Response, &mut out);
+                    run.bytes.extend_from_slice(chunk);
+                    run.pieces.push(Piece { micros: 7, bytes: chunk.len(), goes_on: false });
+                }
+                assert!(out.is_empty());
+                run.flush(&mut out);
+                close(&mut out, "");
+                let entry: serde_json::Value = serde_json::from_slice(&out).unwrap();
+                assert_eq!(entry["side"], "response");
+                assert_eq!(entry["at"], serde_json::json!([7, 7]));
+                assert_eq!(entry["len"], serde_json::json!([cut - begin, bytes.len() - cut]));
+                match text.get(begin..) {
+                    Some(text) => assert_eq!(entry["text"], text),
+                    None => {
+                        let read = entry["base64"].as_str().unwrap();
+                        assert_eq!(STANDARD.decode(read).unwrap(), &bytes[begin..]);
+                    }
+                }
+            }
+        }
+    }
 }

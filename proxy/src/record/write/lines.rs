@@ -5,7 +5,6 @@
 //! configuration, what has been seen of it from the bytes before.
 
 use std::{
-    collections::HashMap,
     io::Write as _,
     ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,6 +14,8 @@ use std::{
 use super::{
     entry::{self, Run},
     json::{digits, string},
+    open::{Direction, Open, Table},
+    order::Order,
     said::{Clock, Host},
 };
 use crate::{
@@ -24,49 +25,20 @@ use crate::{
         frames,
         lane::{Queue, Shared},
         note::Reader,
-        redact::{Body, Framing, Piece, blanked},
+        redact::{Framing, Piece, blanked},
     },
 };
 
 /// What is known of the records that have begun and not ended.
 pub(super) struct Lines {
     shared: Arc<Shared>,
-    open: HashMap<(usize, u64), Open>,
+    open: Table,
     run: Run,
     body: Vec<u8>,
-    /// Events of a batch by their record: that, and the number of the event.
-    order: Vec<(u64, u32)>,
+    order: Order,
     clock: Clock,
     /// Clients and servers.
     hosts: [Host; 2],
-}
-
-/// A record that has begun.
-#[derive(Default)]
-struct Open {
-    lines: u64,
-    sides: [Direction; 2],
-}
-
-#[derive(Default)]
-struct Direction {
-    body: Body,
-    /// Its head has come, and says that it is in no coding.
-    is_plain: bool,
-    /// Where JSON ends for sure, as far as its head says.
-    framing: Framing,
-    /// Bytes are missing, and what comes may be anywhere in a value that is to be blanked.
-    is_lost: bool,
-    /// What was left out because it cannot be searched.
-    left_out: Gap,
-}
-
-impl Direction {
-    fn leaves_out(&mut self, why: Why, bytes: usize) {
-        self.left_out.why = why;
-        self.left_out.bytes += bytes as u64;
-        self.left_out.chunks += 1;
-    }
 }
 
 /// A line for exchanges that could not be recorded at all, if there were any.
@@ -85,10 +57,10 @@ impl Lines {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            open: HashMap::new(),
+            open: Table::default(),
             run: Run::default(),
             body: Vec::new(),
-            order: Vec::new(),
+            order: Order::default(),
             clock: Clock::default(),
             hosts: Default::default(),
         }
@@ -103,34 +75,42 @@ impl Lines {
         out: &mut Vec<u8>,
     ) {
         let mut order = std::mem::take(&mut self.order);
-        order.clear();
-        order.extend(events.map(|index| (batch.events[index].record, index as u32)));
-        // Those of one record stay as they came.
-        order.sort_unstable();
-        for one in order.chunk_by(|a, b| a.0 == b.0) {
-            let Some(&(number, _)) = one.first() else { continue };
-            let mut open = self.open.remove(&(worker, number)).unwrap_or_default();
+        let mut known = std::mem::take(&mut self.open);
+        for one in order.of(&batch.events[events]) {
+            let Some(&Event { record, what: first, .. }) = one.first() else { continue };
+            // One that begins and ends in a batch is never looked for.
+            let begins = matches!(first, What::Begin(_));
+            let mut new = None;
+            let open = match begins {
+                true => None,
+                false => known.get(worker, record),
+            };
+            let open = match open {
+                Some(open) => open,
+                None => new.insert(Open::default()),
+            };
             out.extend_from_slice(b"{\"v\":1,\"id\":\"");
             out.extend_from_slice(self.shared.run.as_bytes());
-            for part in [worker as u64, number] {
+            for part in [worker as u64, record] {
                 out.push(b'-');
                 digits(out, part);
             }
             out.extend_from_slice(b"\",");
-            entry::number(out, "part", open.lines);
+            entry::number(out, "\"part\":", open.lines);
             open.lines += 1;
             let mut ended = false;
-            for &(_, index) in one {
-                let event = batch.events[index as usize];
-                self.event(&mut open, batch, &event, out);
+            for event in one {
+                self.event(open, batch, event, out);
                 ended |= matches!(event.what, What::End(_));
             }
-            self.close_line(&mut open, out);
-            if !ended {
-                self.open.insert((worker, number), open);
+            self.close_line(open, out);
+            match (ended, new) {
+                (false, Some(new)) => known.insert(worker, record, new),
+                (true, None) => known.remove(worker, record),
+                _ => {}
             }
         }
-        self.order = order;
+        (self.order, self.open) = (order, known);
     }
 
     fn event(&mut self, open: &mut Open, batch: &Buffer, event: &Event, out: &mut Vec<u8>) {
@@ -145,7 +125,12 @@ impl Lines {
                 self.breaks(open, side);
                 let _ =
                     write!(self.body, "{{\"side\":\"{}\",\"at\":[{}],", side.name(), event.micros);
-                entry::fields(&mut self.body, "trailers", &mut Reader(batch.text(span)), |_, _| {});
+                entry::fields(
+                    &mut self.body,
+                    "\"trailers\":",
+                    &mut Reader(batch.text(span)),
+                    |_, _| {},
+                );
                 entry::close(&mut self.body, "},");
             }
             What::Gap(side, gap) => self.gap(open, side, event.micros, gap),
@@ -163,8 +148,8 @@ impl Lines {
             self.hosts[0].say(out, client);
         }
         out.extend_from_slice(b"\",");
-        entry::option(out, "route", head.option());
-        for name in ["version", "scheme", "method", "host", "target"] {
+        entry::option(out, "\"route\":", head.option());
+        for name in ["\"version\":", "\"scheme\":", "\"method\":", "\"host\":", "\"target\":"] {
             entry::text(out, name, head.text());
         }
         self.fields(&mut open.sides[0], &mut head, out);
@@ -173,17 +158,19 @@ impl Lines {
 
     fn answer(&self, open: &mut Open, micros: u64, mut head: Reader<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\"answer\":{");
-        entry::number(out, "at", micros);
-        entry::number(out, "status", head.number());
-        let by = if head.number() == 1 { &b"server"[..] } else { b"proxy" };
-        entry::text(out, "by", by);
+        entry::number(out, "\"at\":", micros);
+        entry::number(out, "\"status\":", head.number());
+        out.extend_from_slice(match head.number() {
+            1 => b"\"by\":\"server\",",
+            _ => b"\"by\":\"proxy\",".as_slice(),
+        });
         self.fields(&mut open.sides[1], &mut head, out);
         entry::close(out, "},");
     }
 
     fn fields(&self, direction: &mut Direction, head: &mut Reader<'_>, out: &mut Vec<u8>) {
         direction.is_plain = true;
-        entry::fields(out, "headers", head, |name, value| {
+        entry::fields(out, "\"headers\":", head, |name, value| {
             if name == b"content-encoding" && !value.eq_ignore_ascii_case(b"identity") {
                 direction.is_plain = false;
             }
@@ -291,9 +278,9 @@ impl Lines {
 
     fn end(&mut self, open: &mut Open, micros: u64, mut end: Reader<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\"end\":{");
-        entry::number(out, "at", micros);
-        entry::text(out, "how", end.text());
-        for name in ["error", "upstream"] {
+        entry::number(out, "\"at\":", micros);
+        entry::text(out, "\"how\":", end.text());
+        for name in ["\"error\":", "\"upstream\":"] {
             entry::option(out, name, end.option());
         }
         if let Some(server) = end.address() {
@@ -301,16 +288,13 @@ impl Lines {
             self.hosts[1].say(out, server);
             out.extend_from_slice(b"\",");
         }
-        entry::number(out, "request_bytes", end.number());
-        entry::number(out, "response_bytes", end.number());
+        entry::number(out, "\"request_bytes\":", end.number());
+        entry::number(out, "\"response_bytes\":", end.number());
         let lost = end.number();
-        let names = ["answer", "request trailers", "response trailers"];
-        let lost: Vec<&str> = (0..)
-            .zip(names)
-            .filter(|(bit, _)| lost & (1 << bit) != 0)
-            .map(|(_, name)| name)
-            .collect();
-        if !lost.is_empty() {
+        if lost != 0 {
+            let names = ["answer", "request trailers", "response trailers"];
+            let lost = (0..).zip(names).filter(|(bit, _)| lost & (1 << bit) != 0);
+            let lost: Vec<&str> = lost.map(|(_, name)| name).collect();
             let _ = write!(out, "\"missing\":{lost:?}");
         }
         entry::close(out, "},");

@@ -14,15 +14,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{getpriority_process, setpriority_process};
+
 use super::{
     event::Buffer,
     lane::{Queue, Shared, lock},
 };
+use crate::config::record::RecordMode;
 
 mod entry;
 mod json;
 mod lines;
 mod name;
+mod open;
+mod order;
 mod said;
 mod segment;
 
@@ -34,6 +39,10 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// How long the end of the process waits for a disk that takes nothing.
 const LAST_TRIES: Duration = Duration::from_secs(1);
+
+/// By how much it is nicer than the workers where traffic does not wait for it: what it is late with
+/// waits in memory. A quarter of a processor is still its own where they want all of it.
+const NICER: i32 = 5;
 
 /// How long the thread sleeps where nothing happens, before it looks at the age of its segment.
 const LOOK: Duration = Duration::from_secs(10);
@@ -55,18 +64,20 @@ impl Writer {
 
     /// Writes until the recorder is stopped, and then what is left.
     pub(in crate::record) fn run(mut self) {
-        loop {
-            let last = self.shared.bell.looks();
+        if self.shared.config.mode == RecordMode::ZeroLatency {
+            // Of this thread alone (setpriority(2)), which works without as well.
+            let _ = getpriority_process(None)
+                .and_then(|nice| setpriority_process(None, (nice + NICER).min(19)));
+        }
+        let shared = Arc::clone(&self.shared);
+        shared.bell.serve(LOOK, shared.config.batch.delay, || {
             let found = self.drain();
-            if last {
-                return self.segments.close();
-            }
             if !found {
-                thread::park_timeout(LOOK);
                 self.segments.look_at_the_age();
             }
-            self.shared.bell.gather(self.shared.config.batch.delay);
-        }
+            found
+        });
+        self.segments.close();
     }
 
     /// Writes what all lanes hold; whether there was anything.
@@ -77,20 +88,21 @@ impl Writer {
             lanes.retain(|lane| Arc::strong_count(lane) > 1 || !lane.is_told());
             lanes.clone()
         };
-        let held: usize = lanes.iter().map(|lane| lane.held.load(Relaxed)).sum();
+        let held: usize = lanes.iter().map(|lane| lane.held()).sum();
         self.shared.counters.queued.set(held as u64);
         let mut found = false;
         // Two buffers a lane: half of the budget at most is kept for the next batches.
         let kept = self.shared.config.memory_bytes / lanes.len().max(1) / 8;
         for lane in &lanes {
-            for buffer in &lane.buffers {
-                std::mem::swap(&mut *lock(buffer), &mut self.batch);
+            lane.buffers.each(|mut buffer| {
+                std::mem::swap(&mut *buffer, &mut self.batch);
+                drop(buffer);
                 if !self.batch.is_empty() {
                     found = true;
                     self.write(lane);
                     self.batch.clear(kept.max(self.shared.config.batch.bytes / 2));
                 }
-            }
+            });
             // Also where the lane has nothing else to tell.
             self.out.clear();
             lines::unrecorded(lane, &mut self.out);

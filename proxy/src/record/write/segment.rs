@@ -16,7 +16,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Advice, FlockOperation, Mode, OFlags, fadvise, flock};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::name::Name;
@@ -31,6 +31,11 @@ use crate::{
 
 /// Level of Zstandard: the fast end, a few hundred megabytes a second on one core.
 const LEVEL: i32 = 1;
+
+/// How much of a segment stays in the page cache, about. Pages that are used again are in the CPU's
+/// caches and have memory behind them; new ones for every byte cost more than all else that the
+/// writer does, and push out what others need.
+const CACHED_BYTES: u64 = 8 << 20;
 
 /// The segments of this process.
 pub(in crate::record) struct Segments {
@@ -50,6 +55,8 @@ struct Segment {
     inode: u64,
     /// Bytes that are whole lines or frames.
     whole: u64,
+    /// Of these, those that were there when the page cache was last asked to let go.
+    let_go: u64,
     since: Instant,
 }
 
@@ -123,6 +130,9 @@ impl Segments {
             return Err(error);
         }
         segment.whole += bytes.len() as u64;
+        if segment.whole - segment.let_go >= CACHED_BYTES {
+            segment.lets_go();
+        }
         let written = bytes.len() as u64;
         self.packed.shrink_to(1 << 20);
         Ok(written)
@@ -141,13 +151,14 @@ impl Segments {
 
     /// Closes the segment.
     pub(in crate::record) fn close(&mut self) {
-        let Some(segment) = self.current.take() else { return };
+        let Some(mut segment) = self.current.take() else { return };
         if segment.whole == 0 {
             let _ = fs::remove_file(&segment.path);
         } else if self.limits.sync != Sync::Never && segment.file.sync_data().is_err() {
             // What was written is there for whoever reads; a crash of the machine may take it.
             self.counters.failures.inc();
         }
+        segment.lets_go();
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -169,7 +180,8 @@ impl Segments {
         // Nobody else has it; where locks cannot be had, old segments are told by age alone.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         let inode = file.metadata()?.ino();
-        self.current = Some(Segment { file, path, inode, whole: 0, since: Instant::now() });
+        self.current =
+            Some(Segment { file, path, inode, whole: 0, let_go: 0, since: Instant::now() });
         Ok(())
     }
 
@@ -192,6 +204,14 @@ impl Segments {
 }
 
 impl Segment {
+    /// Has the page cache give up what is on the disk, and begin to write the rest, which nobody
+    /// waits for: that goes the next time.
+    fn lets_go(&mut self) {
+        self.let_go = self.whole;
+        // Where that cannot be had, it stays as long as the kernel likes.
+        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+    }
+
     /// Whether it is still where it was begun: a folder that was moved away goes on being
     /// written otherwise.
     fn is_there(&self) -> bool {
