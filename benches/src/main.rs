@@ -29,8 +29,9 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     proxy: Option<PathBuf>,
 
-    /// peers, tunnel, cache: only these cells, for example row=small64|sse,engine=underpass|nginx,
-    /// or topology=remote,load=pingpong64,engine=auto|haproxy
+    /// peers, tunnel, cache, record: only these cells, for example
+    /// row=small64|sse,engine=underpass|nginx, or topology=remote,load=pingpong64,engine=auto|haproxy,
+    /// or part=alone|full
     #[arg(long, value_name = "KEY=NAME|NAME,…")]
     only: Option<String>,
 
@@ -38,12 +39,12 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// peers, tunnel, tls, cache: rounds [default: 5, tunnel 3, quick 1]
+    /// peers, tunnel, tls, cache, record: rounds [default: 5, tunnel 3, quick 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// peers, tunnel, tls, cache: seconds of one measurement [default: 1.5, tunnel 0.5, less
-    /// with --quick]
+    /// peers, tunnel, tls, cache, record: seconds of one measurement [default: 1.5, tunnel 0.5,
+    /// record 2 to 4, less with --quick]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
@@ -78,7 +79,7 @@ enum Name {
     Rss,
     /// Heap allocations per request; fails above the pinned bound
     Allocs,
-    /// What the recorder costs: off, zero_latency, standard, mitmproxy
+    /// What the recorder costs: by itself, off, zero_latency, standard, mitmproxy
     Record,
     /// Finding a route among 10 to 10,000; fails if that allocates
     Routes,
@@ -86,7 +87,7 @@ enum Name {
     FastOpen,
     /// New connections beside long ones that are all at one worker
     Steer,
-    /// All of the above but fast-open, which needs root
+    /// All of the above but record, which takes long, and fast-open, which needs root
     All,
     /// HTTP beside nginx, HAProxy and Pingora: throughput, cost, latency, memory
     Peers,
@@ -128,7 +129,7 @@ fn main() -> anyhow::Result<()> {
         Name::Ttfb => run::ttfb::run(&settings),
         Name::Rss => run::rss::run(&settings),
         Name::Allocs => run::allocs::run(&settings),
-        Name::Record => run::record::run(&settings),
+        Name::Record => run::record::run(&settings, &options),
         Name::Routes => run::routes::run(&settings),
         Name::FastOpen => run::fast_open::run(&settings),
         Name::Steer => run::steer::run(&settings),

@@ -102,6 +102,23 @@ pub fn kernel_threads() -> BTreeMap<u32, Duration> {
     pids.filter_map(time).collect()
 }
 
+/// CPU time of the threads of a process that there are now, by their names. What one has used since
+/// it came to a CPU is not in it.
+pub fn threads(pid: u32) -> BTreeMap<String, Duration> {
+    let mut times = BTreeMap::new();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for task in tasks.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let name = read(pid, &format!("task/{task}/comm"));
+        let time = read(pid, &format!("task/{task}/schedstat"));
+        if let (Ok(name), Ok(time)) = (name, time)
+            && let Some(Ok(time)) = time.split_whitespace().next().map(str::parse)
+        {
+            *times.entry(name.trim_end().to_owned()).or_default() += Duration::from_nanos(time);
+        }
+    }
+    times
+}
+
 fn read(pid: u32, file: &str) -> anyhow::Result<String> {
     let path = format!("/proc/{pid}/{file}");
     fs::read_to_string(&path).with_context(|| format!("reading {path}"))

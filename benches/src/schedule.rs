@@ -36,6 +36,19 @@ impl Schedule {
     /// # Errors
     /// If a request is not answered.
     pub(crate) fn ask(self, address: SocketAddr, time: Duration) -> anyhow::Result<Vec<Duration>> {
+        Ok(self.ask_until(address, time, Duration::MAX)?.0)
+    }
+
+    /// The same, but not for longer than `longest`. Returns how many were still to be asked then.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) fn ask_until(
+        self,
+        address: SocketAddr,
+        time: Duration,
+        longest: Duration,
+    ) -> anyhow::Result<(Vec<Duration>, u64)> {
         let open = (0..self.senders).map(|_| match warm(address)? {
             client if self.blocking => Ok(client),
             client => client.nonblocking(),
@@ -45,13 +58,17 @@ impl Schedule {
         std::thread::scope(|scope| {
             let senders: Vec<_> = (0..)
                 .zip(clients)
-                .map(|(index, client)| scope.spawn(move || self.send(index, client, start, time)))
+                .map(|(index, client)| {
+                    scope.spawn(move || self.send(index, client, start, (time, longest)))
+                })
                 .collect();
-            let mut samples = Vec::new();
+            let (mut samples, mut unasked) = (Vec::new(), 0);
             for sender in senders {
-                samples.extend(sender.join().ok().context("a sender panicked")??);
+                let (sampled, left) = sender.join().ok().context("a sender panicked")??;
+                samples.extend(sampled);
+                unasked += left;
             }
-            Ok(samples)
+            Ok((samples, unasked))
         })
     }
 
@@ -60,17 +77,22 @@ impl Schedule {
         index: u32,
         mut client: Client,
         start: Instant,
-        time: Duration,
-    ) -> anyhow::Result<Vec<Duration>> {
+        (time, longest): (Duration, Duration),
+    ) -> anyhow::Result<(Vec<Duration>, u64)> {
         // Without watching, sleeps have to end in time.
         if self.watch.is_zero() {
             rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
         }
         let step = Duration::from_secs(1) / self.per_second;
         let request = client::get("/");
-        let mut samples = Vec::new();
+        let (mut samples, mut unasked) = (Vec::new(), 0);
         let mut due = start + step * index;
         while due < start + time {
+            if start.elapsed() > longest {
+                unasked += 1;
+                due += step * self.senders;
+                continue;
+            }
             if let Some(ahead) = due.checked_duration_since(Instant::now() + self.watch) {
                 std::thread::sleep(ahead);
             }
@@ -81,7 +103,7 @@ impl Schedule {
             samples.push(client.exchange(&request)?.first_byte - due);
             due += step * self.senders;
         }
-        Ok(samples)
+        Ok((samples, unasked))
     }
 }
 
