@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::Command, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     ebpf,
@@ -13,6 +13,9 @@ use crate::{
 /// What the harness reads: the proxy that is made with Pingora, or why there is none.
 const PINGORA: &str = "UNDERPASS_BENCH_PINGORA";
 const WITHOUT_PINGORA: &str = "UNDERPASS_BENCH_WITHOUT_PINGORA";
+
+/// Compares every record of many exchanges with what both ends sent.
+const EXCHANGES: &str = "record::exchanges::a_million_exchanges_are_stored_as_they_were";
 
 /// Builds everything, then runs the benchmark harness.
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
@@ -26,15 +29,47 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     exit(harness.args(args))
 }
 
-/// Builds everything, then runs the soak: `underpass-benches soak ARGS`.
+/// Builds everything, then runs the soak: `underpass-benches soak ARGS`, or with `--record
+/// [EXCHANGES]` that of the recorder.
 pub(crate) fn soak(args: &[String]) -> Result<ExitCode> {
-    exit(harness()?.arg("soak").args(args))
+    match args {
+        [first, rest @ ..] if first == "--record" => record(rest),
+        _ => exit(harness()?.arg("soak").args(args)),
+    }
+}
+
+/// The test of the recorder that is too long for every day, with the proxy in release.
+fn record(args: &[String]) -> Result<ExitCode> {
+    let exchanges = match args {
+        [] => 1_000_000,
+        [number] => number.parse::<u64>().context("soak --record [EXCHANGES]")?,
+        _ => bail!("soak --record [EXCHANGES]"),
+    };
+    proxy()?;
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--package",
+        "underpass-tests",
+        "--test",
+        "behaviour",
+        "--",
+        "--ignored",
+    ]);
+    command.args(["--exact", "--nocapture", EXCHANGES]);
+    command.env("UNDERPASS_BIN", binary("release", "underpass")?);
+    exit(command.env("UNDERPASS_TEST_EXCHANGES", exchanges.to_string()))
+}
+
+/// Builds the proxy.
+fn proxy() -> Result<()> {
+    ebpf::build_or_warn();
+    call(cargo().args(["build", "--release", "--package", "underpass", "--bin", "underpass"]))
 }
 
 /// The harness, which finds the proxy beside itself.
 fn harness() -> Result<Command> {
-    ebpf::build_or_warn();
-    call(cargo().args(["build", "--release", "--package", "underpass", "--bin", "underpass"]))?;
+    proxy()?;
     let mut command = cargo();
     command.args(["run", "--release", "--package", "underpass-benches", "--"]);
     command.env("UNDERPASS_BIN", binary("release", "underpass")?);

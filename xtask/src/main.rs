@@ -60,7 +60,8 @@ enum Command {
     },
     /// Run the proxy under steady load and watch what it holds: memory, descriptors, tunnels
     Soak {
-        /// Passed on: `--minutes N` and others, see `--help`
+        /// Passed on: `--minutes N` and others, see `--help`. Or `--record [EXCHANGES]`: compares
+        /// that many recorded exchanges with what both ends sent (a million)
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -238,11 +238,13 @@ pub fn assemble(directory: &Path, wanted: Lookup<'_>) -> io::Result<(Vec<Record>
     Ok((all.records, all.unrecorded, damage))
 }
 
-/// Records as they end, without the bytes of their bodies.
+/// Records as they end; without the bytes of their bodies, unless these are asked for.
 #[derive(Debug, Default)]
 pub struct Follow {
     open: HashMap<String, Record>,
     ended: Ended,
+    whole: bool,
+    unrecorded: u64,
 }
 
 /// Ids of records that have ended lately: a batch that could not be taken back when its write
@@ -273,9 +275,32 @@ impl Ended {
 }
 
 impl Follow {
+    /// With the bytes of bodies.
+    pub fn whole() -> Self {
+        Self { whole: true, ..Self::default() }
+    }
+
     /// Takes the next line; a record, if it has ended with it.
     pub fn take(&mut self, line: &[u8]) -> Option<Record> {
-        let line = serde_json::from_slice::<Line<IgnoredAny>>(line).ok()?;
+        match self.whole {
+            true => self.take_as::<String>(line),
+            false => self.take_as::<IgnoredAny>(line),
+        }
+    }
+
+    /// Records that have begun and not ended.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Exchanges that could not be recorded at all, so far.
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded
+    }
+
+    fn take_as<T: Content>(&mut self, line: &[u8]) -> Option<Record> {
+        let line = serde_json::from_slice::<Line<T>>(line).ok()?;
+        self.unrecorded += line.unrecorded.as_ref().map_or(0, |unrecorded| unrecorded.exchanges);
         let id = line.id.clone().filter(|id| line.v == 1 && !self.ended.ids.contains(id))?;
         let mut record = self.open.remove(&id).unwrap_or_default();
         record.id.clone_from(&id);
