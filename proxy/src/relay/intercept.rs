@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Kind},
     exchange::Exchange,
     request::{self as head, Class},
+    upstream::connection::Connection,
 };
 
 /// The port of https (RFC 9110 section 4.2.2).
@@ -50,6 +51,22 @@ fn judge<B>(request: &Request<B>, server: &Server) -> Result<(), Kind> {
     match plain(host) == plain(&server.host) && port == server.port {
         true => Ok(()),
         false => Err(Kind::Misdirected),
+    }
+}
+
+/// A request has been sent, or not: what is known by that of its server, so that the next client
+/// gets what the server would choose. `may_choose`: the server had the choice.
+pub(super) fn learn(
+    exchange: &Exchange,
+    inside: &Inside,
+    sent: Result<&Connection, &Error>,
+    may_choose: bool,
+) {
+    let origins = exchange.client().worker().origins();
+    match sent {
+        Ok(Connection::Http1(_)) if may_choose => origins.learn(&inside.server, false),
+        Err(error) if error.kind == Kind::UpstreamTls => origins.forget(&inside.server),
+        _ => {}
     }
 }
 

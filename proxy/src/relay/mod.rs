@@ -289,11 +289,10 @@ async fn relay(
     let keep_host = outgoing::names_host(exchange);
     let how = send::How { expects_continue, fresh, wants_tunnel, keep_host };
     let sent = send::send(exchange, &upstream, making, request, how).await;
-    if let (Err(error), Some(inside)) = (&sent, client.inside())
-        && error.kind == Kind::UpstreamTls
-    {
-        // Perhaps it speaks another version by now.
-        client.worker().origins().forget(&inside.server);
+    if let Some(inside) = client.inside() {
+        let may_choose = version == Version::HTTP_2 && !wants_tunnel;
+        let sent = sent.as_ref().map(|(_, connection)| connection);
+        intercept::learn(exchange, inside, sent, may_choose);
     }
     let (answer, connection) = match (sent, lead.take()) {
         (Ok(answered), wants) => {

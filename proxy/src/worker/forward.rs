@@ -30,7 +30,8 @@ pub(super) struct Forward {
     origins: Origins,
 }
 
-/// By the server that a client named: plain, over TLS, and over TLS in HTTP/2.
+/// By the server that a client named: plain, over TLS, and over TLS in the version of HTTP that it
+/// chooses.
 #[derive(Debug, Default)]
 struct Pools {
     servers: HashMap<Server, [Option<Rc<Upstream>>; 3]>,
@@ -58,7 +59,7 @@ impl Forward {
 
 impl Worker {
     /// The pool of a server that a client of a forward proxy named. `intercept`: over TLS, by
-    /// these rules, where `http2` in HTTP/2.
+    /// these rules, where `http2` in HTTP/2 if the server still chooses that.
     pub fn forward_upstream(
         &self,
         listener: &Listener,
@@ -89,7 +90,8 @@ impl Worker {
         (named.max_idle_connections, named.idle_timeout) = IDLE;
         named.tls = intercept.map(|rules| rules.servers.clone());
         if http2 {
-            named.speaks = Speaks::Http2;
+            // It did when it was last asked, and may choose otherwise by now.
+            named.speaks = Speaks::Either;
         }
         let (group, metrics) = (Group::new(&named), &self.forward.metrics);
         let parking = &self.upstream_parking;

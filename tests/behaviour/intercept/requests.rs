@@ -49,6 +49,43 @@ async fn client_and_server_speak_what_they_would_have_spoken() {
     }
 }
 
+/// A server that has spoken HTTP/2 and does not any more, while its client goes on over HTTP/2: the
+/// requests are answered, and the next client gets what the server chooses now.
+#[req_test("REQ-REC-007", "REQ-EDGE-005")]
+#[tokio::test]
+async fn a_server_may_choose_otherwise_later() {
+    let (ca, signer) = (LocalCa::default(), Signer::default());
+    let certificate = signer.good("localhost");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let authority = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let both: &[&str] = &["h2", "http/1.1"];
+    let before = TlsOrigin::over(listener.try_clone().unwrap(), signer.server(&certificate, both));
+    let proxy = ca.proxy(&["localhost"], &signer).start();
+    let client = ca.client().alpn(both);
+    let stream = inside(&proxy, &client, &authority).await;
+    let mut http = HttpClient::over_tls(stream.0, &authority, Version::H2).await;
+    assert!(answered(&mut http).await.contains("alpn=h2 "));
+    drop(before);
+    let _now = TlsOrigin::over(listener, signer.server(&certificate, &["http/1.1"]));
+    // Those of before may answer once more while they end.
+    for _ in 0..500 {
+        if answered(&mut http).await.contains("alpn=http/1.1 ") {
+            let next = inside(&proxy, &client, &authority).await;
+            assert_eq!(next.0.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the server is still asked as it was");
+}
+
+/// The text of an answer, which has to be a good one unless the server is being replaced.
+async fn answered(http: &mut HttpClient) -> String {
+    let body = collect(http.get("/").await.into_body()).await.unwrap().0;
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
 /// A server that cannot be believed is nobody's to take: 502, and nothing is sent to it.
 #[req_test("REQ-REC-007", "REQ-EDGE-006")]
 #[tokio::test]
