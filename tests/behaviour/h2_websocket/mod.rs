@@ -11,6 +11,7 @@ mod bounds;
 mod ends;
 mod many;
 mod opening;
+mod recorded;
 mod refused;
 mod servers;
 
