@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use super::{
     event::{Side, What},
-    note::{Reader, put, put_number},
+    note::{Reader, put, put_numbers},
     tap::Recording,
 };
 
@@ -55,10 +55,8 @@ impl Recording {
         let written = self.event(
             |span| What::Frame(side, span),
             |out| {
-                put_number(out, u64::from(head.first) | u64::from(head.masked) << 8);
-                put_number(out, head.len);
-                put_number(out, head.offset);
-                put_number(out, missed.get());
+                let bits = u64::from(head.first) | u64::from(head.masked) << 8;
+                put_numbers(out, [bits, head.len, head.offset, missed.get()]);
                 put(out, payload);
             },
         );

@@ -13,15 +13,19 @@ pub(super) fn put(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-/// Appends a text that may be missing.
-pub(super) fn put_option(out: &mut Vec<u8>, text: Option<&[u8]>) {
-    out.push(u8::from(text.is_some()));
-    put(out, text.unwrap_or_default());
+/// Appends texts, of which one that is empty stands for none.
+pub(super) fn put_texts<const N: usize>(out: &mut Vec<u8>, texts: [&[u8]; N]) {
+    put_lengths(out, texts.map(<[u8]>::len));
+    texts.iter().for_each(|text| out.extend_from_slice(text));
 }
 
-/// Appends a number.
-pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&number.to_le_bytes());
+fn put_lengths<const N: usize>(out: &mut Vec<u8>, lengths: [usize; N]) {
+    out.extend_from_slice(lengths.map(|length| (length as u32).to_le_bytes()).as_flattened());
+}
+
+/// Appends numbers.
+pub(super) fn put_numbers<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
+    out.extend_from_slice(numbers.map(u64::to_le_bytes).as_flattened());
 }
 
 /// Appends an address that may be missing.
@@ -41,20 +45,27 @@ pub(super) fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
     }
 }
 
-/// Appends fields, each value by `write`.
+/// Appends fields: each value as it is, but by `write` where `changes` says so of its name.
 pub(super) fn put_fields(
     out: &mut Vec<u8>,
     fields: &HeaderMap,
+    changes: impl Fn(&HeaderName) -> bool,
     write: impl Fn(&mut Vec<u8>, &HeaderName, &[u8]),
 ) {
-    out.extend_from_slice(&(fields.len() as u32).to_le_bytes());
+    put_lengths(out, [fields.len()]);
     for (name, value) in fields {
-        put(out, name.as_str().as_bytes());
+        let (text, value) = (name.as_str().as_bytes(), value.as_bytes());
         let at = out.len();
-        out.extend_from_slice(&[0; 4]);
-        write(out, name, value.as_bytes());
-        let len = (out.len() - at - 4) as u32;
-        out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        put_lengths(out, [text.len(), value.len()]);
+        out.extend_from_slice(text);
+        if !changes(name) {
+            out.extend_from_slice(value);
+            continue;
+        }
+        let begin = out.len();
+        write(out, name, value);
+        let length = (out.len() - begin) as u32;
+        out[at + 4..at + 8].copy_from_slice(&length.to_le_bytes());
     }
 }
 
@@ -72,11 +83,13 @@ impl<'a> Reader<'a> {
         text
     }
 
-    pub(super) fn option(&mut self) -> Option<&'a [u8]> {
-        let (there, rest) = self.0.split_at(1);
-        self.0 = rest;
-        let text = self.text();
-        (there == [1]).then_some(text)
+    pub(super) fn texts<const N: usize>(&mut self) -> [&'a [u8]; N] {
+        let lengths = [(); N].map(|()| self.length());
+        lengths.map(|length| {
+            let (text, rest) = self.0.split_at(length);
+            self.0 = rest;
+            text
+        })
     }
 
     pub(super) fn number(&mut self) -> u64 {
@@ -103,8 +116,8 @@ impl<'a> Reader<'a> {
     /// Each field to `take`.
     pub(super) fn fields(&mut self, mut take: impl FnMut(&'a [u8], &'a [u8])) {
         for _ in 0..self.length() {
-            let name = self.text();
-            take(name, self.text());
+            let [name, value] = self.texts();
+            take(name, value);
         }
     }
 
@@ -128,21 +141,22 @@ mod tests {
         fields.append("a", HeaderValue::from_static("22"));
         let mut out = Vec::new();
         put(&mut out, b"text");
-        put_option(&mut out, None);
-        put_option(&mut out, Some(b""));
-        put_number(&mut out, 77);
+        put_texts(&mut out, [b"one", b"", b"three"]);
+        put_numbers(&mut out, [77, 8]);
         let addresses = [None, Some("192.0.2.1:80"), Some("[2001:db8::1]:443")];
         let addresses = addresses.map(|text| text.map(|text| text.parse().unwrap()));
         addresses.iter().for_each(|address| put_address(&mut out, *address));
-        put_fields(&mut out, &fields, |out, _, value| out.extend_from_slice(value));
+        fields.append("b", HeaderValue::from_static("secret"));
+        let changes = |name: &HeaderName| name == "b";
+        put_fields(&mut out, &fields, changes, |out, _, _| out.extend_from_slice(b"***"));
         let mut reader = Reader(&out);
         assert_eq!(reader.text(), b"text");
-        assert_eq!((reader.option(), reader.option()), (None, Some(&b""[..])));
-        assert_eq!(reader.number(), 77);
+        assert_eq!(reader.texts(), [&b"one"[..], b"", b"three"]);
+        assert_eq!([reader.number(), reader.number()], [77, 8]);
         assert_eq!([(); 3].map(|()| reader.address()), addresses);
         let mut found = Vec::new();
         reader.fields(|name, value| found.push((name, value)));
-        assert_eq!(found, [(&b"a"[..], &b"1"[..]), (b"a", b"22")]);
+        assert_eq!(found, [(&b"a"[..], &b"1"[..]), (b"a", b"22"), (b"b", b"***")]);
         assert!(reader.0.is_empty());
     }
 }

@@ -24,7 +24,7 @@ use super::{
     event::{Buffer, END_BYTES, EVENT_BYTES, Gap, Side, What, Why},
     frames::unmask,
     lane::{Lane, chunk_cost},
-    note::{put, put_address, put_fields, put_number, put_option},
+    note::{put_address, put_numbers, put_texts},
     wait::Patience,
 };
 
@@ -112,16 +112,19 @@ impl Recording {
         let wall = lane.wall(started);
         let heads = &lane.shared.heads;
         let begun = recording.event_at(0, What::Begin, |out| {
-            put_number(out, wall);
-            put(out, begin.listener.as_bytes());
+            put_numbers(out, [wall]);
             put_address(out, Some(begin.client));
-            put_option(out, begin.route.map(str::as_bytes));
-            put(out, begin.version.as_bytes());
-            put(out, begin.scheme.as_bytes());
-            put(out, begin.method.as_bytes());
-            put(out, begin.host.rsplit('@').next().unwrap_or_default().as_bytes());
+            let texts = [
+                begin.listener,
+                begin.route.unwrap_or_default(),
+                begin.version,
+                begin.scheme,
+                begin.method,
+                begin.host.rsplit('@').next().unwrap_or_default(),
+            ];
+            put_texts(out, texts.map(str::as_bytes));
             put_target(out, |out| heads.target(out, begin.target.as_bytes()));
-            put_fields(out, begin.fields, |out, name, value| heads.value(out, name, value));
+            heads.fields(out, begin.fields);
         });
         if !begun {
             lane.free(END_BYTES, !chosen);
@@ -228,9 +231,8 @@ impl Recording {
         }
         let heads = &self.lane.shared.heads;
         let written = self.event(What::Answer, |out| {
-            put_number(out, u64::from(status.as_u16()));
-            put_number(out, u64::from(of_server));
-            put_fields(out, fields, |out, name, value| heads.value(out, name, value));
+            put_numbers(out, [u64::from(status.as_u16()), u64::from(of_server)]);
+            heads.fields(out, fields);
         });
         if !written {
             self.lost.set(self.lost.get() | ANSWER);
@@ -304,9 +306,7 @@ impl Recording {
     pub fn trailers(&self, side: Side, fields: &HeaderMap) {
         let heads = &self.lane.shared.heads;
         let what = |span| What::Trailers(side, span);
-        let written = self.event(what, |out| {
-            put_fields(out, fields, |out, name, value| heads.value(out, name, value));
-        });
+        let written = self.event(what, |out| heads.fields(out, fields));
         if !written {
             self.lost.set(self.lost.get() | TRAILERS[side as usize]);
         }
@@ -331,19 +331,15 @@ impl Recording {
         self.push(|buffer, at| {
             let what = |span| What::End(span);
             buffer.push(at, what, |out| {
-                put(out, end.how.as_bytes());
-                put_option(out, end.error.map(str::as_bytes));
-                put_option(out, end.upstream.map(str::as_bytes));
+                let texts = [Some(end.how), end.error, end.upstream];
+                put_texts(out, texts.map(|text| text.unwrap_or_default().as_bytes()));
                 put_address(out, end.server);
-                put_number(out, end.request_bytes);
-                put_number(out, end.response_bytes);
-                put_number(out, u64::from(self.lost.get()));
-                for gap in &self.gaps {
-                    put_number(out, gap.get().bytes);
-                    put_number(out, u64::from(gap.get().chunks));
-                    put_number(out, gap.get().why as u64);
+                let lost = u64::from(self.lost.get());
+                put_numbers(out, [end.request_bytes, end.response_bytes, lost]);
+                for gap in self.gaps.each_ref().map(Cell::get) {
+                    put_numbers(out, [gap.bytes, u64::from(gap.chunks), gap.why as u64]);
                 }
-                self.missed_frames.iter().for_each(|missed| put_number(out, missed.get()));
+                put_numbers(out, self.missed_frames.each_ref().map(Cell::get));
             });
             1
         });

@@ -3,8 +3,9 @@
 //!
 //! Implements: REQ-REC-006
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
+use super::note::put_fields;
 use crate::config::record::Redact;
 
 mod body;
@@ -37,11 +38,16 @@ impl Heads {
         Self { names, sieve, parameters: url::Parameters(redact.query.clone()) }
     }
 
-    /// Appends the value of a field, or what stands for it.
-    pub(super) fn value(&self, out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-        if !self.sieve.holds(name) {
-            out.extend_from_slice(value);
-        } else if self.names.contains(name) {
+    /// Appends fields, with what stands for those that are blanked.
+    pub(super) fn fields(&self, out: &mut Vec<u8>, fields: &HeaderMap) {
+        let value =
+            |out: &mut Vec<u8>, name: &HeaderName, value: &[u8]| self.value(out, name, value);
+        put_fields(out, fields, |name| self.sieve.holds(name), value);
+    }
+
+    /// Appends the value of a field that the sieve has held, or what stands for it.
+    fn value(&self, out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+        if self.names.contains(name) {
             out.extend_from_slice(BLANK);
         } else if let Some(form) = url::form(name) {
             self.parameters.value(out, form, value);
@@ -90,6 +96,7 @@ impl Sieve {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::note::Reader;
 
     #[test]
     fn fields_are_blanked_by_their_name_and_urls_by_their_query() {
@@ -104,9 +111,12 @@ mod tests {
             ("x-api-kez", "kept", "kept"),
             ("referer", "http://h/?token=s3cret", "http://h/?token=***"),
         ] {
-            let mut out = Vec::new();
-            heads.value(&mut out, &name.parse().unwrap(), value.as_bytes());
-            assert_eq!(out, wanted.as_bytes(), "{name}");
+            let (mut fields, mut out) = (HeaderMap::new(), Vec::new());
+            fields.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            heads.fields(&mut out, &fields);
+            let mut found = Vec::new();
+            Reader(&out).fields(|_, value| found.push(value));
+            assert_eq!(found, [wanted.as_bytes()], "{name}");
         }
     }
 }

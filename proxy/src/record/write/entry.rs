@@ -19,9 +19,9 @@ pub(super) fn text(out: &mut Vec<u8>, name: &'static str, value: &[u8]) {
     out.push(b',');
 }
 
-/// The same, if there is one.
-pub(super) fn option(out: &mut Vec<u8>, name: &'static str, value: Option<&[u8]>) {
-    if let Some(value) = value {
+/// The same, if there is one: an empty one is none.
+pub(super) fn option(out: &mut Vec<u8>, name: &'static str, value: &[u8]) {
+    if !value.is_empty() {
         text(out, name, value);
     }
 }

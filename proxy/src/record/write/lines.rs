@@ -141,17 +141,19 @@ impl Lines {
     fn begin(&mut self, open: &mut Open, mut head: Reader<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\"begin\":{\"time\":\"");
         self.clock.say(out, head.number());
+        let client = head.address();
+        let [listener, route, rest @ ..] = head.texts::<6>();
         out.extend_from_slice(b"\",\"listener\":");
-        string(out, head.text());
+        string(out, listener);
         out.extend_from_slice(b",\"client\":\"");
-        if let Some(client) = head.address() {
+        if let Some(client) = client {
             self.hosts[0].say(out, client);
         }
         out.extend_from_slice(b"\",");
-        entry::option(out, "\"route\":", head.option());
-        for name in ["\"version\":", "\"scheme\":", "\"method\":", "\"host\":", "\"target\":"] {
-            entry::text(out, name, head.text());
-        }
+        entry::option(out, "\"route\":", route);
+        let names = ["\"version\":", "\"scheme\":", "\"method\":", "\"host\":"];
+        names.into_iter().zip(rest).for_each(|(name, value)| entry::text(out, name, value));
+        entry::text(out, "\"target\":", head.text());
         self.fields(&mut open.sides[0], &mut head, out);
         entry::close(out, "},");
     }
@@ -279,10 +281,10 @@ impl Lines {
     fn end(&mut self, open: &mut Open, micros: u64, mut end: Reader<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\"end\":{");
         entry::number(out, "\"at\":", micros);
-        entry::text(out, "\"how\":", end.text());
-        for name in ["\"error\":", "\"upstream\":"] {
-            entry::option(out, name, end.option());
-        }
+        let [how, error, upstream] = end.texts();
+        entry::text(out, "\"how\":", how);
+        entry::option(out, "\"error\":", error);
+        entry::option(out, "\"upstream\":", upstream);
         if let Some(server) = end.address() {
             out.extend_from_slice(b"\"server\":\"");
             self.hosts[1].say(out, server);
