@@ -222,7 +222,9 @@ impl Mend {
         let number = u32::try_from(span.start / block_bytes).ok()?;
         let charge = self.cache.store.hold(held(block_bytes as usize, Some(span.len())));
         let flight = Flight::new();
-        flight.begins_at(span.start, false, charge);
+        // A block is finished though nobody is left: half of one is of no use, and those who wait for
+        // its head may not have come by the time who asked has had what it wanted of it.
+        flight.begins_at(span.start, span.len() <= block_bytes, charge);
         let seat = Seat::take(&flight, at)?;
         flights.add_part(self.object, span, &flight);
         self.cache.counters.parts.inc();
@@ -248,7 +250,7 @@ impl Mend {
         let number = u32::try_from(span.start / block_bytes).ok()?;
         let charge = self.cache.store.hold(held(block_bytes as usize, Some(span.len())))?;
         let flight = Flight::new();
-        flight.begins_at(span.start, false, Some(charge));
+        flight.begins_at(span.start, span.len() <= block_bytes, Some(charge));
         let seat = Seat::take(&flight, at)?;
         self.cache.flights.add_part(self.object, span, &flight);
         flight.resolve(Resolution::Stored);

