@@ -144,7 +144,7 @@ impl Shared {
     }
 
     /// hyper is to let go of the socket: when it next ends the connection, the socket stays
-    /// open, for [`DownstreamIo::into_tunnel`].
+    /// open, for [`into_tunnel`](super::DownstreamIo::into_tunnel).
     pub fn parts(&self, parting: bool) {
         self.parting.set(parting);
     }
