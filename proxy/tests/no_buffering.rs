@@ -23,7 +23,8 @@ use underpass::{
 const BODY_BYTES: usize = 10_000_000;
 
 /// Growth of the heap over its state before the body that is no growth with the body: two
-/// buffers of hyper on each side, 64 KiB and a head's room each.
+/// buffers of hyper on the client's side, 64 KiB and a head's room each, and as much of ours on
+/// the server's.
 const BOUND_BYTES: isize = 640 * 1024;
 
 static LIVE: AtomicIsize = AtomicIsize::new(0);

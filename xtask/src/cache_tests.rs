@@ -142,7 +142,7 @@ fn ask(suite: &Path, proxy: &Path, folder: &Path) -> Result<BTreeMap<String, Jud
         ensure!(Instant::now() < deadline, "the proxy does not listen");
         thread::sleep(Duration::from_millis(50));
     }
-    say("cache-tests: asking, for half a minute");
+    say("cache-tests: asking");
     let results = output(node("ask").arg(format!("http://{address}")))?;
     Ok(serde_json::from_str(&results)?)
 }
