@@ -6,7 +6,7 @@ use std::io::Read as _;
 use base64::Engine as _;
 use mantra_macros::req_test;
 use underpass::record::Side;
-use underpass_tests::{Origin, Proxy, Records, Wire, clock::BOUND, within};
+use underpass_tests::{Origin, Proxy, Records, Seen, Wire, clock::BOUND, within};
 
 use super::{answer, ask, did, get, with_cache};
 use crate::middleware::admission::{token, token_keys};
@@ -40,6 +40,17 @@ async fn who_is_not_let_in_is_not_served_from_what_is_kept() {
     assert_eq!(origin.seen().len(), 1);
 }
 
+/// Whom the proxy has let in, as a server that may be told of nothing else.
+fn tells_the_user(seen: &Seen) -> String {
+    let head = &seen.message.head;
+    assert!(!head.has("authorization"));
+    let fields = match head.target() {
+        "/public" => "Cache-Control: max-age=60, public",
+        _ => "Cache-Control: max-age=60",
+    };
+    answer(fields, head.get("x-user").unwrap_or("nobody"))
+}
+
 /// Also where the server is told only who it is, and not by `Authorization`.
 #[req_test("REQ-CACHE-004")]
 #[tokio::test]
@@ -51,15 +62,7 @@ async fn what_is_for_one_who_was_let_in_is_not_given_to_another() {
          remove = true, user_header = \"X-User\" }}\n"
     );
     let text = config(&origin, &more, "middleware = [\"who\"]");
-    let origin = origin.serve(|seen| {
-        let head = &seen.message.head;
-        assert!(!head.has("authorization"));
-        let fields = match head.target() {
-            "/public" => "Cache-Control: max-age=60, public",
-            _ => "Cache-Control: max-age=60",
-        };
-        answer(fields, head.get("x-user").unwrap_or("nobody"))
-    });
+    let origin = origin.serve(tells_the_user);
     let proxy = Proxy::config(text).start();
     let mut wire = proxy.connect().await;
     for (target, user, outcome, body) in [
@@ -225,15 +228,7 @@ async fn what_is_for_one_whom_a_cookie_has_let_in_is_not_given_to_another() {
         keys.display()
     );
     let text = config(&origin, &more, "middleware = [\"who\"]");
-    let origin = origin.serve(|seen| {
-        let head = &seen.message.head;
-        assert!(!head.has("authorization"));
-        let fields = match head.target() {
-            "/public" => "Cache-Control: max-age=60, public",
-            _ => "Cache-Control: max-age=60",
-        };
-        answer(fields, head.get("x-user").unwrap_or("nobody"))
-    });
+    let origin = origin.serve(tells_the_user);
     let proxy = Proxy::config(text).start();
     std::fs::remove_file(keys).unwrap();
     let mut wire = proxy.connect().await;

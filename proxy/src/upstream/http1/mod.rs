@@ -120,6 +120,11 @@ impl Link {
         life.as_ref().is_none_or(|life| life.is_spent(age, requests))
     }
 
+    /// How many requests it has carried, while it is open.
+    fn requests(&self) -> Option<u32> {
+        self.life.borrow().as_ref().map(|life| life.requests.get())
+    }
+
     /// For how long it has been open.
     pub(super) fn age(&self, now: Instant) -> Duration {
         let life = self.life.borrow();
@@ -191,9 +196,11 @@ impl Link {
     /// The answer was over before the server had the whole request, all of which is here.
     fn returns_when_sent(self: Rc<Self>) {
         self.returns.set(true);
+        let request = self.requests();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(REST_TIMEOUT).await;
-            if self.returns.get() {
+            // Not of a later request, which has its own time.
+            if self.returns.get() && self.requests() == request {
                 self.end();
             }
         });
