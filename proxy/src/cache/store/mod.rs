@@ -14,7 +14,8 @@
 //!
 //! Files: `account.rs` (what is held, to the byte), `arena/` (the memory itself), `block.rs`,
 //! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the other
-//! tier), `reading.rs` (waiting for it), `fill.rs` (how it comes in), `purge.rs` (how it goes).
+//! tier), `reading.rs` (waiting for it), `fill.rs` (how it comes in), `purge.rs` (how it goes),
+//! `table.rs` (rows that keep their numbers).
 //!
 //! Implements: REQ-CACHE-002
 
@@ -39,6 +40,7 @@ mod key;
 mod memory;
 mod purge;
 mod reading;
+mod table;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,8 @@
 //! take half as much again, or more when the sizes change. Here the range itself is the bound: what
 //! is free in it and has been touched counts as taken ([`Arena::may_touch`]), so that something is
 //! evicted rather than more of it touched, and a body that finds no room in one piece is cut into
-//! several. What is free and beyond the bound, since tables have grown, is given back to the kernel.
+//! several. What is free and beyond the bound, since tables have grown, is given back to the kernel,
+//! by one thread at a time and with no lock held that others want.
 //!
 //! Files: `space.rs` (what is free, pure) and `classes.rs` (where it is found), `region.rs` (the
 //! range), `held.rs` (values in it).
@@ -26,12 +27,11 @@ mod tests;
 
 pub(super) use held::Held;
 use region::Region;
-use space::{PAGE, Space, Taken, UNIT};
+use space::{Space, Taken, UNIT};
 
 use super::account::{Account, Charge, WORKING_BYTES};
 
-/// Pieces that something is cut into at most, and bytes of one at least.
-const MOST_PIECES: u32 = 64;
+/// Bytes of a piece at least, where something is cut into several.
 const LEAST_PIECE: u32 = (1024 / UNIT) as u32;
 
 /// What may be free and touched beyond the budget: a share of it, so that not each hole has to be
@@ -47,6 +47,8 @@ pub(super) struct Arena {
     region: Region,
     account: Arc<Account>,
     books: Mutex<Books>,
+    /// For who gives memory back to the kernel.
+    trims: Mutex<()>,
     /// As [`Space::touched`], in bytes.
     touched: AtomicUsize,
 }
@@ -79,8 +81,9 @@ impl Arena {
     /// in memory.
     pub(super) fn new(account: Arc<Account>) -> Arc<Self> {
         let wanted = account.budget() + account.budget() / SLACK_SHARE + WORKING_BYTES;
-        let most = (u32::MAX / PAGE * PAGE) as usize * UNIT;
-        let len = wanted.min(most).next_multiple_of(PAGE as usize * UNIT).min(most);
+        let page = Region::page();
+        let most = u32::MAX as usize * UNIT / page * page;
+        let len = wanted.min(most).next_multiple_of(page).min(most);
         let (region, len) = match Region::new(len) {
             Ok(region) => (region, len),
             Err(error) => {
@@ -90,9 +93,10 @@ impl Arena {
                 (Region::none(), 0)
             }
         };
-        let books = Books { space: Space::new((len / UNIT) as u32), table: account.charge(0) };
-        let books = Mutex::new(books);
-        Arc::new(Self { region, account, books, touched: AtomicUsize::new(0) })
+        let space = Space::new((len / UNIT) as u32, (page / UNIT) as u32);
+        let books = Mutex::new(Books { space, table: account.charge(0) });
+        let (trims, touched) = (Mutex::new(()), AtomicUsize::new(0));
+        Arc::new(Self { region, account, books, trims, touched })
     }
 
     /// What `bytes` are charged.
@@ -100,44 +104,51 @@ impl Arena {
         bytes.next_multiple_of(UNIT)
     }
 
-    /// Takes memory that is charged already, [`Self::cost`] of so many bytes; in several parts if
-    /// it may be, of which the first has `header` bytes at least. `beyond`: so much more than the
-    /// budget may be touched. `None`: there is none that is in so few pieces.
+    /// Takes memory that is charged already, [`Self::cost`] of so many bytes; in this many pieces at
+    /// most, of which the first has `header` bytes at least. `beyond`: so much more than the budget
+    /// may be touched.
+    ///
+    /// # Errors
+    /// If there is none that is in so few pieces: how many bytes are missing.
     pub(super) fn take(
         self: &Arc<Self>,
         (header, bytes): (usize, usize),
-        may_part: bool,
+        pieces: u32,
         beyond: usize,
-    ) -> Option<Extents> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+    ) -> Result<Extents, usize> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| bytes)?;
         let mut books = self.books();
-        let may_touch = self.may_touch(&books, beyond);
         let extent =
             |Taken { node, at, len }| Extent { arena: Arc::clone(self), node, at, units: len };
+        let may_touch = self.may_touch(&books, beyond);
         if let Some(taken) = books.space.take(units, may_touch) {
             self.settle(books);
-            return Some(Extents { first: extent(taken), more: Box::default() });
+            return Ok(Extents { first: extent(taken), more: Box::default() });
         }
-        let least = LEAST_PIECE.max(units / MOST_PIECES).max(header.div_ceil(UNIT) as u32);
-        if !may_part || units <= least {
-            return None;
+        let least = LEAST_PIECE.max(units / pieces).max(header.div_ceil(UNIT) as u32);
+        if pieces == 1 || units <= least {
+            return Err(bytes);
         }
         let mut parts = Vec::new();
         let mut left = units;
         while left > 0 {
+            let may_touch = self.may_touch(&books, beyond);
             // The last one may be short.
-            let Some(taken) = books.space.take_part(left, least.min(left)) else { break };
+            let Some(taken) = books.space.take_part(left, least.min(left), may_touch) else {
+                break;
+            };
             left -= taken.len;
             parts.push(taken);
         }
         if left > 0 {
             parts.into_iter().for_each(|taken| books.space.give(taken.node));
-            return None;
+            self.settle(books);
+            return Err(left as usize * UNIT);
         }
         self.settle(books);
         let mut parts = parts.into_iter().map(extent);
-        let first = parts.next()?;
-        Some(Extents { first, more: parts.collect() })
+        let first = parts.next().ok_or(bytes)?;
+        Ok(Extents { first, more: parts.collect() })
     }
 
     /// Units that may be touched yet.
@@ -153,18 +164,28 @@ impl Arena {
         (budget + budget / SLACK_SHARE).saturating_sub(self.account.others())
     }
 
-    /// Gives back what is free and touched beyond the budget.
+    /// Gives back what is free and touched beyond the budget, unless somebody else does.
     pub(super) fn trim(&self) {
-        let excess = self.touched.load(Relaxed).saturating_sub(self.may_have());
-        if excess < TRIM_BYTES {
+        if self.excess() < TRIM_BYTES {
             return;
         }
-        let mut books = self.books();
-        let release = |at: u32, len: u32| {
-            self.region.release(at as usize * UNIT, len as usize * UNIT);
-        };
-        books.space.give_back(u32::try_from(excess / UNIT).unwrap_or(u32::MAX), release);
-        self.settle(books);
+        let Ok(_alone) = self.trims.try_lock() else { return };
+        let mut left = self.excess();
+        while left > 0 {
+            let Some(Taken { node, at, len }) = self.books().space.release() else { return };
+            let (at, len) = (at as usize * UNIT, len as usize * UNIT);
+            // Nobody's meanwhile, and others take and give what they like.
+            self.region.release(at, len);
+            let mut books = self.books();
+            books.space.is_released(node);
+            self.settle(books);
+            left = left.saturating_sub(len);
+        }
+    }
+
+    /// What is touched beyond what may be, in bytes.
+    fn excess(&self) -> usize {
+        self.touched.load(Relaxed).saturating_sub(self.may_have())
     }
 
     /// What takes memory of the range, in bytes.

@@ -35,6 +35,14 @@ impl Region {
         Ok(Self { start, len })
     }
 
+    /// Bytes of a page of the kernel's: 4096, or more on some processors. What is unknown is
+    /// taken for the largest that Linux has: what is given back has to be whole pages.
+    pub(super) fn page() -> usize {
+        // SAFETY: sysconf(3) reads a number.
+        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(1 << 16)
+    }
+
     /// No bytes.
     pub(super) fn none() -> Self {
         Self { start: NonNull::dangling(), len: 0 }
@@ -47,8 +55,9 @@ impl Region {
         unsafe { self.start.add(at) }
     }
 
-    /// Gives the memory of these bytes back: whole pages, which are zeros from then on. Nobody may
-    /// have any of them.
+    /// Gives the memory of these bytes back: whole pages ([`Self::page`]), which are zeros from then
+    /// on. Nobody may have any of them. Takes a time that grows with their number: not for who holds a
+    /// lock that others want.
     pub(super) fn release(&self, at: usize, len: usize) {
         let start = self.place(at, len);
         // SAFETY: of this mapping; nobody has any of it, says the caller, who keeps the books.

@@ -11,7 +11,7 @@ fn arena(budget: usize) -> (Arc<Account>, Arc<Arena>) {
 
 fn take(arena: &Arc<Arena>, bytes: usize, may_part: bool) -> Option<Extents> {
     arena.account.take(Arena::cost(bytes));
-    let taken = arena.take((64, bytes), may_part, 0);
+    let taken = arena.take((64, bytes), if may_part { 64 } else { 1 }, 0).ok();
     if taken.is_none() {
         arena.account.give(Arena::cost(bytes));
     }
@@ -99,4 +99,41 @@ fn a_value_goes_with_the_last_who_has_it() {
     assert_eq!(Arc::strong_count(&value), 2);
     std::thread::spawn(move || drop(other)).join().unwrap();
     assert_eq!((Arc::strong_count(&value), account.live()), (1, arena.table()));
+}
+
+/// Many threads take and give while memory goes back to the kernel: nobody loses what is theirs.
+#[req_test("REQ-CACHE-002")]
+#[test]
+fn what_is_in_use_keeps_its_bytes_while_others_are_given_back() {
+    let (account, arena) = arena(16 << 20);
+    std::thread::scope(|scope| {
+        for seed in 0..3_u8 {
+            let arena = &arena;
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed.into());
+                let mut all: Vec<(u8, Extents)> = Vec::new();
+                for number in 0..3000_u32 {
+                    if let Some(mut extents) = take(arena, random.usize(1..60_000), true) {
+                        let fill = (number as u8).wrapping_mul(3).wrapping_add(seed);
+                        extents.first.bytes_mut().fill(fill);
+                        extents.more.iter_mut().for_each(|extent| extent.bytes_mut().fill(fill));
+                        all.push((fill, extents));
+                    }
+                    if all.len() > 60 {
+                        let (fill, extents) = all.swap_remove(random.usize(..all.len()));
+                        let mut parts = std::iter::once(&extents.first).chain(&extents.more);
+                        assert!(parts.all(|part| part.bytes().iter().all(|byte| *byte == fill)));
+                    }
+                }
+            });
+        }
+        // Others want the budget, and leave it again.
+        for _ in 0..300 {
+            let others = account.charge(14 << 20);
+            arena.trim();
+            drop(others);
+            std::thread::yield_now();
+        }
+    });
+    assert_eq!(account.live(), arena.table());
 }

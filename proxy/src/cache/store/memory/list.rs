@@ -1,10 +1,10 @@
 //! Queues of entries in one table: whoever knows where an entry is takes it out of the middle of
 //! its queue.
 //!
-//! Nodes are in one vector and point to each other by index. The vector grows by a quarter, not to
-//! twice its size, and what it takes is known, so that it can be charged.
+//! Nodes are in one table and point to each other by their places in it.
 
 use super::Slot;
+use crate::cache::store::table::Table;
 
 /// No node.
 pub(super) const NONE: u32 = u32::MAX;
@@ -42,8 +42,7 @@ pub(super) struct Queue {
 /// Both queues.
 #[derive(Debug)]
 pub(super) struct List<V> {
-    nodes: Vec<Option<Node<V>>>,
-    free: Vec<u32>,
+    nodes: Table<Node<V>>,
     small: Queue,
     main: Queue,
 }
@@ -51,29 +50,29 @@ pub(super) struct List<V> {
 impl<V> List<V> {
     pub(super) fn new() -> Self {
         let empty = Queue { newest: NONE, oldest: NONE, bytes: 0 };
-        Self { nodes: Vec::new(), free: Vec::new(), small: empty, main: empty }
+        Self { nodes: Table::new(), small: empty, main: empty }
     }
 
-    /// What the tables take, in bytes.
+    /// What the table takes, in bytes.
     pub(super) fn allocated(&self) -> usize {
-        self.nodes.capacity() * size_of::<Option<Node<V>>>() + self.free.capacity() * 4
+        self.nodes.allocated()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.nodes.len() - self.free.len()
+        self.nodes.len()
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&Node<V>> {
-        self.nodes.get(at as usize)?.as_ref()
+        self.nodes.get(at)
     }
 
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut Node<V>> {
-        self.nodes.get_mut(at as usize)?.as_mut()
+        self.nodes.get_mut(at)
     }
 
     /// Entries are at places below this.
     pub(super) fn places(&self) -> u32 {
-        self.nodes.len() as u32
+        self.nodes.places()
     }
 
     pub(super) fn queue(&self, place: Place) -> Queue {
@@ -91,19 +90,7 @@ impl<V> List<V> {
     /// Puts an entry at the new end of a queue.
     pub(super) fn push(&mut self, slot: Slot, value: V, bytes: usize, place: Place) -> u32 {
         let node = Node { slot, value, bytes, place, wanted: 0, newer: NONE, older: NONE };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.nodes[at as usize] = Some(node);
-                at
-            }
-            None => {
-                if self.nodes.len() == self.nodes.capacity() {
-                    self.nodes.reserve_exact(self.nodes.len() / 4 + 16);
-                }
-                self.nodes.push(Some(node));
-                (self.nodes.len() - 1) as u32
-            }
-        };
+        let at = self.nodes.add(node);
         self.link(at, place);
         at
     }
@@ -111,16 +98,7 @@ impl<V> List<V> {
     /// Takes an entry out.
     pub(super) fn remove(&mut self, at: u32) -> Option<Node<V>> {
         self.unlink(at);
-        let node = self.nodes.get_mut(at as usize)?.take()?;
-        if self.free.len() == self.free.capacity() {
-            self.free.reserve_exact(self.free.len() / 4 + 16);
-        }
-        self.free.push(at);
-        if self.free.len() == self.nodes.len() {
-            // Nothing is left: a table that was large once need not be for ever.
-            (self.nodes, self.free) = Default::default();
-        }
-        Some(node)
+        self.nodes.remove(at)
     }
 
     /// Puts an entry that is there at the new end of a queue.

@@ -16,6 +16,7 @@ use std::{
 
 mod ghost;
 mod list;
+mod looks;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -25,17 +26,16 @@ use super::{
     arena::{Arena, Extents},
     key::{Slot, Spread},
 };
+use looks::{Looks, MOST_HELD};
 use shard::{Shard, Step};
 
 /// A part for so many bytes of the budget, and 64 parts at most.
 const PART_BYTES: usize = 16 << 20;
 
-/// Entries that are looked at for one that wants room, at most. Where they are all in use it is
-/// not let in.
-const STEPS: usize = 256;
-
-/// The same where a table has grown.
-const MOST_STEPS: usize = 64 * STEPS;
+/// Pieces that an entry is cut into at most, and how many once more has been evicted for it than
+/// it takes: each piece is sent apart.
+const PIECES: u32 = 64;
+const MOST_PIECES: u32 = 256;
 
 /// Entries that are looked at while workers wait for the lock.
 const SWEEP: u32 = 512;
@@ -129,7 +129,7 @@ impl<V: Value> Memory<V> {
         drop(part);
         drop(before);
         // Tables may have grown, which they do seldom and by much.
-        self.evict_excess(&mut { MOST_STEPS });
+        self.evict_excess(&mut Looks::for_tables());
         self.arena.trim();
         true
     }
@@ -181,7 +181,9 @@ impl<V: Value> Memory<V> {
             return None;
         }
         let charge = self.account.charge(bytes);
-        self.make_room().then_some(charge)
+        let has_room = self.evict_excess(&mut Looks::of(bytes));
+        self.arena.trim();
+        has_room.then_some(charge)
     }
 
     /// Memory of the arena for an entry of so many bytes, of which `header` lie in one piece, and
@@ -195,51 +197,77 @@ impl<V: Value> Memory<V> {
     ) -> Option<Extents> {
         let taken = Taken::new(&self.account, Arena::cost(bytes));
         let fits = bytes <= self.account.budget();
-        let mut steps = STEPS;
-        while fits && self.evict_excess(&mut steps) {
-            if let Some(extents) = self.arena.take((header, bytes), may_part, 0) {
-                self.arena.trim();
-                return taken.keep(extents);
-            }
-            // There is room, and not in so few pieces: something more has to go.
-            if !self.evict(&mut steps) {
-                break;
-            }
+        let mut looks = Looks::of(bytes);
+        let mut more = 0;
+        while fits && self.evict_excess(&mut looks) {
+            let pieces = match (may_part, more > bytes) {
+                (false, _) => 1,
+                (true, false) => PIECES,
+                (true, true) => MOST_PIECES,
+            };
+            let missing = match self.arena.take((header, bytes), pieces, 0) {
+                Ok(extents) => {
+                    self.arena.trim();
+                    return taken.keep(extents);
+                }
+                Err(missing) => missing,
+            };
+            // There is room, and not in so few pieces: something more has to go, and enough of it
+            // for another try to be worth it.
+            let Some(evicted) = self.evict_bytes(missing / 8, &mut looks) else { break };
+            more += evicted;
         }
         if !beyond || self.account.excess() > WORKING_BYTES {
             return None;
         }
-        taken.keep(self.arena.take((header, bytes), may_part, WORKING_BYTES)?)
+        let pieces = if may_part { MOST_PIECES } else { 1 };
+        taken.keep(self.arena.take((header, bytes), pieces, WORKING_BYTES).ok()?)
     }
 
     /// Evicts until what is held is within the budget; whether it is.
     pub(super) fn make_room(&self) -> bool {
-        let has_room = self.evict_excess(&mut { STEPS });
+        let has_room = self.evict_excess(&mut Looks::of(0));
         self.arena.trim();
         has_room
     }
 
-    fn evict_excess(&self, steps: &mut usize) -> bool {
+    fn evict_excess(&self, looks: &mut Looks) -> bool {
         while self.account.excess() > 0 {
-            if !self.evict(steps) {
+            if self.evict(looks).is_none() {
                 return self.account.excess() == 0;
             }
         }
         true
     }
 
-    /// Evicts one entry, looking at no more than so many; whether any has gone.
-    fn evict(&self, steps: &mut usize) -> bool {
+    /// Evicts so much at least, and one entry if that is nothing: how much it was. `None`: there is
+    /// not so much to be had.
+    fn evict_bytes(&self, least: usize, looks: &mut Looks) -> Option<usize> {
+        let mut evicted = self.evict(looks)?;
+        while evicted < least {
+            evicted += self.evict(looks)?;
+        }
+        Some(evicted)
+    }
+
+    /// Evicts one entry: how much it was. `None`: it has looked at enough, or there are none.
+    fn evict(&self, looks: &mut Looks) -> Option<usize> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut empty = 0;
-        while *steps > 0 && empty < self.parts.len() {
+        looks.begin();
+        while empty < self.parts.len() {
             let at = self.hand.fetch_add(1, Relaxed) % self.parts.len();
             let mut part = self.lock(&self.parts[at]);
-            // In one part until something goes, for a part has an order and they have none.
+            // In one part until something goes, for a part has an order and they have none; but
+            // workers want it too.
+            let mut held = 0;
             let step = loop {
-                *steps -= 1;
+                if !looks.take() {
+                    return None;
+                }
+                held += 1;
                 match part.shard.step(now) {
-                    Step::Moved if *steps > 0 => {}
+                    Step::Moved if held < MOST_HELD => {}
                     step => break step,
                 }
             };
@@ -247,15 +275,16 @@ impl<V: Value> Memory<V> {
             drop(part);
             match step {
                 Step::Evicted(value) => {
+                    let bytes = value.bytes();
                     drop(value);
                     self.evicted.fetch_add(1, Relaxed);
-                    return true;
+                    return Some(bytes);
                 }
                 Step::Moved => {}
                 Step::Empty => empty += 1,
             }
         }
-        false
+        None
     }
 
     /// What takes memory of the arena, in bytes.

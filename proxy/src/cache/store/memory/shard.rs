@@ -165,8 +165,18 @@ impl<V: Value> Shard<V> {
         self.table.find(hash, same).copied()
     }
 
+    /// Gives back what the table takes beyond what its entries need, where that is much.
+    fn shrink(&mut self) {
+        if self.table.len() < self.table.capacity() / 8 {
+            let (list, spread) = (&self.list, self.spread);
+            let hashed = |at: &u32| list.get(*at).map_or(0, |n| spread.hash(n.slot.fingerprint()));
+            self.table.shrink_to(self.table.len() * 2, hashed);
+        }
+    }
+
     fn take(&mut self, at: u32, hash: u64) -> Option<V> {
         self.table.find_entry(hash, |other| *other == at).ok()?.remove();
+        self.shrink();
         let node = self.list.remove(at)?;
         self.heads -= usize::from(node.slot.is_head());
         Some(node.value)

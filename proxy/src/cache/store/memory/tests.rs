@@ -309,3 +309,77 @@ fn blocks_of_one_object_lie_in_all_parts() {
     assert_eq!(memory.parts.len(), 16);
     assert!(memory.parts.iter().all(|part| memory.lock(part).shard.len() > 20));
 }
+
+/// As many go for what comes in as it takes: it is not refused after they have gone.
+#[req_test("REQ-CACHE-002")]
+#[test]
+fn what_is_large_comes_in_among_many_that_are_small() {
+    const BUDGET: usize = 16 << 20;
+    const LARGE: usize = 256 << 10;
+    for small in [1000, 3000, 10_000] {
+        let (account, memory) = memory(BUDGET);
+        let mut random = fastrand::Rng::with_seed(13);
+        // Some are wanted and stay, so that holes are everywhere.
+        for number in 0..(3 * BUDGET / small) as u32 {
+            put(&memory, slot(number), &vec![0; random.usize(small / 2..small)]);
+            drop(memory.get(&slot(random.u32(0..=number))));
+        }
+        let zeros = vec![1; LARGE];
+        for number in 0..20 {
+            let before = memory.evicted.load(Relaxed);
+            assert!(put(&memory, slot(1_000_000 + number), &zeros), "{number} among {small}");
+            let evicted = memory.evicted.load(Relaxed) - before;
+            let most = 3 * LARGE / (small * 3 / 4);
+            assert!(evicted as usize <= most, "{evicted} of {small} for {number}");
+        }
+        assert!(account.live() > BUDGET * 3 / 4, "{} is left among {small}", account.live());
+        audit(&account, &memory);
+    }
+}
+
+/// What is very small leaves holes that are of no use to what is large, until there are enough.
+#[req_test("REQ-CACHE-002")]
+#[test]
+fn the_work_for_one_that_comes_in_has_a_bound_and_is_not_lost() {
+    let (account, memory) = memory(16 << 20);
+    let mut random = fastrand::Rng::with_seed(17);
+    for number in 0..200_000 {
+        put(&memory, slot(number), &[0; 150]);
+        drop(memory.get(&slot(random.u32(0..=number))));
+    }
+    let zeros = vec![1; 1 << 20];
+    let mut tries = 0;
+    while !put(&memory, slot(1_000_000), &zeros) {
+        tries += 1;
+        assert!(tries < 10);
+    }
+    assert!(memory.evicted.load(Relaxed) > 0);
+    let before = memory.evicted.load(Relaxed);
+    put(&memory, slot(1_000_001), &zeros);
+    assert!(memory.evicted.load(Relaxed) - before < 20_000, "a bound");
+    audit(&account, &memory);
+}
+
+/// Many small ones once do not make the tables large for ever.
+#[req_test("REQ-CACHE-002")]
+#[test]
+fn tables_follow_what_there_is() {
+    let (account, memory) = memory(8 << 20);
+    let tables = || {
+        let parts = memory.parts.iter().map(|part| memory.lock(part).shard.allocated());
+        parts.sum::<usize>() + memory.arena.table()
+    };
+    let mut number = 0;
+    while memory.evicted.load(Relaxed) < 1000 {
+        assert!(put(&memory, slot(number), &[0; 100]));
+        number += 1;
+    }
+    let many = tables();
+    for number in 0..400 {
+        put(&memory, slot(1_000_000 + number), &[0; 100_000]);
+    }
+    assert!(memory.contents().entries < 200);
+    assert!(tables() < many / 10, "{} of {many}", tables());
+    assert!(memory.contents().bytes > 7 << 20, "the budget is for entries: {}", account.live());
+    audit(&account, &memory);
+}
