@@ -119,7 +119,7 @@ impl Control {
             None => None,
         };
         let cache = config.cache.as_ref().map(|cache| Cache::new(cache, metrics.cache().clone()));
-        cache.iter().for_each(|cache| cache.follow(&config.routes));
+        cache.iter().for_each(|cache| cache.follow(&config));
         let mut doors = Doors::default();
         // Nothing is open, so there is nothing that could not change.
         let plan = doors.plan(&mut config, &places, &mut inherited, &mut Vec::new())?;

@@ -178,6 +178,8 @@ impl Control {
         let snapshot = Arc::new(Snapshot::new(config, &self.process.directory, Some(&before)));
         let change = Change { snapshot: Arc::clone(&snapshot), doors: self.doors.ids(&plan) };
         self.process.snapshot.store(Arc::clone(&snapshot));
+        // Before the workers: what they store by new routes can be forgotten from the first on.
+        self.process.admin.cache.get().inspect(|cache| cache.follow(&snapshot.config));
         let mut answers = Vec::new();
         self.fleet.order(|| {
             let (done, answer) = oneshot::channel();
@@ -198,7 +200,6 @@ impl Control {
         }
         state.metrics.certificates().are(certificates::of(&snapshot.config));
         self.acme.follow(certificates::plan(&snapshot.config));
-        state.cache.get().inspect(|cache| cache.follow(&snapshot.config.routes));
         state.token.store(snapshot.config.admin_token.clone().map(Arc::new));
         state.config_text.store(Arc::new(snapshot.config.effective()));
         new

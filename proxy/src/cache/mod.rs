@@ -5,7 +5,8 @@
 //! * `store/`: bytes in memory and on disk, which knows nothing of HTTP
 //! * `flight.rs`, `flights.rs`: what is on its way, and those who share it; `pull.rs`: the task
 //!   that brings it; `reader.rs`: a body out of all that
-//! * `uncacheable.rs`: what nobody waits for; `outcome.rs`: what clients are told; `metrics.rs`
+//! * `uncacheable.rs`: what nobody waits for; `ways.rs`: which upstreams routes have had;
+//!   `outcome.rs`: what clients are told; `metrics.rs`
 //!
 //! What a request goes through is `relay/cached/`. A route that is not cached has none of it.
 
@@ -29,6 +30,7 @@ pub mod reader;
 pub mod store;
 pub mod uncacheable;
 mod wakers;
+mod ways;
 
 pub use metrics::{Counters, Tier};
 
@@ -37,6 +39,7 @@ use key::KeyRules;
 use meta::Meta;
 use store::Store;
 use uncacheable::Uncacheable;
+use ways::Ways;
 
 /// The cache of the process.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct Cache {
     pub counters: Counters,
     /// The rules by which routes spell a target, each once: who purges one does not know of them.
     pub spellings: ArcSwap<Vec<KeyRules>>,
+    /// The upstreams of routes, those of before as well.
+    pub ways: Ways,
 }
 
 impl Cache {
@@ -71,15 +76,17 @@ impl Cache {
             uncacheable: Uncacheable::new(config.uncacheable_ttl),
             counters: counters.clone(),
             spellings: ArcSwap::default(),
+            ways: Ways::default(),
         });
         counters.of(&this);
         this
     }
 
-    /// Goes by these routes from now on.
-    pub fn follow(&self, routes: &[config::Route]) {
+    /// Goes by the routes of this configuration from now on.
+    pub fn follow(&self, config: &config::Config) {
+        self.ways.follow(config);
         let mut all: Vec<KeyRules> = Vec::new();
-        for rules in routes.iter().filter_map(|route| Some(&route.cache.as_ref()?.key)) {
+        for rules in config.routes.iter().filter_map(|route| Some(&route.cache.as_ref()?.key)) {
             // What is beside the target does not matter.
             let rules = KeyRules { headers: Vec::new(), cookies: Vec::new(), ..rules.clone() };
             if !all.contains(&rules) {

@@ -3,7 +3,10 @@
 use mantra_macros::req_test;
 use underpass_tests::{Origin, Proxy};
 
-use super::{answer, ask, did, get, proxy};
+use super::{
+    answer, ask, did, get, proxy,
+    purge::{TOKEN, purge},
+};
 
 #[req_test("REQ-CACHE-004")]
 #[tokio::test]
@@ -263,4 +266,52 @@ async fn upstreams_that_a_route_chooses_between_are_kept_apart() {
         assert_eq!(did(&ask(&mut wire, "GET", "/x", &format!("X-Who: {who}")).await), "MISS");
     }
     assert_eq!(stable.seen().len() + canary.seen().len(), 100 + 2 + 1 + 2);
+}
+
+/// An upstream that gets nothing at this time may be back after the next reload: what has been
+/// changed meanwhile is forgotten of it as well.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-006")]
+#[tokio::test]
+async fn what_is_changed_is_forgotten_of_upstreams_that_rest() {
+    let (stable, canary) = (Origin::bind().await, Origin::bind().await);
+    let (at_stable, at_canary) = (stable.addr(), canary.addr());
+    let config = |to: &str| {
+        format!(
+            "workers = 1\n[cache]\n[admin]\naddress = \"127.0.0.1:0\"\n\
+             [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"r\"\ncache = true\n{to}\n\
+             [[upstream]]\nname = \"stable\"\nservers = [\"{at_stable}\"]\n\
+             [[upstream]]\nname = \"canary\"\nservers = [\"{at_canary}\"]\n"
+        )
+    };
+    let _stable = stable.serve(|_| answer("Cache-Control: max-age=600", "stable"));
+    let _canary = canary.serve(|_| answer("Cache-Control: max-age=600", "canary"));
+    let works = config("upstreams = [{ name = \"stable\", weight = 0 }, { name = \"canary\" }]");
+    let mut proxy = Proxy::config(works.as_str()).env("UNDERPASS_ADMIN_TOKEN", TOKEN).start();
+    for rests in [
+        "upstreams = [{ name = \"stable\" }, { name = \"canary\", weight = 0 }]",
+        "upstreams = [{ name = \"stable\" }]",
+        "upstream = \"stable\"",
+    ] {
+        for outcome in ["MISS", "HIT"] {
+            for target in ["/posted", "/purged"] {
+                let got = get(&proxy, target, "").await;
+                assert_eq!((did(&got), got.text().as_str()), (outcome, "canary"), "{rests}");
+            }
+            assert_eq!(get(&proxy, "/kept", "").await.text(), "canary");
+        }
+        proxy.reload(&config(rests)).await;
+        let posted = ask(&mut proxy.connect().await, "POST", "/posted", "Content-Length: 0").await;
+        assert_eq!(posted.text(), "stable", "{rests}");
+        let (done, said) = purge(&proxy, &["--url", "http://h/purged"], TOKEN);
+        assert!(done, "{said}");
+        proxy.reload(&works).await;
+        for target in ["/posted", "/purged"] {
+            assert_eq!(did(&get(&proxy, target, "").await), "MISS", "{target} after {rests}");
+        }
+        let got = get(&proxy, "/kept", "").await;
+        assert_eq!((did(&got), got.text().as_str()), ("HIT", "canary"), "{rests}");
+        let (done, said) = purge(&proxy, &["--all"], TOKEN);
+        assert!(done, "{said}");
+    }
 }

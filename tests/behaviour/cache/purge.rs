@@ -7,9 +7,9 @@ use underpass_tests::{Origin, Proxy, binary::binary};
 
 use super::{answer, did, get, proxy};
 
-const TOKEN: &str = "0123456789abcdef";
+pub(super) const TOKEN: &str = "0123456789abcdef";
 
-fn purge(proxy: &Proxy, what: &[&str], token: &str) -> (bool, String) {
+pub(super) fn purge(proxy: &Proxy, what: &[&str], token: &str) -> (bool, String) {
     let output = Command::new(binary())
         .args(["cache", "purge", "--admin", &proxy.admin().to_string()])
         .args(what)

@@ -68,10 +68,11 @@ impl Forgets {
             let Some(rules) = &route.cache else { continue };
             let by = rules_of(exchange, &rules.key);
             // Whichever upstream has changed it: those of one route have one target in common.
+            // Also those that get nothing at this time.
             let chosen = route.choice().iter().map(|upstream| Some(&*upstream.name));
-            let only = route.choice().is_empty().then_some(None);
-            for upstream in chosen.chain(only) {
-                let of = (&*route.name, upstream);
+            let now = chosen.chain(route.choice().is_empty().then_some(None));
+            for upstream in self.cache.ways.of(&route.name, now) {
+                let of = (&*route.name, upstream.as_deref());
                 let key = Key::of((self.scheme, &self.authority), uri, &self.fields, of, &by);
                 self.cache.store.remove(store::Key::of(key.text()));
                 // What was asked for before may be as it was before.
