@@ -89,6 +89,7 @@ struct Inner {
     waiting: Places<()>,
     /// Chunks, each with its place in the whole.
     window: VecDeque<(u64, Bytes)>,
+    start: u64,
     /// Where the window begins; all before it is in the store.
     base: u64,
     /// What has come.
@@ -96,8 +97,7 @@ struct Inner {
     /// What of it is in the store.
     stored: u64,
     storing: bool,
-    /// Whether it goes on when nobody reads it.
-    finishes: bool,
+    finishes: Finishes,
     end: Option<Result<(), Kind>>,
     readers: Places<u64>,
     /// How far any of them has ever been.
@@ -107,6 +107,20 @@ struct Inner {
     leaves: Option<Waker>,
     /// For what the window holds.
     _charge: Option<Charge>,
+}
+
+/// Whether a fetch goes on when nobody reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Finishes {
+    /// It does not: what has come is of no use without the rest.
+    #[default]
+    No,
+    /// To its end.
+    Yes,
+    /// To the end of the block in which the fastest reader was, of so many bytes: half of one is
+    /// of no use, and those who wait for the head may not have come by the time who asked has had
+    /// what it wanted of it.
+    Block(u64),
 }
 
 /// What the task that pulls is to do.
@@ -160,16 +174,18 @@ impl Flight {
         self.lock().base
     }
 
-    /// Whether the byte at this place is here, or is to come.
-    pub(super) fn reaches(&self, at: u64) -> bool {
+    /// Whether the byte at this place is here, or comes before so many others have.
+    pub(super) fn reaches(&self, at: u64, reach: u64) -> bool {
         let inner = self.lock();
-        inner.base <= at && !matches!(inner.end, Some(Err(_)))
+        let is_near = inner.base <= at && at <= inner.head.saturating_add(reach);
+        is_near && !matches!(inner.end, Some(Err(_)))
     }
 
     /// The body begins here, and the window is charged so.
-    pub fn begins_at(&self, offset: u64, finishes: bool, charge: Option<Charge>) {
+    pub fn begins_at(&self, offset: u64, finishes: Finishes, charge: Option<Charge>) {
         let mut inner = self.lock();
         (inner.base, inner.head, inner.stored, inner.fastest) = (offset, offset, offset, offset);
+        inner.start = offset;
         inner.finishes = finishes;
         inner._charge = charge;
     }
@@ -180,7 +196,10 @@ impl Flight {
     pub(super) fn poll_demand(&self, cx: &Context<'_>) -> Poll<Demand> {
         let mut inner = self.lock();
         match inner.demand() {
-            Some(demand) => Poll::Ready(demand),
+            Some(demand) => {
+                inner.gives_up(demand);
+                Poll::Ready(demand)
+            }
             None => {
                 match &mut inner.puller {
                     Some(waker) => waker.clone_from(cx.waker()),
@@ -198,7 +217,11 @@ impl Flight {
             Some(waker) => waker.clone_from(cx.waker()),
             None => inner.leaves = Some(cx.waker().clone()),
         }
-        inner.demand() == Some(Demand::Nobody)
+        let is_unwanted = inner.demand() == Some(Demand::Nobody);
+        if is_unwanted {
+            inner.gives_up(Demand::Nobody);
+        }
+        is_unwanted
     }
 
     /// More has come; `stored`: all before this is in the store.
@@ -235,13 +258,29 @@ impl Flight {
 impl Inner {
     fn demand(&self) -> Option<Demand> {
         if self.readers.len() == 0 {
-            return Some(if self.finishes { Demand::More } else { Demand::Nobody });
+            let finishes = match self.finishes {
+                Finishes::No => false,
+                Finishes::Yes => true,
+                Finishes::Block(bytes) => {
+                    let wanted = self.fastest.max(self.start + 1);
+                    self.storing && self.head < wanted.next_multiple_of(bytes)
+                }
+            };
+            return Some(if finishes { Demand::More } else { Demand::Nobody });
         }
         let pace = match self.storing {
             true => self.fastest,
             false => self.slowest(),
         };
         (self.head < pace.saturating_add(AHEAD)).then_some(Demand::More)
+    }
+
+    /// The task ends where nobody is left. In the same step, so that who comes just then does not
+    /// take a seat in what brings no more.
+    fn gives_up(&mut self, demand: Demand) {
+        if demand == Demand::Nobody {
+            self.end.get_or_insert(Err(Kind::ClientGone));
+        }
     }
 
     /// How far somebody has read of those who read.
@@ -399,36 +438,4 @@ impl Drop for Seat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fetch_is_charged_for_what_it_can_hold() {
-        const BLOCK: usize = 256 << 10;
-        let whole = BLOCK + 2 * AHEAD as usize;
-        assert_eq!((held(BLOCK, None), held(BLOCK, Some(u64::MAX))), (whole, whole));
-        assert_eq!(held(BLOCK, Some(64_000)), 128_000);
-        assert_eq!((held(BLOCK, Some(100)), held(BLOCK, Some(0))), (LEAST, LEAST));
-    }
-
-    #[test]
-    fn what_the_fastest_has_yet_to_read_stays_however_large_the_chunks_are() {
-        const CHUNK: u64 = 96 << 10;
-        let flight = Flight::new();
-        flight.begins_at(0, false, None);
-        let seat = Seat::take(&flight, 0).unwrap();
-        let cx = Context::from_waker(Waker::noop());
-        let mut wakers = Vec::new();
-        let mut head = 0;
-        while flight.lock().demand() == Some(Demand::More) {
-            head += CHUNK;
-            flight.publish(Bytes::from(vec![0; CHUNK as usize]), head, &mut wakers);
-        }
-        assert!(head > KEPT);
-        assert!(matches!(seat.poll(0, &cx), Poll::Ready(Next::Chunk(_))));
-        // Nobody reads it any more: it is in the store.
-        seat.has(head);
-        flight.publish(Bytes::from(vec![0; KEPT as usize]), head + KEPT, &mut wakers);
-        assert!(matches!(seat.poll(0, &cx), Poll::Ready(Next::Behind)));
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! All fetches that are under way, by what they fetch, so that one is enough.
 //!
 //! Invariant: whoever leads holds a [`Ticket`], and when that is dropped without a word those who
-//! wait are told, and one of them leads.
+//! wait are told, and one of them leads. Whether a part is fetched already and that it is from now
+//! on is one step, so that no two fetch the same.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,11 +21,23 @@ const SHARDS: usize = 64;
 /// Fetches of parts of one object at once that others may find.
 const MOST_PARTS: usize = 64;
 
+/// How far a fetch may be from what somebody wants for them to wait for it, in bytes.
+const REACH: u64 = 4 << 20;
+
 /// By a hash of the text, which is compared.
 type Heads = HashMap<Key, (Box<str>, Arc<Flight>)>;
 
-/// Of each object, what each fetch brings.
-type Parts = HashMap<ObjectId, Vec<(Span, Arc<Flight>)>>;
+/// Of each, what each fetch brings.
+type Parts = HashMap<Of, Vec<(Span, Arc<Flight>)>>;
+
+/// What parts are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Of {
+    /// Of something that is stored, or about to be.
+    Object(ObjectId),
+    /// Of whatever is there for this key: nothing of it is known before its server has answered.
+    Target(Key),
+}
 
 /// The fetches under way.
 #[derive(Debug)]
@@ -115,40 +128,84 @@ impl Flights {
 
     // -- parts ----------------------------------------------------------------------
 
-    fn parts(&self, object: ObjectId) -> MutexGuard<'_, Parts> {
+    fn parts(&self, of: Of) -> MutexGuard<'_, Parts> {
         use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(object);
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(of);
         lock(&self.parts[hash as usize % SHARDS])
     }
 
-    /// A fetch that brings the byte at `at` of an object, and began at most `reach` before it.
-    pub fn part(&self, object: ObjectId, at: u64, reach: u64) -> Option<Arc<Flight>> {
-        let parts = self.parts(object);
-        // One that ends before it brings nothing of it, however near it is.
-        let brings = |span: &Span| span.start <= at && at < span.end && at - span.start <= reach;
-        let found = parts.get(&object)?.iter().find(|(span, _)| brings(span));
-        found.map(|(_, flight)| Arc::clone(flight))
+    /// A fetch that brings the byte at `at`, and soon.
+    pub fn part(&self, of: Of, at: u64) -> Option<Arc<Flight>> {
+        find(self.parts(of).get(&of)?, at)
     }
 
-    /// Tells of a fetch of this part, until it is [`Self::forget_part`].
-    pub fn add_part(&self, object: ObjectId, span: Span, flight: &Arc<Flight>) {
-        let mut parts = self.parts(object);
-        let all = parts.entry(object).or_default();
-        if all.len() < MOST_PARTS {
+    /// Tells of a fetch of this part, which has to begin at its start, for as long as what is
+    /// returned is there; unless there is one that brings the byte at `at`, or that byte is there:
+    /// `has` is asked when nobody else can begin.
+    pub fn join_or_add_part(
+        self: &Arc<Self>,
+        (of, at): (Of, u64),
+        (span, flight): (Span, &Arc<Flight>),
+        has: impl FnOnce() -> bool,
+    ) -> PartTurn {
+        let mut parts = self.parts(of);
+        let all = parts.entry(of).or_default();
+        if let Some(found) = find(all, at) {
+            return PartTurn::Join(found);
+        }
+        let has = has();
+        if !has && all.len() < MOST_PARTS {
             all.push((span, Arc::clone(flight)));
         }
+        if all.is_empty() {
+            parts.remove(&of);
+        }
+        match has {
+            true => PartTurn::There,
+            false => {
+                let (flights, flight) = (Arc::clone(self), Arc::clone(flight));
+                PartTurn::Lead(Part { flights, of, flight })
+            }
+        }
     }
+}
 
-    /// The fetch has ended.
-    pub fn forget_part(&self, object: ObjectId, flight: &Arc<Flight>) {
-        let mut parts = self.parts(object);
-        if let Entry::Occupied(mut all) = parts.entry(object) {
-            all.get_mut().retain(|(_, other)| !Arc::ptr_eq(other, flight));
+/// What to do with a part that is missing.
+#[derive(Debug)]
+pub enum PartTurn {
+    /// Fetch it.
+    Lead(Part),
+    /// Somebody does.
+    Join(Arc<Flight>),
+    /// It has come meanwhile.
+    There,
+}
+
+/// A fetch of a part that others find, until this is dropped.
+#[derive(Debug)]
+pub struct Part {
+    flights: Arc<Flights>,
+    of: Of,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let mut parts = self.flights.parts(self.of);
+        if let Entry::Occupied(mut all) = parts.entry(self.of) {
+            all.get_mut().retain(|(_, other)| !Arc::ptr_eq(other, &self.flight));
             if all.get().is_empty() {
                 all.remove();
             }
         }
     }
+}
+
+/// One that ends before a byte brings nothing of it, however near it is.
+fn find(all: &[(Span, Arc<Flight>)], at: u64) -> Option<Arc<Flight>> {
+    let brings = |span: &Span| span.start <= at && at < span.end;
+    let mut found = all.iter().filter(|(span, flight)| brings(span) && flight.reaches(at, REACH));
+    found.next().map(|(_, flight)| Arc::clone(flight))
 }
 
 impl Ticket {
@@ -200,7 +257,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::{super::flight::Finishes, *};
 
     #[test]
     fn one_leads_and_others_join_until_it_is_over() {
@@ -217,21 +276,67 @@ mod tests {
         assert_eq!(flights.count(), 0);
     }
 
-    #[test]
-    fn parts_are_found_within_reach() {
-        let flights = Flights::default();
-        let store = crate::cache::store::Store::<crate::cache::meta::Meta>::new(
-            &crate::cache::store::Options { memory_bytes: 1 << 20, block_bytes: 4096, disk: None },
-        );
-        let object = store.fill().object();
+    fn begun(span: Span) -> Arc<Flight> {
         let flight = Flight::new();
-        flights.add_part(object, Span { start: 100, end: 302 }, &flight);
-        assert!(flights.part(object, 99, 1000).is_none());
-        assert!(flights.part(object, 100, 0).is_some() && flights.part(object, 300, 200).is_some());
-        assert!(flights.part(object, 301, 200).is_none());
-        assert!(flights.part(object, 301, 1000).is_some());
-        assert!(flights.part(object, 302, 1000).is_none(), "it ends before that");
-        flights.forget_part(object, &flight);
-        assert!(flights.part(object, 100, 0).is_none());
+        flight.begins_at(span.start, Finishes::No, None);
+        flight
+    }
+
+    #[test]
+    fn parts_are_found_within_reach_of_how_far_they_have_come() {
+        let flights = Arc::new(Flights::default());
+        let of = Of::Target(Key::of("a"));
+        let span = Span { start: 100, end: 100 + 2 * REACH };
+        let flight = begun(span);
+        let PartTurn::Lead(part) = flights.join_or_add_part((of, 100), (span, &flight), || false)
+        else {
+            panic!("nobody else")
+        };
+        let finds = |at| flights.part(of, at).is_some();
+        assert!(!finds(99) && finds(100) && finds(100 + REACH));
+        assert!(!finds(101 + REACH), "too far ahead");
+        // What it has brought and let go of it brings no more; what is ahead of it is near now.
+        let mut wakers = Vec::new();
+        let ahead = REACH + (256 << 10);
+        flight.publish(vec![0; REACH as usize].into(), 100, &mut wakers);
+        flight.publish(vec![0; 256 << 10].into(), 100 + ahead, &mut wakers);
+        assert!(!finds(100) && finds(101 + REACH) && finds(span.end - 1));
+        assert!(!finds(span.end), "it ends before that");
+        assert!(flights.part(Of::Target(Key::of("b")), 101 + REACH).is_none());
+        drop(part);
+        assert!(!finds(101 + REACH));
+        assert!(flights.parts(of).is_empty());
+    }
+
+    #[test]
+    fn of_many_who_miss_a_part_one_fetches_it() {
+        let flights = Arc::new(Flights::default());
+        let of = Of::Target(Key::of("a"));
+        let there = std::sync::atomic::AtomicBool::new(false);
+        let turns = Mutex::new([0; 3]);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        let span = Span { start: 0, end: 10 };
+                        let flight = begun(span);
+                        let has = || there.load(SeqCst);
+                        let turn = flights.join_or_add_part((of, 5), (span, &flight), has);
+                        let which = match &turn {
+                            PartTurn::Lead(_) => 0,
+                            PartTurn::Join(_) => 1,
+                            PartTurn::There => 2,
+                        };
+                        lock(&turns)[which] += 1;
+                        // Stored before it is found under way no more.
+                        there.store(true, SeqCst);
+                        drop(turn);
+                    }
+                });
+            }
+        });
+        let turns = *lock(&turns);
+        assert_eq!((turns[0], turns.iter().sum::<i32>()), (1, 4000));
+        assert!(flights.parts(of).is_empty());
     }
 }

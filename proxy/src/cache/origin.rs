@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use super::{
     Cache,
-    flight::{Ends, Flight, Resolution, Seat, held},
+    flight::{Ends, Finishes, Flight, Resolution, Seat, held},
+    flights::{Of, PartTurn},
     policy::Validators,
     pull::{Pull, Sink},
     range::{Span, content_range},
@@ -34,9 +35,6 @@ use crate::{
     },
     wire::{head::Bounds, http2 as http2_head},
 };
-
-/// How far a fetch may be from what somebody wants for them to wait for it, in bytes.
-const REACH: u64 = 4 << 20;
 
 /// Blocks that one request for a part asks for at most.
 const MOST_BLOCKS: u32 = 1024;
@@ -178,6 +176,17 @@ impl Origin {
     }
 }
 
+/// How what was missing is to be had.
+#[derive(Debug)]
+pub enum Begun {
+    /// From a fetch, whose head is to be waited for.
+    Fetch(Seat, Arc<Flight>),
+    /// From the store, where it has come meanwhile.
+    Stored,
+    /// Not at all.
+    Lost,
+}
+
 /// What it takes to get parts of an object that are missing.
 #[derive(Debug)]
 pub struct Mend {
@@ -202,40 +211,36 @@ impl Mend {
     }
 
     /// A place to read from `at` on, up to `until` at most: in a fetch that is under way, or in a
-    /// new one. `None`: there is no way.
-    pub fn fetch(self: &Rc<Self>, at: u64, until: Option<u64>) -> Option<Seat> {
-        self.begin(at, until).map(|(seat, _)| seat)
-    }
-
-    /// The same with the fetch, whose head is to be waited for.
-    pub fn begin(self: &Rc<Self>, at: u64, until: Option<u64>) -> Option<(Seat, Arc<Flight>)> {
+    /// new one. `believes`: what the store says that it has need not be fetched.
+    pub fn begin(self: &Rc<Self>, at: u64, until: Option<u64>, believes: bool) -> Begun {
         let flights = &self.cache.flights;
-        if let Some(flight) = flights.part(self.object, at, REACH)
-            && flight.reaches(at)
-            && let Some(seat) = Seat::take(&flight, at)
-        {
-            return Some((seat, flight));
+        let of = Of::Object(self.object);
+        let joined = |flight: Arc<Flight>| Some(Begun::Fetch(Seat::take(&flight, at)?, flight));
+        if let Some(begun) = flights.part(of, at).and_then(joined) {
+            return begun;
         }
-        let validator = self.validators.strong()?.clone();
-        let span = self.missing(at, until)?;
-        let block_bytes = self.cache.store.block_bytes() as u64;
-        let number = u32::try_from(span.start / block_bytes).ok()?;
+        let is_missing = self.validators.strong().zip(self.missing(at, until));
+        let Some((validator, (span, number))) = is_missing else { return Begun::Lost };
+        let (validator, block_bytes) = (validator.clone(), self.cache.store.block_bytes() as u64);
         let charge = self.cache.store.hold(held(block_bytes as usize, Some(span.len())));
         let flight = Flight::new();
-        // A block is finished though nobody is left: half of one is of no use, and those who wait for
-        // its head may not have come by the time who asked has had what it wanted of it.
-        flight.begins_at(span.start, span.len() <= block_bytes, charge);
-        let seat = Seat::take(&flight, at)?;
-        flights.add_part(self.object, span, &flight);
+        flight.begins_at(span.start, Finishes::Block(block_bytes), charge);
+        let Some(seat) = Seat::take(&flight, at) else { return Begun::Lost };
+        let has = || believes && self.cache.store.has_block(self.object, number);
+        let part = match flights.join_or_add_part((of, at), (span, &flight), has) {
+            PartTurn::Lead(part) => part,
+            PartTurn::Join(flight) => return joined(flight).unwrap_or(Begun::Lost),
+            PartTurn::There => return Begun::Stored,
+        };
         self.cache.counters.parts.inc();
         // Before it is asked for: what is purged from now on is not stored by it.
         let fill = self.cache.store.refill(self.object);
         let (this, under_way) = (Rc::clone(self), Arc::clone(&flight));
         tokio::task::spawn_local(async move {
             this.bring(&under_way, span, &validator, (fill, number)).await;
-            this.cache.flights.forget_part(this.object, &under_way);
+            drop(part);
         });
-        Some((seat, flight))
+        Begun::Fetch(seat, flight)
     }
 
     /// Goes on with an answer that has come already, to a request for these blocks: the place of
@@ -250,9 +255,10 @@ impl Mend {
         let number = u32::try_from(span.start / block_bytes).ok()?;
         let charge = self.cache.store.hold(held(block_bytes as usize, Some(span.len())))?;
         let flight = Flight::new();
-        flight.begins_at(span.start, span.len() <= block_bytes, Some(charge));
+        flight.begins_at(span.start, Finishes::Block(block_bytes), Some(charge));
         let seat = Seat::take(&flight, at)?;
-        self.cache.flights.add_part(self.object, span, &flight);
+        let of = Of::Object(self.object);
+        let turn = self.cache.flights.join_or_add_part((of, at), (span, &flight), || false);
         flight.resolve(Resolution::Stored);
         let fill = self.cache.store.refill(self.object);
         let pull = Pull {
@@ -264,16 +270,15 @@ impl Mend {
             patience: self.origin.body_timeout,
             sink: Some(Sink::part(&self.cache, fill, number, span.end)),
         };
-        let this = Rc::clone(self);
         tokio::task::spawn_local(async move {
             pull.run().await;
-            this.cache.flights.forget_part(this.object, &flight);
+            drop(turn);
         });
         Some(seat)
     }
 
-    /// The blocks from `at` on that are missing, one behind the other.
-    fn missing(&self, at: u64, until: Option<u64>) -> Option<Span> {
+    /// The blocks from `at` on that are missing, one behind the other, and the number of the first.
+    fn missing(&self, at: u64, until: Option<u64>) -> Option<(Span, u32)> {
         let block_bytes = self.cache.store.block_bytes() as u64;
         let first = u32::try_from(at / block_bytes).ok()?;
         let last = until.map_or(u64::from(first), |until| (until - 1) / block_bytes);
@@ -286,7 +291,7 @@ impl Mend {
         }
         let end = (u64::from(end) * block_bytes).min(self.total.unwrap_or(u64::MAX));
         let start = u64::from(first) * block_bytes;
-        (start < end).then_some(Span { start, end })
+        (start < end).then_some((Span { start, end }, first))
     }
 
     async fn bring(

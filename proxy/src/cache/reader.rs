@@ -22,7 +22,7 @@ use super::{
     Cache, Tier,
     flight::{Next, Seat},
     meta::Meta,
-    origin::Mend,
+    origin::{Begun, Mend},
     range::Span,
     store::{Block, Found, ObjectId, Reading, Stored},
 };
@@ -59,13 +59,26 @@ pub struct Reader {
     /// Of one that brings a part which was missing.
     part: Option<Seat>,
     mend: Option<Rc<Mend>>,
-    /// Where the last block was that could not be had, so that nothing is tried for ever.
-    missed: Option<u64>,
+    missed: Option<Missed>,
     left: Option<u64>,
     counted: bool,
     /// Until the first byte is there: since when it is waited for.
     waits: Option<Waits>,
 }
+
+/// A block that was not there, so that nothing is tried for ever.
+#[derive(Debug, Clone, Copy, Default)]
+struct Missed {
+    at: u64,
+    /// How often it has been fetched, or somebody else's fetch joined: what that brings may be
+    /// gone before a slow reader has it.
+    fetches: u32,
+    /// The store has said that it has it.
+    believed: bool,
+}
+
+/// What is fetched so often in vain is not had at all.
+const MOST_FETCHES: u32 = 3;
 
 /// A wait for the first byte.
 #[derive(Debug, Clone, Copy)]
@@ -295,19 +308,23 @@ impl Reader {
     /// A block is gone, or has never been there: it is fetched.
     fn mend(&mut self) -> Poll<Option<Result<Bytes, Kind>>> {
         let Some(mend) = self.mend.clone() else { return self.cut() };
-        // Whatever a fetch brings, it is not asked for again at the same place.
-        if self.missed == Some(self.at) {
+        let before = self.missed.filter(|missed| missed.at == self.at);
+        let mut missed = before.unwrap_or(Missed { at: self.at, ..Missed::default() });
+        if missed.fetches == MOST_FETCHES {
             return self.cut();
         }
-        self.missed = Some(self.at);
-        self.waits_for(Tier::Server);
-        match mend.fetch(self.at, self.end()) {
-            Some(seat) => {
+        // What the store says that it has and does not give cannot be read: once is enough.
+        match mend.begin(self.at, self.end(), !missed.believed) {
+            Begun::Fetch(seat, _) => {
+                self.waits_for(Tier::Server);
+                missed.fetches += 1;
                 self.part = Some(seat);
-                Poll::Ready(None)
             }
-            None => self.cut(),
+            Begun::Stored => missed.believed = true,
+            Begun::Lost => return self.cut(),
         }
+        self.missed = Some(missed);
+        Poll::Ready(None)
     }
 
     fn cut(&mut self) -> Poll<Option<Result<Bytes, Kind>>> {

@@ -18,13 +18,14 @@ use super::{
 };
 use crate::{
     cache::{
-        flight::{Resolution, Seat},
-        flights,
+        flight::{Finishes, Flight, Resolution, Seat},
+        flights::{self, Of, PartTurn},
         meta::Answer,
         origin::Mend,
         outcome::{Forwarded, Outcome, Told},
         range::{self, Asked as Range, Span},
         reader::Part,
+        store,
     },
     error::{Error, Side},
     relay::retry,
@@ -61,17 +62,25 @@ impl Way<'_> {
         if asked.cache.uncacheable.has(text) || !asked.wishes.allows_joining() {
             return Ok(Joined::Alone);
         }
-        // Of each first block one at a time: who waits finds it stored then.
-        let ticket = match asked.cache.flights.join_or_lead(&format!("{text}\np{}", span.start)) {
+        // Of each block one at a time: who waits finds out of what it is then, and shares it.
+        let flights = &asked.cache.flights;
+        let of = Of::Target(store::Key::of(text));
+        if let Some(flight) = flights.part(of, span.start) {
+            return self.shares(&flight).await;
+        }
+        let ticket = match flights.join_or_lead(&format!("{text}\np{}", span.start)) {
             flights::Turn::Lead(ticket) => ticket,
             flights::Turn::Alone => return Ok(Joined::Alone),
-            flights::Turn::Join(flight) => {
-                return Ok(match self.wait(&flight).await? {
-                    Resolution::Failed(kind) => return Err(Error::new(kind)),
-                    Resolution::Solo => Joined::Alone,
-                    _ => Joined::Again,
-                });
+            flights::Turn::Join(flight) => return self.shares(&flight).await,
+        };
+        ticket.flight().begins_at(span.start, Finishes::No, None);
+        let part = (span, ticket.flight());
+        let _found = match flights.join_or_add_part((of, span.start), part, || false) {
+            PartTurn::Join(flight) => {
+                drop(ticket);
+                return self.shares(&flight).await;
             }
+            turn => turn,
         };
         let origin = Rc::new(self.origin()?);
         let mut question = Question::new(asked.clone(), looked, Some(ticket));
@@ -139,6 +148,15 @@ impl Way<'_> {
         question.resolve(Resolution::Stored);
         let response = serve::stored(self.exchange, asked, &stored, (Some(mend), seat), told);
         Ok(response.map_or(Joined::Alone, Joined::Answer))
+    }
+
+    /// Waits until it is known what these blocks are of.
+    async fn shares(&self, flight: &Arc<Flight>) -> Result<Joined, Error> {
+        Ok(match self.wait(flight).await? {
+            Resolution::Failed(kind) => return Err(Error::new(kind)),
+            Resolution::Solo => Joined::Alone,
+            _ => Joined::Again,
+        })
     }
 
     /// The server has sent all of it: it is stored as a whole, and the client gets its part.

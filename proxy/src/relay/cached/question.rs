@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version, header}
 use super::{Asked, Looked, terms_of};
 use crate::{
     cache::{
-        flight::{Flight, Offer, Resolution, held},
+        flight::{Finishes, Flight, Offer, Resolution, held},
         flights::Ticket,
         key::Key,
         meta::{Answer, Meta, Varies},
@@ -102,6 +102,7 @@ impl Question {
         finishes: bool,
         patience: Duration,
     ) -> Settled {
+        let finishes = if finishes { Finishes::Yes } else { Finishes::No };
         let received = Moment::now();
         if answer.status() == StatusCode::NOT_MODIFIED && self.looked.stored.is_some() {
             return match self.confirm(answer.headers(), received) {

@@ -19,7 +19,7 @@ use crate::{
         flight::{Flight, Resolution, Seat, Waiting},
         flights,
         meta::{Answer, Meta},
-        origin::{Mend, Origin},
+        origin::{Begun, Mend, Origin},
         outcome::{Forwarded, Outcome, Told},
         policy::{Moment, Validators, conditional, reuse::Reuse},
         reader::Part,
@@ -147,8 +147,10 @@ impl Way<'_> {
         };
         // Before anything is said to the client: if the version is another one, or there is
         // nobody to ask, it can still be told so.
-        let Some((seat, flight)) = mend.begin(first.start, Some(first.end)) else {
-            return Ok(Use::Not);
+        let (seat, flight) = match mend.begin(first.start, Some(first.end), true) {
+            Begun::Fetch(seat, flight) => (seat, flight),
+            Begun::Stored => return answered(Some(mend), None, told),
+            Begun::Lost => return Ok(Use::Not),
         };
         match self.wait(&flight).await? {
             Resolution::Stored => answered(Some(mend), Some(seat), told),
