@@ -283,6 +283,10 @@ impl Reader {
         let Ok(number) = u32::try_from(number) else { return self.cut() };
         match self.cache.store.block(self.object, number) {
             Found::Memory(block) => self.begin_block(block),
+            Found::Read(block) => {
+                self.waits_for(Tier::Disk);
+                self.begin_block(block)
+            }
             Found::Disk(reading) => {
                 self.waits_for(Tier::Disk);
                 self.reading = Some(reading);

@@ -9,8 +9,8 @@
 //! head when it is committed; dropped before that it leaves nothing. Nothing is pinned: any block
 //! may be gone when it is asked for, and then it is fetched again.
 //!
-//! A worker calls all of this; none of it waits. What is in memory is answered at once, what is on
-//! the disk with a [`Reading`] to await.
+//! A worker calls all of this; none of it waits. What is in memory is answered at once, and so is
+//! what is on the disk where the kernel has it in memory; the rest with a [`Reading`] to await.
 //!
 //! Files: `account.rs` (what is held, to the byte), `arena/` (the memory itself), `block.rs`,
 //! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the other
@@ -86,6 +86,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub enum Found<T> {
     /// It is here.
     Memory(T),
+    /// It was on the disk, and is here now.
+    Read(T),
     /// It is on the disk, if that can be read.
     Disk(Reading<T>),
     /// It is not stored.
@@ -222,11 +224,11 @@ impl<M: Meta> Store<M> {
         let slot = Slot::head(key);
         let head = match (self.0.memory.get(&slot), &self.0.disk) {
             (Some(Kept::Head(head)), _) => head,
-            (None, Some(disk)) => match disk.head(slot, text) {
+            (None, Some(disk)) => match disk.queued(&slot) {
                 // It waits to be written, and may have been purged meanwhile.
-                Found::Memory(head) if self.is_allowed(key, &head) => head,
-                Found::Disk(reading) => return Found::Disk(reading),
-                Found::Memory(_) | Found::Absent => return Found::Absent,
+                Some(Kept::Head(head)) if self.is_allowed(key, &head) => head,
+                Some(_) => return Found::Absent,
+                None => return disk.head(slot, text),
             },
             _ => return Found::Absent,
         };
@@ -238,7 +240,11 @@ impl<M: Meta> Store<M> {
         let slot = Slot::block(object, number);
         match (self.0.memory.get(&slot), &self.0.disk) {
             (Some(Kept::Block(block)), _) => Found::Memory(block),
-            (None, Some(disk)) => disk.block(slot),
+            (None, Some(disk)) => match disk.queued(&slot) {
+                Some(Kept::Block(block)) => Found::Memory(block),
+                Some(Kept::Head(_)) => Found::Absent,
+                None => disk.block(slot),
+            },
             _ => Found::Absent,
         }
     }

@@ -92,6 +92,10 @@ impl Asked {
     async fn head(&self, key: &Key) -> Option<Stored<Meta>> {
         match self.cache.store.head(store::Key::of(key.text()), key.text()) {
             Found::Memory(head) => Some(head),
+            Found::Read(head) => {
+                self.tier.set(Tier::Disk);
+                Some(head)
+            }
             Found::Disk(reading) => {
                 self.tier.set(Tier::Disk);
                 reading.await

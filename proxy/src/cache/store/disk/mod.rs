@@ -1,8 +1,8 @@
 //! The tier on the disk: segments in a folder, an index of them in memory.
 //!
-//! A worker looks into the index and leaves a job (`jobs.rs`) or something to be written
-//! (`queue.rs`), both without waiting. Threads of its own do the rest: one writes (`write.rs`,
-//! `batch.rs`, `evict.rs`), some read (`reader.rs`). `recover.rs` makes the index of what another
+//! A worker looks into the index, takes what the kernel has in memory, and leaves a job for what it
+//! has not (`jobs.rs`), or something to be written (`queue.rs`), all without waiting. Threads of its
+//! own do the rest: one writes (`write.rs`, `batch.rs`, `evict.rs`), some read (`reader.rs`). `recover.rs` makes the index of what another
 //! process has left; `record.rs` and `segment.rs` are the format, `purges.rs` what was purged.
 //!
 //! What is written is not synced, but for purges: what the kernel has, survives the end of the
@@ -47,7 +47,7 @@ use segment::Segment;
 use write::Writer;
 
 use super::{
-    DiskStatistics,
+    DiskStatistics, Found,
     block::Block,
     head::{Kept, Meta, Stored},
     key::Slot,
@@ -120,6 +120,8 @@ pub(super) struct Shared<M> {
     readable: AtomicBool,
     write_fails: AtomicBool,
     read_fails: AtomicBool,
+    /// The file system can tell what would have to be waited for.
+    reads_now: AtomicBool,
     patience: Arc<Patience>,
 }
 
@@ -148,6 +150,7 @@ impl<M: Meta> Disk<M> {
             readable: AtomicBool::new(false),
             write_fails: AtomicBool::new(false),
             read_fails: AtomicBool::new(false),
+            reads_now: AtomicBool::new(true),
             patience: Arc::default(),
         });
         for _ in 0..READERS {
@@ -160,24 +163,27 @@ impl<M: Meta> Disk<M> {
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
 
-    /// What waits to be written, or a place to read it from.
-    pub(super) fn head(&self, slot: Slot, text: &str) -> super::Found<Stored<M>> {
-        match self.shared.queue.get(&slot) {
-            Some(Kept::Head(head)) => return super::Found::Memory(head),
-            Some(Kept::Block(_)) => return super::Found::Absent,
-            None => {}
-        }
-        self.ask(slot, |sender| Waiter::Head(text.into(), sender))
+    /// What waits to be written.
+    pub(super) fn queued(&self, slot: &Slot) -> Option<Kept<M>> {
+        self.shared.queue.get(slot)
+    }
+
+    /// A head that is on the disk.
+    pub(super) fn head(&self, slot: Slot, text: &str) -> Found<Stored<M>> {
+        let head = |kept| match kept {
+            Kept::Head(head) => Some(head).filter(|head: &Stored<M>| head.text() == text),
+            Kept::Block(_) => None,
+        };
+        self.ask(slot, head, |sender| Waiter::Head(text.into(), sender))
     }
 
     /// The same for a block.
-    pub(super) fn block(&self, slot: Slot) -> super::Found<Block> {
-        match self.shared.queue.get(&slot) {
-            Some(Kept::Block(block)) => return super::Found::Memory(block),
-            Some(Kept::Head(_)) => return super::Found::Absent,
-            None => {}
-        }
-        self.ask(slot, Waiter::Block)
+    pub(super) fn block(&self, slot: Slot) -> Found<Block> {
+        let block = |kept| match kept {
+            Kept::Block(block) => Some(block),
+            Kept::Head(_) => None,
+        };
+        self.ask(slot, block, Waiter::Block)
     }
 
     /// Whether it is there, without wanting it.
@@ -189,20 +195,25 @@ impl<M: Meta> Disk<M> {
     fn ask<T>(
         &self,
         slot: Slot,
+        is: impl FnOnce(Kept<M>) -> Option<T>,
         waiter: impl FnOnce(oneshot::Sender<Option<T>>) -> Waiter<M>,
-    ) -> super::Found<T> {
+    ) -> Found<T> {
         if !self.is_readable() {
-            return super::Found::Absent;
+            return Found::Absent;
         }
         let Some(at) = self.shared.index.get(slot.fingerprint()) else {
-            return super::Found::Absent;
+            return Found::Absent;
         };
+        // Another thread would take longer to be woken than this.
+        if let Some(read) = reader::read_now(&self.shared, slot, at) {
+            return read.and_then(is).map_or(Found::Absent, Found::Read);
+        }
         let (sender, reading) = Reading::new(Arc::clone(&self.shared.patience));
         if self.shared.jobs.ask(slot, at, waiter(sender)) {
-            return super::Found::Disk(reading);
+            return Found::Disk(reading);
         }
         self.shared.counters.busy.inc();
-        super::Found::Absent
+        Found::Absent
     }
 
     fn is_readable(&self) -> bool {

@@ -1,11 +1,12 @@
-//! The threads that read: from a place on the disk to a block or a head in memory.
+//! Reading: from a place on the disk to a block or a head in memory.
 //!
-//! Nothing is believed before it is compared: the header with its checksum, salt and name, the
+//! Whoever asks reads for itself what the kernel has in memory, which costs a copy; threads wait for
+//! the rest. Nothing is believed before it is compared: the header with its checksum, salt and name, the
 //! rest with its checksums. What does not agree is forgotten and not found.
 //!
 //! Implements: REQ-CACHE-002, REQ-CACHE-007
 
-use std::io;
+use std::{io, sync::atomic::Ordering::Relaxed};
 
 use super::{
     Shared,
@@ -33,34 +34,73 @@ enum Failed {
     NoMemory,
 }
 
+/// Bytes that are read first: the header with what mostly is a head's, and small bodies.
+const FRONT: usize = 4096;
+
+/// A record that is not longer is read by who asks for it: it is copied and compared with its
+/// checksum, and somebody else's turn comes only then.
+const MOST_NOW: u32 = 512 << 10;
+
 /// Reads until the store ends.
 pub(super) fn run<M: Meta>(shared: &Shared<M>) {
     while let Some((slot, at)) = shared.jobs.next() {
-        let read = read(shared, slot, at);
+        let read = read(shared, slot, at, Segment::read);
         let waiters = shared.jobs.done(&slot);
-        match read {
-            Ok(kept) => {
-                shared.reading_works();
-                waiters.into_iter().for_each(|waiter| answer(waiter, &kept));
-            }
-            Err(failed) => {
-                match failed {
-                    Failed::Disk(error) => {
-                        shared.index.remove(slot.fingerprint(), Some(at));
-                        shared.reading_failed(&error);
-                    }
-                    Failed::Damaged => {
-                        shared.index.remove(slot.fingerprint(), Some(at));
-                        shared.counters.damaged.inc();
-                    }
-                    Failed::NoMemory => _ = shared.counters.busy.inc(),
-                    Failed::Gone => {}
-                }
-                // Dropped: they are told that it is not there.
-                drop(waiters);
-            }
+        match settle(shared, slot, at, read) {
+            Some(kept) => waiters.into_iter().for_each(|waiter| answer(waiter, &kept)),
+            // They are told that it is not there.
+            None => drop(waiters),
         }
     }
+}
+
+/// Reads without waiting. `None`: it would have to be waited for; else it is what is there.
+pub(super) fn read_now<M: Meta>(
+    shared: &Shared<M>,
+    slot: Slot,
+    at: Location,
+) -> Option<Option<Kept<M>>> {
+    if at.bytes > MOST_NOW || !shared.reads_now.load(Relaxed) {
+        return None;
+    }
+    let read = read(shared, slot, at, Segment::read_now);
+    if let Err(Failed::Disk(error)) = &read {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => return None,
+            io::ErrorKind::Unsupported => {
+                shared.reads_now.store(false, Relaxed);
+                return None;
+            }
+            _ => {}
+        }
+    }
+    Some(settle(shared, slot, at, read))
+}
+
+/// What there is, and what its absence means.
+fn settle<M: Meta>(
+    shared: &Shared<M>,
+    slot: Slot,
+    at: Location,
+    read: Result<Kept<M>, Failed>,
+) -> Option<Kept<M>> {
+    match read {
+        Ok(kept) => {
+            shared.reading_works();
+            return Some(kept);
+        }
+        Err(Failed::Disk(error)) => {
+            shared.index.remove(slot.fingerprint(), Some(at));
+            shared.reading_failed(&error);
+        }
+        Err(Failed::Damaged) => {
+            shared.index.remove(slot.fingerprint(), Some(at));
+            shared.counters.damaged.inc();
+        }
+        Err(Failed::NoMemory) => _ = shared.counters.busy.inc(),
+        Err(Failed::Gone) => {}
+    }
+    None
 }
 
 /// Who has gone does not mind.
@@ -74,27 +114,44 @@ fn answer<M>(waiter: Waiter<M>, kept: &Kept<M>) {
     }
 }
 
-fn read<M: Meta>(shared: &Shared<M>, slot: Slot, at: Location) -> Result<Kept<M>, Failed> {
+/// How a segment is read.
+type ReadBy = fn(&Segment, u64, &mut [u8]) -> io::Result<()>;
+
+fn read<M: Meta>(
+    shared: &Shared<M>,
+    slot: Slot,
+    at: Location,
+    read: ReadBy,
+) -> Result<Kept<M>, Failed> {
     let segment = shared.segment(at.segment).ok_or(Failed::Gone)?;
-    let mut header = [0; HEADER];
-    segment.read(at.offset.into(), &mut header).map_err(Failed::of)?;
-    let header = Header::decode(&header, segment.salt)
+    let mut front = [0; FRONT];
+    let front = &mut front[..FRONT.min(at.bytes as usize)];
+    read(&segment, at.offset.into(), front).map_err(Failed::of)?;
+    let (header, front) = front.split_at_checked(HEADER).ok_or(Failed::Damaged)?;
+    let header = Header::decode(header, segment.salt)
         .filter(|header| header.slot == slot && header.record_bytes() == at.bytes as usize)
         .ok_or(Failed::Damaged)?;
-    let meta_at = u64::from(at.offset) + HEADER as u64;
-    let body_at = meta_at + u64::from(header.meta_len);
+    let meta_len = header.meta_len as usize;
+    let rest = Rest { segment: &segment, at: u64::from(at.offset) + HEADER as u64, front, read };
     let kept = match header.kind {
-        Kind::Block => Kept::Block(body(shared, &segment, &header, body_at)?),
+        Kind::Block => Kept::Block(body(shared, &header, rest.behind(meta_len))?),
         Kind::Head => {
-            if header.meta_len as usize > MAX_META {
+            if meta_len > MAX_META {
                 return Err(Failed::Damaged);
             }
-            let mut meta = vec![0; header.meta_len as usize];
-            segment.read(meta_at, &mut meta).map_err(Failed::of)?;
-            let view = MetaView::decode(&meta).filter(|_| header.is_meta(&meta));
+            let mut long = Vec::new();
+            let meta = match front.get(..meta_len) {
+                Some(meta) => meta,
+                None => {
+                    long.resize(meta_len, 0);
+                    read(&segment, rest.at, &mut long).map_err(Failed::of)?;
+                    &long
+                }
+            };
+            let view = MetaView::decode(meta).filter(|_| header.is_meta(meta));
             let view = view.ok_or(Failed::Damaged)?;
             let body = match view.has_body {
-                true => Some(body(shared, &segment, &header, body_at)?),
+                true => Some(body(shared, &header, rest.behind(meta_len))?),
                 false => None,
             };
             Kept::Head(head(shared, &view, body)?)
@@ -118,20 +175,41 @@ fn read<M: Meta>(shared: &Shared<M>, slot: Slot, at: Location) -> Result<Kept<M>
     Ok(kept)
 }
 
-fn body<M: Meta>(
-    shared: &Shared<M>,
-    segment: &Segment,
-    header: &Header,
+/// What of a record has not been made use of.
+struct Rest<'a> {
+    segment: &'a Segment,
+    /// Where it is in the segment.
     at: u64,
-) -> Result<Block, Failed> {
+    /// What of it has been read already.
+    front: &'a [u8],
+    read: ReadBy,
+}
+
+impl<'a> Rest<'a> {
+    /// What is behind so many bytes.
+    fn behind(&self, bytes: usize) -> Rest<'a> {
+        let front = self.front.get(bytes..).unwrap_or_default();
+        Rest { at: self.at + bytes as u64, front, ..*self }
+    }
+
+    /// Takes as many bytes as there is room for.
+    fn take(&mut self, out: &mut [u8]) -> io::Result<()> {
+        self.at += out.len() as u64;
+        let (had, front) = self.front.split_at(self.front.len().min(out.len()));
+        self.front = front;
+        let (start, out) = out.split_at_mut(had.len());
+        start.copy_from_slice(had);
+        if out.is_empty() {
+            return Ok(());
+        }
+        (self.read)(self.segment, self.at - out.len() as u64, out)
+    }
+}
+
+fn body<M: Meta>(shared: &Shared<M>, header: &Header, mut from: Rest<'_>) -> Result<Block, Failed> {
     let len = header.body_len as usize;
     let memory = memory(shared, (Block::HEADER, Block::size(len)), true)?;
-    let mut from = at;
-    let block = Block::new(memory, len, |part| {
-        segment.read(from, part).map_err(Failed::of)?;
-        from += part.len() as u64;
-        Ok(())
-    })?;
+    let block = Block::new(memory, len, |part| from.take(part).map_err(Failed::of))?;
     if !header.is_body(&block) {
         return Err(Failed::Damaged);
     }

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    io::Errno,
+    io::{Errno, ReadWriteFlags, preadv2},
 };
 
 use super::record::{ALIGN, HEADER, Header, Reader};
@@ -130,6 +130,30 @@ impl Segment {
     /// As read(2), or if there are not so many.
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(out, offset)
+    }
+
+    /// The same of what the kernel has in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; `WouldBlock` if some of it would have to be waited for, `Unsupported` if
+    /// the file system cannot tell (preadv2(2), `RWF_NOWAIT`, Linux 4.14).
+    pub(super) fn read_now(&self, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+        while !out.is_empty() {
+            let mut into = [io::IoSliceMut::new(out)];
+            match preadv2(&self.file, &mut into, offset, ReadWriteFlags::NOWAIT) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    offset += read as u64;
+                    out = &mut out[read..];
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    return Err(io::ErrorKind::Unsupported.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Removes the file. Who has it open can go on reading it.

@@ -1,0 +1,104 @@
+//! What the kernel has in memory is read by who asks for it, and the rest by threads: both find the
+//! same.
+
+use std::{fs::File, sync::atomic::Ordering::SeqCst};
+
+use rustix::fs::{Advice, fadvise};
+
+use super::*;
+
+/// Lengths of bodies around what is read first, and beyond it.
+const LENGTHS: [usize; 8] = [0, 1, 3700, 3900, 4000, 4096, 9000, 60_000];
+
+fn text(number: usize) -> String {
+    // A head alone may be longer than what is read first.
+    let long = if number.is_multiple_of(3) { "x".repeat(5000) } else { String::new() };
+    format!("https://a/{long}/{number}")
+}
+
+fn fill(store: &Store<Note>) {
+    for (number, length) in LENGTHS.into_iter().enumerate() {
+        let text = text(number);
+        assert!(put(store, &text, content(&text, length)));
+    }
+}
+
+/// How many came at once, of all that is stored, which is right.
+async fn read_at_once(store: &Store<Note>) -> usize {
+    let mut at_once = 0;
+    for (number, length) in LENGTHS.into_iter().enumerate() {
+        let text = text(number);
+        let found = store.head(Key::of(&text), &text);
+        at_once += usize::from(matches!(found, Found::Read(_)));
+        let head = super::found(found).await.expect("it is stored");
+        assert_eq!((head.text(), head.more()), (&*text, &b"and more"[..]));
+        assert_eq!(head.body.as_ref().unwrap().to_vec(), content(&text, length), "{length}");
+        assert!(super::found(store.head(Key::of(&text), "https://b/")).await.is_none());
+    }
+    at_once
+}
+
+fn reads_now(store: &Store<Note>) -> bool {
+    store.0.disk.as_ref().unwrap().shared.reads_now.load(SeqCst)
+}
+
+#[req_test("REQ-CACHE-007", "REQ-CACHE-002")]
+#[tokio::test]
+async fn what_the_kernel_has_is_read_at_once_and_the_rest_by_threads() {
+    let folder = Folder::new();
+    let store = folder.store();
+    fill(&store);
+    let object = put_blocks(&store, "https://blocks/", 2);
+    store.flush().await;
+    let at_once = read_at_once(&store).await;
+    if !reads_now(&store) {
+        assert_eq!(at_once, 0);
+        return eprintln!("skipped: this file system cannot tell what it has in memory");
+    }
+    assert_eq!(at_once, LENGTHS.len());
+    assert!(matches!(store.block(object, 1), Found::Read(_)));
+    // The kernel lets go of it.
+    for path in folder.segments() {
+        let file = File::open(path).unwrap();
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    }
+    assert!(read_at_once(&store).await < LENGTHS.len(), "some of it had to be waited for");
+    // And has it again.
+    assert_eq!(read_at_once(&store).await, LENGTHS.len());
+    let read = super::found(store.block(object, 0)).await.expect("it is stored");
+    assert_eq!(read.to_vec(), content("https://blocks/0", 60_000));
+    let disk = store.statistics().disk.unwrap();
+    assert_eq!((disk.damaged, disk.errors, disk.busy, disk.queued_reads), (0, 0, 0, 0));
+}
+
+/// As on a file system that cannot tell.
+#[req_test("REQ-CACHE-007")]
+#[tokio::test]
+async fn threads_read_where_nobody_can_tell_what_the_kernel_has() {
+    let folder = Folder::new();
+    let store = folder.store();
+    fill(&store);
+    store.flush().await;
+    store.0.disk.as_ref().unwrap().shared.reads_now.store(false, SeqCst);
+    assert_eq!(read_at_once(&store).await, 0);
+}
+
+/// What is gone is not read at once either.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_was_purged_is_not_read_at_once() {
+    let folder = Folder::new();
+    let store = folder.store();
+    fill(&store);
+    store.flush().await;
+    store.remove(Key::of(&text(1)));
+    assert!(matches!(store.head(Key::of(&text(1)), &text(1)), Found::Absent));
+    store.purge(&What::Tag("2".into()));
+    assert!(matches!(store.head(Key::of(&text(2)), &text(2)), Found::Absent));
+    store.flush().await;
+    assert!(matches!(store.head(Key::of(&text(2)), &text(2)), Found::Absent));
+    assert!(super::found(store.head(Key::of(&text(4)), &text(4))).await.is_some());
+    store.purge(&What::All);
+    assert!(matches!(store.head(Key::of(&text(4)), &text(4)), Found::Absent));
+}
