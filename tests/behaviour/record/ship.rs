@@ -126,27 +126,39 @@ async fn records_go_over_tls_as_lines_and_as_logs() {
         ))
         .start();
         ask(&proxy, 0..3).await;
-        let shipped = |posts: &[(String, String, bytes::Bytes)]| -> usize {
-            let lines = posts.iter().map(|(_, _, body)| match format {
-                "ndjson" => body.iter().filter(|byte| **byte == b'\n').count(),
-                _ => logs(body).len(),
+        // A line is an exchange, or a part of it where the writer was faster than the exchange.
+        let lines = |posts: &[(String, String, bytes::Bytes)]| -> Vec<serde_json::Value> {
+            let lines = posts.iter().flat_map(|(_, _, body)| match format {
+                "ndjson" => body.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect(),
+                _ => logs(body).iter().map(|log| text(log).to_vec()).collect::<Vec<_>>(),
             });
-            lines.sum()
+            let lines = lines.filter(|line| !line.is_empty());
+            lines.map(|line| serde_json::from_slice(&line).expect("JSON")).collect()
         };
-        eventually("three lines", async || shipped(&collector.posts()) >= 3).await;
-        let (sent_to, sent_as, body) = collector.posts().remove(0);
-        assert_eq!((sent_to.as_str(), sent_as.as_str()), (path, kind));
-        if format == "otlp" {
-            let log = logs(&body).remove(0);
-            let line = log["body"]["stringValue"].as_str().expect("a line");
-            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-            assert_eq!((&line["v"], &line["begin"]["target"]), (&1.into(), &"/0".into()));
-            let status = serde_json::json!(
-                { "key": "http.response.status_code", "value": { "intValue": "200" } }
-            );
-            assert!(log["attributes"].as_array().expect("a list").contains(&status), "{log}");
+        eventually("the ends of three exchanges", async || {
+            lines(&collector.posts()).iter().filter(|line| line["end"].is_object()).count() == 3
+        })
+        .await;
+        let posts = collector.posts();
+        let lines = lines(&posts);
+        assert_eq!((&lines[0]["v"], &lines[0]["begin"]["target"]), (&1.into(), &"/0".into()));
+        for (sent_to, sent_as, body) in posts {
+            assert_eq!((sent_to.as_str(), sent_as.as_str()), (path, kind));
+            for log in if format == "otlp" { logs(&body) } else { Vec::new() } {
+                let line: serde_json::Value = serde_json::from_slice(text(&log)).expect("JSON");
+                let status = serde_json::json!(
+                    { "key": "http.response.status_code", "value": { "intValue": "200" } }
+                );
+                let told = log["attributes"].as_array().expect("a list").contains(&status);
+                assert_eq!(told, line["answer"].is_object(), "{log}");
+            }
         }
     }
+}
+
+/// The line that a log is about.
+fn text(log: &serde_json::Value) -> &[u8] {
+    log["body"]["stringValue"].as_str().expect("a line").as_bytes()
 }
 
 fn logs(body: &[u8]) -> Vec<serde_json::Value> {
