@@ -30,7 +30,8 @@ pub(super) fn underpass(plain: &str, needs: Needs, folder: Option<&Path>) -> Str
 }
 
 /// nginx with `proxy_cache`. `sendfile` and `tcp_nopush` are on as Debian has them; open files
-/// are kept, which is not the default and saves it most of its calls of open(2). Who comes while
+/// are kept, which is not the default and saves it most of its calls of open(2): of files fewer than
+/// descriptors, because it answers 500 where it has none left. Who comes while
 /// an answer is fetched waits for as long as it takes.
 pub(super) fn nginx(plain: &str, needs: Needs, folder: &Path) -> String {
     let folder = folder.display();
@@ -38,7 +39,7 @@ pub(super) fn nginx(plain: &str, needs: Needs, folder: &Path) -> String {
         "http {{
   sendfile on;
   tcp_nopush on;
-  open_file_cache max=20000 inactive=600s;
+  open_file_cache max=8000 inactive=600s;
   open_file_cache_valid 600s;
   proxy_cache_path {folder} levels=1:2 keys_zone=kept:64m max_size={} inactive=1d use_temp_path=off;
 ",
