@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// Bodies of no more bytes may have come with their heads.
+const AT_ONCE: u64 = 16 << 10;
+
 /// A body on its way.
 #[derive(Debug)]
 pub struct Pull {
@@ -156,6 +159,23 @@ enum Came {
 }
 
 impl Pull {
+    /// Brings what is here already, and the rest in a task of its own. `length`: of all that comes,
+    /// if that is known.
+    ///
+    /// A small answer has mostly come together with its head. By a task its body would reach the
+    /// client's connection only when the head has gone, which takes a write of its own for each; what is
+    /// large has to be written in parts anyway, and its first bytes are not to wait for the next ones.
+    pub async fn start(self, length: Option<u64>) {
+        if length.is_some_and(|length| length > AT_ONCE) {
+            tokio::task::spawn_local(self.run());
+            return;
+        }
+        let mut run = Box::pin(self.run());
+        if poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await.is_pending() {
+            tokio::task::spawn_local(run);
+        }
+    }
+
     /// Brings it, to its end or for as long as somebody wants it.
     pub async fn run(mut self) {
         let _ends = Ends(Arc::clone(&self.flight));

@@ -2,7 +2,11 @@
 //! ever given again.
 
 use mantra_macros::req_test;
-use underpass_tests::{Origin, clock::BOUND, eventually, process::Growth, within};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use underpass_tests::{Origin, Reply, clock::BOUND, eventually, process::Growth, within};
 
 use super::{answer, did, get, proxy, with_cache};
 
@@ -30,6 +34,32 @@ async fn each_chunk_is_with_the_client_before_the_next_one_comes() {
     body.finish(&mut client).await;
     let again = get(&proxy, "/x", "").await;
     assert_eq!((did(&again), again.text().as_str()), ("HIT", "onetwothree"));
+}
+
+/// What has come from the server in one piece goes to the client so: a write is most of what a small
+/// answer takes.
+#[req_test("REQ-CACHE-001")]
+#[tokio::test]
+async fn a_small_answer_goes_to_its_client_in_one_piece() {
+    for (fields, body) in [
+        ("Content-Length: 4\r\n\r\n", "body".to_owned()),
+        ("Content-Length: 9000\r\n\r\n", "x".repeat(8996) + "body"),
+        ("Transfer-Encoding: chunked\r\n\r\n", "4\r\nbody\r\n0\r\n\r\n".to_owned()),
+    ] {
+        let reply = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{fields}{body}");
+        let origin = Origin::bind().await.serve(move |_| Reply::from(reply.as_str()));
+        let proxy = proxy(origin.addr(), "").start();
+        let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
+        // Two pieces might come together by chance.
+        for number in 0..20 {
+            let request = format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut bytes = vec![0; 64 << 10];
+            let length = within(BOUND, "an answer", client.read(&mut bytes)).await.unwrap();
+            let text = String::from_utf8_lossy(&bytes[..length]);
+            assert!(text.contains("x-cache: MISS") && text.contains("body"), "{text}");
+        }
+    }
 }
 
 #[req_test("REQ-CACHE-001")]

@@ -174,7 +174,7 @@ impl Asks {
                             response.headers_mut().append(header::SET_COOKIE, cookie.clone());
                         }
                     }
-                    tokio::task::spawn_local(pull.run());
+                    pull.start(offer.length).await;
                     return Ok(response);
                 }
                 Settled::Solo(refusal, mut answer, connection) => {
