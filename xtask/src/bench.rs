@@ -1,7 +1,11 @@
 //! `cargo xtask bench` and `cargo xtask soak`: build in release, then hand over to the
 //! package `benches`.
 
-use std::{path::PathBuf, process::Command, process::ExitCode};
+use std::{
+    env,
+    path::{self, Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -9,6 +13,9 @@ use crate::{
     ebpf,
     workspace::{binary, call, cargo, exit, root, say},
 };
+
+/// The proxy to be measured, if it is not that of this tree.
+const PROXY: &str = "UNDERPASS_BIN";
 
 /// What the harness reads: the proxy that is made with Pingora, or why there is none.
 const PINGORA: &str = "UNDERPASS_BENCH_PINGORA";
@@ -45,7 +52,7 @@ fn record(args: &[String]) -> Result<ExitCode> {
         [number] => number.parse::<u64>().context("soak --record [EXCHANGES]")?,
         _ => bail!("soak --record [EXCHANGES]"),
     };
-    proxy()?;
+    let proxy = measured()?;
     let mut command = cargo();
     command.args([
         "test",
@@ -57,22 +64,32 @@ fn record(args: &[String]) -> Result<ExitCode> {
         "--ignored",
     ]);
     command.args(["--exact", "--nocapture", EXCHANGES]);
-    command.env("UNDERPASS_BIN", binary("release", "underpass")?);
+    command.env(PROXY, proxy);
     exit(command.env("UNDERPASS_TEST_EXCHANGES", exchanges.to_string()))
 }
 
-/// Builds the proxy.
-fn proxy() -> Result<()> {
+/// The proxy that [`PROXY`] names, or that of this tree, built.
+fn measured() -> Result<PathBuf> {
+    if let Some(named) = env::var_os(PROXY) {
+        return Ok(path::absolute(named)?);
+    }
     ebpf::build_or_warn();
-    call(cargo().args(["build", "--release", "--package", "underpass", "--bin", "underpass"]))
+    call(cargo().args(["build", "--release", "--package", "underpass", "--bin", "underpass"]))?;
+    binary("release", "underpass")
 }
 
-/// The harness, which finds the proxy beside itself.
 fn harness() -> Result<Command> {
-    proxy()?;
+    harness_of(&measured()?)
+}
+
+/// The harness, for a proxy that is there.
+pub(crate) fn harness_of(proxy: &Path) -> Result<Command> {
+    if !proxy.exists() {
+        bail!("{} is not there", proxy.display());
+    }
     let mut command = cargo();
-    command.args(["run", "--release", "--package", "underpass-benches", "--"]);
-    command.env("UNDERPASS_BIN", binary("release", "underpass")?);
+    command.args(["run", "--release", "--package", "underpass-benches", "--", "--proxy"]);
+    command.arg(proxy);
     Ok(command)
 }
 

@@ -8,7 +8,7 @@ use std::{env, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::{call, cargo, output, root, say};
+use crate::workspace::{call, cargo, host, root, say};
 
 /// Fuzz what reads bytes from peers
 #[derive(clap::Args)]
@@ -107,10 +107,4 @@ fn targets() -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-fn host() -> Result<String> {
-    let version = output(Command::new("rustc").current_dir(root()).arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("`rustc -vV` names no host")
 }

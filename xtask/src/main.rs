@@ -13,6 +13,7 @@ mod cache_tests;
 mod ci;
 mod ebpf;
 mod fuzz;
+mod pgo;
 mod run;
 mod setup;
 mod sources;
@@ -65,6 +66,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Build the proxy in release, arranged by what it does under load (profile-guided)
+    Pgo,
     /// Fuzz what reads bytes from peers
     Fuzz(fuzz::Args),
     /// Run the public tests for HTTP caches against the proxy
@@ -96,6 +99,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::VmTest(args) => return vm::run(&args),
         Command::Bench { args } => return bench::bench(&args),
         Command::Soak { args } => return bench::soak(&args),
+        Command::Pgo => pgo::run()?,
         Command::Fuzz(args) => fuzz::run(&args)?,
         Command::CacheTests(args) => cache_tests::run(&args)?,
         Command::Trace => trace::run()?,

@@ -38,6 +38,13 @@ pub(crate) fn binary(profile: &str, name: &str) -> Result<PathBuf> {
     Ok(Path::new(target).join(profile).join(name))
 }
 
+/// What rustc builds for unless it is told otherwise.
+pub(crate) fn host() -> Result<String> {
+    let version = output(Command::new("rustc").current_dir(root()).arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` names no host")
+}
+
 /// The cargo that runs us, in the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
