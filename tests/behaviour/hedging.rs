@@ -220,6 +220,34 @@ async fn a_failure_does_not_win() {
     assert_eq!((a.requests(), b.requests()), (1, 1));
 }
 
+/// What a server says before its answer is for the client if that answer is.
+#[req_test("REQ-EDGE-003")]
+#[tokio::test]
+async fn interim_answers_come_with_the_answer_that_they_belong_to() {
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </of-a>\r\n\r\n";
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    for first_wins in [false, true] {
+        let (a, b) = (Origin::bind().await, Origin::bind().await);
+        let proxy = proxy(&[a.addr(), b.addr()], &format!("{API}{AFTER}"));
+        let mut client = proxy.connect().await;
+        client.send(GET).await;
+        let mut at_a = a.accept().await;
+        at_a.read_request().await;
+        let mut at_b = b.accept().await;
+        at_b.read_request().await;
+        at_a.send(HINTS).await;
+        // Time for it to be passed on, if that is done.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if first_wins {
+            at_a.send(OK).await;
+            client.expect(HINTS).await;
+        } else {
+            at_b.send(OK).await;
+        }
+        client.expect_status(200).await;
+    }
+}
+
 /// A hedged request is one request under way, and its second sending needs a connection that
 /// there may be.
 #[req_test("REQ-EDGE-003")]

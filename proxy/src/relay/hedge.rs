@@ -112,6 +112,8 @@ pub(super) async fn race<F: Future<Output = Sent>>(
     let mut connection = None;
     let mut of_first = None;
     let mut of_second = None;
+    // What comes before the first one's answer is for the client only if that is.
+    let mut held = Vec::new();
     let end = {
         let mut answer = pin!(sending.answer(&mut connection));
         let wins = |response: &Response<AnswerBody>| !retries.want_another(response.status());
@@ -120,7 +122,10 @@ pub(super) async fn race<F: Future<Output = Sent>>(
                 None => first.sent.as_mut().poll(cx),
                 Some(_) => Poll::Pending,
             };
-            send::pass_interim(exchange, link.as_deref());
+            send::take_interim(exchange, link.as_deref(), |interim| held.push(interim));
+            if of_second.is_some() {
+                held.drain(..).for_each(|interim| send::pass(exchange, &interim));
+            }
             if let Poll::Ready(sent) = sent {
                 match send::judged(sent.map_err(Failed::Sending), &making.bounds) {
                     Ok(response) if wins(&response) => return Poll::Ready(End::First(response)),
@@ -180,6 +185,7 @@ pub(super) async fn race<F: Future<Output = Sent>>(
         connection.unanswered();
     }
     settle(second, of_second, connection);
+    held.iter().for_each(|interim| send::pass(exchange, interim));
     match end {
         End::First(response) | End::Second(response) => Ok(response),
         End::Late(failed) => of_first.unwrap_or(Err(failed)),

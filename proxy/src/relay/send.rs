@@ -27,7 +27,7 @@ use crate::{
         balance::{Tried, Upstream},
         carried::Carried,
         connection::Connection,
-        http1::Link,
+        http1::{Interim, Link},
         pool::{Making, ServerPool},
     },
     watchdog::Wait,
@@ -418,12 +418,26 @@ pub(super) fn poll_overdue(exchange: &Exchange, cx: &Context<'_>) -> Poll<Failed
 
 /// Passes on what came before the final head.
 pub(super) fn pass_interim(exchange: &Exchange, link: Option<&Link>) {
+    take_interim(exchange, link, |interim| pass(exchange, &interim));
+}
+
+/// Takes what came before the final head, except for what the client is told by hyper.
+pub(super) fn take_interim(
+    exchange: &Exchange,
+    link: Option<&Link>,
+    mut take: impl FnMut(Interim),
+) {
     while let Some(interim) = link.and_then(Link::next_interim) {
         if interim.status == 100 {
             // hyper tells the client by itself once its body is asked for.
             exchange.may_send_body();
         } else {
-            exchange.client().pass_interim(&interim.head, exchange.version());
+            take(interim);
         }
     }
+}
+
+/// Passes on one of these.
+pub(super) fn pass(exchange: &Exchange, interim: &Interim) {
+    exchange.client().pass_interim(&interim.head, exchange.version());
 }
