@@ -1,7 +1,9 @@
 // Both ends of the suite that lies in the folder where this is run: `node run.mjs serve` is its
 // server, on a free port of loopback that is printed; `node run.mjs ask URL` sends its requests
-// there, by way of what is tested, and prints as JSON what the suite makes of each test's answers.
+// there, by way of what is tested, and prints as JSON what the suite makes of each test's answers;
+// `node run.mjs published NAME...` prints what it makes of those that it has published of others.
 
+import { readFile } from 'node:fs/promises'
 import http from 'node:http'
 import { pathToFileURL } from 'node:url'
 
@@ -27,9 +29,23 @@ async function serve () {
 async function ask (base) {
   const suites = (await of('tests/index.mjs')).default
   const { runTests, getResults } = await of('test-engine/client/runner.mjs')
-  const { determineTestResult, resultTypes } = await of('test-engine/lib/results.mjs')
   await runTests(suites, false, base)
-  const results = getResults()
+  console.log(JSON.stringify(await judged(suites, getResults())))
+}
+
+// What the suite's own folder says of others, judged in the same way.
+async function published (names) {
+  const suites = (await of('tests/index.mjs')).default
+  const all = {}
+  for (const name of names) {
+    const results = JSON.parse(await readFile(`results/${name}.json`, 'utf8'))
+    all[name] = await judged(suites, results)
+  }
+  console.log(JSON.stringify(all))
+}
+
+async function judged (suites, results) {
+  const { determineTestResult, resultTypes } = await of('test-engine/lib/results.mjs')
   const judged = {}
   for (const { tests } of suites) {
     for (const { id, kind = 'required', browser_only: isForBrowsers } of tests) {
@@ -40,8 +56,8 @@ async function ask (base) {
       judged[id] = { kind, outcome, why }
     }
   }
-  console.log(JSON.stringify(judged))
+  return judged
 }
 
-const [what, base] = process.argv.slice(2)
-await (what === 'serve' ? serve() : ask(base))
+const [what, ...rest] = process.argv.slice(2)
+await { serve, ask: () => ask(rest[0]), published: () => published(rest) }[what]()

@@ -53,6 +53,15 @@ pub(crate) struct Args {
     release: bool,
 }
 
+/// What tests are, in the suite's words.
+const KINDS: [&str; 3] = ["required", "optimal", "check"];
+
+/// Shared caches whose results are published with the suite.
+const PEERS: [&str; 5] = ["apache", "nginx", "squid", "trafficserver", "varnish"];
+
+/// What came of each test, by its name.
+type Results = BTreeMap<String, Judged>;
+
 /// What came of one test.
 #[derive(Debug, Deserialize)]
 struct Judged {
@@ -86,7 +95,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         call(npm.current_dir(&folder).args(install).args(["--prefix", "."]).arg(PACKAGE))?;
     }
     let results = ask(&suite, &binary(profile, "underpass")?, &folder)?;
+    let mut published = node(&suite, "published");
+    let published = output(published.args(PEERS))?;
+    let published: BTreeMap<String, Results> = serde_json::from_str(&published)?;
+    for (name, results) in &published {
+        say(format_args!("cache-tests: {name}, as published: {}", passes(results)));
+    }
     judge(&results)
+}
+
+/// How many tests of each kind pass.
+fn passes(results: &Results) -> String {
+    let passes = KINDS.map(|kind| {
+        let passed = |judged: &&Judged| judged.kind == kind && judged.passes();
+        format!("{} {kind}", results.values().filter(passed).count())
+    });
+    passes.join(", ")
 }
 
 /// The suite at its commit.
@@ -112,15 +136,17 @@ fn is_it(head: String) -> bool {
     head.trim() == COMMIT
 }
 
-/// Starts the suite's server, the proxy before it and the suite's client before that.
-fn ask(suite: &Path, proxy: &Path, folder: &Path) -> Result<BTreeMap<String, Judged>> {
+/// One of the things that `run.mjs` does, in the suite's folder.
+fn node(suite: &Path, what: &str) -> Command {
     let script = root().join("xtask/cache-tests/run.mjs");
-    let node = |what: &str| {
-        let mut node = Command::new("node");
-        node.arg("--no-warnings").current_dir(suite).arg(&script).arg(what);
-        node
-    };
-    let mut server = Running(node("serve").stdout(Stdio::piped()).spawn().context("node")?);
+    let mut node = Command::new("node");
+    node.arg("--no-warnings").current_dir(suite).arg(script).arg(what);
+    node
+}
+
+/// Starts the suite's server, the proxy before it and the suite's client before that.
+fn ask(suite: &Path, proxy: &Path, folder: &Path) -> Result<Results> {
+    let mut server = Running(node(suite, "serve").stdout(Stdio::piped()).spawn().context("node")?);
     let mut port = String::new();
     let out = server.0.stdout.take().context("the server's output")?;
     BufReader::new(out).read_line(&mut port)?;
@@ -143,13 +169,13 @@ fn ask(suite: &Path, proxy: &Path, folder: &Path) -> Result<BTreeMap<String, Jud
         thread::sleep(Duration::from_millis(50));
     }
     say("cache-tests: asking");
-    let results = output(node("ask").arg(format!("http://{address}")))?;
+    let results = output(node(suite, "ask").arg(format!("http://{address}")))?;
     Ok(serde_json::from_str(&results)?)
 }
 
 /// Counts, and compares what is required with what is known.
-fn judge(results: &BTreeMap<String, Judged>) -> Result<()> {
-    for kind in ["required", "optimal", "check"] {
+fn judge(results: &Results) -> Result<()> {
+    for kind in KINDS {
         let of_kind = || results.values().filter(|judged| judged.kind == kind);
         let passed = of_kind().filter(|judged| judged.passes()).count();
         let mut others = BTreeMap::<&str, usize>::new();
@@ -177,7 +203,7 @@ impl Judged {
 }
 
 /// Required tests that are not as `known` says.
-fn faults(results: &BTreeMap<String, Judged>, known: &[(&str, &str)]) -> Vec<String> {
+fn faults(results: &Results, known: &[(&str, &str)]) -> Vec<String> {
     let is_known = |id: &str| known.iter().any(|(known, _)| *known == id);
     let required = results.iter().filter(|(_, judged)| judged.kind == "required");
     let mut faults: Vec<_> = required
@@ -208,7 +234,7 @@ mod tests {
             outcome: outcome.to_owned(),
             why: "so".to_owned(),
         };
-        let results: BTreeMap<_, _> = [
+        let results: Results = [
             ("good", judged("required", "pass")),
             ("bad", judged("required", "fail")),
             ("known", judged("required", "setup_fail")),
