@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream as StdStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -120,6 +120,8 @@ pub struct Served {
 #[derive(Debug, Default)]
 struct Log {
     seen: Mutex<Vec<Seen>>,
+    /// Requests are not kept.
+    forgets: AtomicBool,
     connections: AtomicUsize,
     open: AtomicUsize,
     unreadable: AtomicUsize,
@@ -144,6 +146,12 @@ impl Served {
         Self { address, log, task }
     }
 
+    /// Keeps no request from now on: for so many that there is no memory for them.
+    pub fn forgetting(self) -> Self {
+        self.log.forgets.store(true, Ordering::SeqCst);
+        self
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
@@ -162,7 +170,7 @@ impl Served {
         .await;
     }
 
-    /// Requests seen so far.
+    /// Requests seen so far; none that were to be forgotten.
     pub fn seen(&self) -> Vec<Seen> {
         self.log.seen.lock().expect("log").clone()
     }
@@ -226,7 +234,9 @@ async fn converse(mut wire: Wire, connection: usize, log: Arc<Log>, answer: Answ
         let message = wire.read_request().await;
         let cut = message.cut.is_some();
         let seen = Seen { message, connection };
-        log.seen.lock().expect("log").push(seen.clone());
+        if !log.forgets.load(Ordering::SeqCst) {
+            log.seen.lock().expect("log").push(seen.clone());
+        }
         if cut {
             return;
         }

@@ -86,7 +86,7 @@ fn compare(body: &Body, sent: &[u8], whose: &str) -> u64 {
 /// Plays them, and compares every record with what both ends sent. Exchanges without a record,
 /// and bytes that are marked as missing.
 async fn play(clients: u64, each: u64, section: &str) -> (u64, u64) {
-    let origin = Origin::bind().await.serve(|seen| reply(&seen.message));
+    let origin = Origin::bind().await.serve(|seen| reply(&seen.message)).forgetting();
     let records = Records::default();
     let config = format!(
         "workers = 2\n{}[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\n\
