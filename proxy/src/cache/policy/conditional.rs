@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::Moment;
+use super::{Moment, freshen::take_out};
 
 /// What tells one version of an answer from another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,10 +81,10 @@ impl Validators {
 
 /// Takes the conditions and the range out of a request: its answer is to be the whole one.
 pub fn forget(request: &mut HeaderMap) {
-    for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE]
-    {
-        request.remove(name);
-    }
+    take_out(request, |name| {
+        [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE]
+            .contains(name)
+    });
 }
 
 /// Whether a request has conditions that only the server can judge (RFC 9111 section 4.3.2).

@@ -4,11 +4,15 @@
 //! which are refused here.
 
 use std::{
+    cell::Cell,
     sync::OnceLock,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::HeaderValue;
+
+/// The form of today's dates.
+const FORM: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
 
 /// A point in time: milliseconds since 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,8 +44,24 @@ impl Moment {
     pub fn field(self) -> HeaderValue {
         let time = UNIX_EPOCH + Duration::from_millis(self.0.min(MOST));
         let text = httpdate::fmt_http_date(time);
-        HeaderValue::try_from(text)
-            .unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(FORM))
+    }
+
+    /// The same for a field that has mostly the value it had the last time: `Date` changes once a
+    /// second.
+    pub fn parse_again(value: &[u8]) -> Option<Self> {
+        thread_local! {
+            static LAST: Cell<([u8; FORM.len()], Option<Moment>)> =
+                const { Cell::new(([0; FORM.len()], None)) };
+        }
+        let Ok(text) = <[u8; FORM.len()]>::try_from(value) else { return Self::parse(value) };
+        let (last, moment) = LAST.get();
+        if last == text {
+            return moment;
+        }
+        let moment = Self::parse(value);
+        LAST.set((text, moment));
+        moment
     }
 
     /// The date in a field. Upper and lower case do not matter, anything else does.

@@ -33,14 +33,18 @@ const OF_CONTENT: [HeaderName; 4] =
 
 /// Takes out what is not stored. What `Connection` names has gone before.
 pub fn storable(headers: &mut HeaderMap, cookies: SetCookie) {
-    for name in NEVER {
+    take_out(headers, |name| {
+        NEVER.contains(name)
+            || NEVER_BY_NAME.contains(&name.as_str())
+            || (cookies != SetCookie::Store && *name == header::SET_COOKIE)
+    });
+}
+
+/// Takes out the fields of these names. One look at each that is there: to look for each name takes a
+/// hash of it, and most answers have none of them.
+pub(super) fn take_out(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_meant(name)).cloned() {
         headers.remove(name);
-    }
-    for name in NEVER_BY_NAME {
-        headers.remove(name);
-    }
-    if cookies != SetCookie::Store {
-        headers.remove(header::SET_COOKIE);
     }
 }
 

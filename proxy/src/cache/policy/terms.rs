@@ -202,7 +202,7 @@ fn ms(time: Duration) -> u64 {
 }
 
 fn date(headers: &HeaderMap) -> Option<Moment> {
-    Moment::parse(headers.get(header::DATE)?.as_bytes())
+    Moment::parse_again(headers.get(header::DATE)?.as_bytes())
 }
 
 /// What the answer itself says (RFC 9111 section 4.2.1). `targeted`: by the field for caches of

@@ -385,10 +385,13 @@ fn keep_until(answer: &Answer) -> u64 {
     until.0 / 1000 + 1
 }
 
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+
 /// `Surrogate-Key` (by spaces) and `Cache-Tag` (by commas).
 fn tags(headers: &HeaderMap) -> Box<[Box<str>]> {
     let mut tags: Vec<Box<str>> = Vec::new();
-    for (name, separators) in [("surrogate-key", &[' ', '\t'][..]), ("cache-tag", &[','][..])] {
+    for (name, separators) in [(SURROGATE_KEY, &[' ', '\t'][..]), (CACHE_TAG, &[','][..])] {
         for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
             for tag in value.split(separators).map(str::trim).filter(|tag| !tag.is_empty()) {
                 let fits = tags.len() < MOST_TAGS.0 && tag.len() <= MOST_TAGS.1;

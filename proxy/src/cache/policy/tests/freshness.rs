@@ -105,6 +105,9 @@ fn dates_are_dates() {
         ("", false),
     ] {
         assert_eq!(Moment::parse(text.as_bytes()).is_some(), valid, "{text}");
+        for _ in 0..2 {
+            assert_eq!(Moment::parse_again(text.as_bytes()), Moment::parse(text.as_bytes()));
+        }
     }
     assert_eq!(NOW.field(), "Thu, 01 Jan 2026 00:00:00 GMT");
     assert_eq!(Moment::parse(NOW.field().as_bytes()), Some(NOW));
