@@ -9,7 +9,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -165,13 +165,15 @@ impl Pull {
     /// A small answer has mostly come together with its head. By a task its body would reach the
     /// client's connection only when the head has gone, which takes a write of its own for each; what is
     /// large has to be written in parts anyway, and its first bytes are not to wait for the next ones.
-    pub async fn start(self, length: Option<u64>) {
+    pub fn start(self, length: Option<u64>) {
         if length.is_some_and(|length| length > AT_ONCE) {
             tokio::task::spawn_local(self.run());
             return;
         }
         let mut run = Box::pin(self.run());
-        if poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await.is_pending() {
+        // A task is polled when it begins, and says then by what it is woken.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if run.as_mut().poll(&mut nobody).is_pending() {
             tokio::task::spawn_local(run);
         }
     }

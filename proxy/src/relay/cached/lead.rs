@@ -174,7 +174,7 @@ impl Asks {
                             response.headers_mut().append(header::SET_COOKIE, cookie.clone());
                         }
                     }
-                    pull.start(offer.length).await;
+                    pull.start(offer.length);
                     return Ok(response);
                 }
                 Settled::Solo(refusal, mut answer, connection) => {
