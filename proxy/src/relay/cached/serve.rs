@@ -2,9 +2,12 @@
 
 use std::{collections::VecDeque, rc::Rc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, Response, StatusCode, Version, header};
 
-use super::{Asked, plan::plan};
+use super::{
+    Asked,
+    plan::{number, plan},
+};
 use crate::{
     body::BodyStream,
     cache::{
@@ -93,7 +96,7 @@ fn respond(
     terms: &Terms,
 ) -> Response<BodyStream> {
     let age = terms.age(Moment::now()).as_secs();
-    headers.insert(header::AGE, HeaderValue::from(age));
+    headers.insert(header::AGE, number(age));
     exchange.cached(told.outcome);
     asked.cache.counters.request(told.outcome);
     if asked.rules.status_headers {
