@@ -17,7 +17,7 @@
 
 use std::{future::Future as _, io, pin::Pin, sync::Arc, task::Context, time::Duration};
 
-use proxy_ebpf::{Form, Protection, Route};
+use proxy_ebpf::{Form, Protection, Route, SocketKey};
 use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
@@ -97,6 +97,15 @@ pub(crate) struct Open {
 pub(crate) struct Settled {
     pub(crate) open: [Option<Open>; 2],
     pub(crate) excluded: [Option<Excluded>; 2],
+    /// Downstream, upstream: by which key the application's socket is under the programs.
+    pub(super) enrolled: [Option<SocketKey>; 2],
+}
+
+impl Settled {
+    /// Has the programs redirect, or pass all that comes.
+    pub(super) fn set_open(&self, open: bool) {
+        self.open.iter().flatten().for_each(|direction| direction.slot.set_open(open));
+    }
 }
 
 impl Direction {
@@ -200,9 +209,7 @@ impl Bypass {
                 self.open[direction as usize].is_some() || self.form(direction).is_none()
             });
         if self.over {
-            self.holds = [false; 2];
-            self.timer = None;
-            return;
+            return self.end();
         }
         if self.holds != [false; 2] {
             if self.held < MOST_HELD {
@@ -345,7 +352,19 @@ impl Bypass {
         if !self.over || without(Protection::Entry) {
             return None;
         }
-        Some(Settled { open: std::mem::take(&mut self.open), excluded: self.excluded() })
+        let enrolled = self.hops.each_ref().map(|hop| {
+            let ready = hop.state() == State::Ready;
+            ready.then(|| hop.key())
+        });
+        let (open, excluded) = (std::mem::take(&mut self.open), self.excluded());
+        Some(Settled { open, excluded, enrolled })
+    }
+
+    /// What has not been opened by now stays closed.
+    pub(super) fn end(&mut self) {
+        self.over = true;
+        self.holds = [false; 2];
+        self.timer = None;
     }
 
     /// Whether a direction is or may yet be opened.

@@ -160,6 +160,11 @@ impl Lane {
         self.picker.engine().0 == Engine::Copy
     }
 
+    /// Whether what goes through this process is bulk.
+    pub(crate) fn carries_bulk(&self) -> bool {
+        self.picker.engine().0 == Engine::Pipe && !matches!(self.beside, Beside::Redirect(_))
+    }
+
     /// Ready when the kernel has sent everything that it was given to redirect.
     pub(crate) fn poll_clear<T: Endpoint>(
         &mut self,

@@ -98,10 +98,12 @@ pub(super) enum Outside {
     Client(Excluded),
     /// The server's application stays out.
     Server(Excluded),
+    /// It was, and what went past it was bulk without a pause (`leave.rs`).
+    Bulk,
 }
 
 /// Every such reason with its stable text: what [`Meter`] keeps is an index, plus one.
-const OUTSIDE: [(Outside, &str); 11] = [
+const OUTSIDE: [(Outside, &str); 12] = [
     (Outside::Unable, "local bypass does not work here, see doctor"),
     (Outside::Client(Excluded::NotAllowed), "client: local_bypass is off"),
     (Outside::Client(Excluded::Remote), "client: not on this host"),
@@ -113,6 +115,7 @@ const OUTSIDE: [(Outside, &str); 11] = [
     (Outside::Server(Excluded::Translated), "server: behind address translation"),
     (Outside::Server(Excluded::Refused), "server: socket refused by the kernel"),
     (Outside::Server(Excluded::Blocking), "server: socket in blocking mode"),
+    (Outside::Bulk, "bulk without a pause"),
 ];
 
 /// What the programs did in one direction, as they counted it.
@@ -183,6 +186,16 @@ impl Meter {
     /// this process.
     pub(crate) fn bytes(&self) -> u64 {
         self.copied.load(Relaxed) + self.piped.load(Relaxed) + self.kernel_bytes()
+    }
+
+    /// Bytes that this process has moved.
+    pub(super) fn by_userspace(&self) -> u64 {
+        self.copied.load(Relaxed) + self.piped.load(Relaxed)
+    }
+
+    /// Messages that the programs have moved.
+    pub(super) fn kernel_messages(&self) -> u64 {
+        self.slot.get().map_or(0, |slot| slot.moved_messages())
     }
 
     /// Bytes that the programs have moved.

@@ -43,6 +43,7 @@ mod hop;
 pub mod hop_bypass;
 pub mod kernel;
 pub(crate) mod ktls;
+mod leave;
 mod look_again;
 mod meter;
 mod picker;

@@ -15,6 +15,7 @@ use super::{
     bypass::{Bypass, Direction, Settled},
     hop::Excluded,
     kernel::Kernel,
+    leave::{Leave, Seen},
     meter::Cause,
     redirect::{Load, Redirect},
     stream::{Advice, Streams},
@@ -24,11 +25,13 @@ use super::{
 /// What the kernel does for a tunnel.
 #[derive(Debug)]
 pub(crate) struct Tier {
+    kernel: Arc<Kernel>,
     anchors: Anchors,
     /// While there is something to try.
     bypass: Option<Box<Bypass>>,
     /// What came of it.
     settled: Settled,
+    leave: Leave,
     /// Messages that had bypassed when the streams were last looked at.
     bypassed: [u64; 2],
     redirects: Redirects,
@@ -79,9 +82,11 @@ impl Tier {
             return Ok(None);
         }
         Ok(Some(Box::new(Self {
+            kernel: Arc::clone(&kernel),
             anchors: Anchors::new(kernel),
             bypass: bypass.map(Box::new),
             settled: Settled::default(),
+            leave: Leave::default(),
             bypassed: [0; 2],
             redirects,
         })))
@@ -94,15 +99,26 @@ impl Tier {
 
     /// Before a turn of the lanes.
     pub(crate) fn before(&mut self, cx: &mut Context<'_>, parts: &mut Parts<'_>) {
-        let Some(bypass) = &mut self.bypass else { return };
         let idle = [parts.lanes[0].is_idle(), parts.lanes[1].is_idle()];
         let sockets = parts.sockets.map(TcpEnd::stream);
+        let gives_up = self.leave.turn(&Seen {
+            kernel: &self.kernel,
+            settled: self.bypass.is_none().then_some(&self.settled),
+            sockets,
+            bulk: [parts.lanes[0].carries_bulk(), parts.lanes[1].carries_bulk()],
+            idle,
+            meters: parts.meters,
+        });
+        let Some(bypass) = &mut self.bypass else { return };
         let fills = bypass.poll(cx, &self.anchors, sockets, idle, parts.meters);
         for (direction, lane) in Direction::ALL.into_iter().zip(&mut parts.lanes) {
             lane.set_fills(fills[direction as usize]);
             if let Some(room) = bypass.take_room(direction) {
                 lane.goes_beside(room);
             }
+        }
+        if gives_up {
+            bypass.end();
         }
         if let Some(settled) = bypass.settled() {
             self.settled = settled;

@@ -8,6 +8,7 @@ mod bytes;
 mod early;
 mod ends;
 pub(crate) mod killed;
+mod leaving;
 mod memory;
 pub(crate) mod resets;
 mod seen;
