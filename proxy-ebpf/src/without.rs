@@ -19,7 +19,7 @@ pub enum Protection {
     Target,
     /// An application is put under `up_pass` only when it has read everything (`IF_QUIET`).
     Quiet,
-    /// Applications are put under `up_pass` at all, for FIONREAD.
+    /// Applications are put under `up_pass` at all: one queue for reads, and for FIONREAD.
     Pass,
     /// Sockets in blocking mode are not enrolled.
     Nonblocking,
@@ -57,6 +57,12 @@ pub enum Protection {
     Overlap,
     /// Userspace writes to an application only when it has room beside what has bypassed TCP.
     Room,
+    /// A sender to which bytes were given past TCP does not leave the programs.
+    Given,
+    /// One leaves them only when it has read everything.
+    Unread,
+    /// Nothing is given past TCP to an application that waits for more than a byte.
+    LowWater,
     /// Local bypass of an inspected connection waits for its second message. No harm without
     /// it: so tests bring it about on every connection.
     Kept,
@@ -64,7 +70,7 @@ pub enum Protection {
 
 impl Protection {
     /// All of them, each at its own index.
-    pub const ALL: [Protection; 25] = {
+    pub const ALL: [Protection; 28] = {
         use Protection::*;
         [
             Probe,
@@ -91,6 +97,9 @@ impl Protection {
             Activity,
             Overlap,
             Room,
+            Given,
+            Unread,
+            LowWater,
             Kept,
         ]
     };
@@ -127,6 +136,9 @@ impl Protection {
             Protection::Activity => "activity",
             Protection::Overlap => "overlap",
             Protection::Room => "room",
+            Protection::Given => "given",
+            Protection::Unread => "unread",
+            Protection::LowWater => "low_water",
             Protection::Kept => "kept",
         }
     }

@@ -352,12 +352,13 @@ impl Bypass {
         if !self.over || without(Protection::Entry) {
             return None;
         }
-        let enrolled = self.hops.each_ref().map(|hop| {
-            let ready = hop.state() == State::Ready;
-            ready.then(|| hop.key())
-        });
-        let (open, excluded) = (std::mem::take(&mut self.open), self.excluded());
-        Some(Settled { open, excluded, enrolled })
+        let (excluded, enrolled) = (self.excluded(), self.enrolled());
+        Some(Settled { open: std::mem::take(&mut self.open), excluded, enrolled })
+    }
+
+    /// By which keys the applications' sockets are under the programs.
+    pub(super) fn enrolled(&self) -> [Option<SocketKey>; 2] {
+        self.hops.each_ref().map(|hop| (hop.state() == State::Ready).then(|| hop.key()))
     }
 
     /// What has not been opened by now stays closed.

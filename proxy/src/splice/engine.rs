@@ -160,9 +160,14 @@ impl Lane {
         self.picker.engine().0 == Engine::Copy
     }
 
-    /// Whether what goes through this process is bulk.
+    /// Whether what it carries is bulk, as far as it can tell.
     pub(crate) fn carries_bulk(&self) -> bool {
-        self.picker.engine().0 == Engine::Pipe && !matches!(self.beside, Beside::Redirect(_))
+        self.picker.engine().0 == Engine::Pipe
+    }
+
+    /// Whether the kernel may write on the socket that it leads to.
+    pub(crate) fn is_redirected(&self) -> bool {
+        matches!(self.beside, Beside::Redirect(_))
     }
 
     /// Ready when the kernel has sent everything that it was given to redirect.

@@ -25,7 +25,6 @@ use super::{
 /// What the kernel does for a tunnel.
 #[derive(Debug)]
 pub(crate) struct Tier {
-    kernel: Arc<Kernel>,
     anchors: Anchors,
     /// While there is something to try.
     bypass: Option<Box<Bypass>>,
@@ -82,7 +81,6 @@ impl Tier {
             return Ok(None);
         }
         Ok(Some(Box::new(Self {
-            kernel: Arc::clone(&kernel),
             anchors: Anchors::new(kernel),
             bypass: bypass.map(Box::new),
             settled: Settled::default(),
@@ -101,15 +99,12 @@ impl Tier {
     pub(crate) fn before(&mut self, cx: &mut Context<'_>, parts: &mut Parts<'_>) {
         let idle = [parts.lanes[0].is_idle(), parts.lanes[1].is_idle()];
         let sockets = parts.sockets.map(TcpEnd::stream);
-        let gives_up = self.leave.turn(&Seen {
-            kernel: &self.kernel,
-            settled: self.bypass.is_none().then_some(&self.settled),
-            sockets,
-            bulk: [parts.lanes[0].carries_bulk(), parts.lanes[1].carries_bulk()],
-            idle,
-            meters: parts.meters,
-        });
+        let gives_up = self.look_at_bulk(idle, parts);
         let Some(bypass) = &mut self.bypass else { return };
+        if gives_up {
+            // First: a lane that it holds goes on.
+            bypass.end();
+        }
         let fills = bypass.poll(cx, &self.anchors, sockets, idle, parts.meters);
         for (direction, lane) in Direction::ALL.into_iter().zip(&mut parts.lanes) {
             lane.set_fills(fills[direction as usize]);
@@ -117,13 +112,32 @@ impl Tier {
                 lane.goes_beside(room);
             }
         }
-        if gives_up {
-            bypass.end();
-        }
         if let Some(settled) = bypass.settled() {
             self.settled = settled;
             self.bypass = None;
         }
+    }
+
+    /// Whether local bypass is to be given up as far as it has not been opened.
+    fn look_at_bulk(&mut self, idle: [bool; 2], parts: &Parts<'_>) -> bool {
+        if self.leave.is_over() {
+            return false;
+        }
+        let (settled, enrolled) = match &self.bypass {
+            Some(bypass) => (None, bypass.enrolled()),
+            None => (Some(&self.settled), self.settled.enrolled),
+        };
+        let lanes = parts.lanes.each_ref();
+        self.leave.turn(&Seen {
+            kernel: self.anchors.kernel(),
+            settled,
+            enrolled,
+            sockets: parts.sockets.map(TcpEnd::stream),
+            bulk: lanes.map(|lane| lane.carries_bulk()),
+            idle,
+            redirected: lanes.map(|lane| lane.is_redirected()),
+            meters: parts.meters,
+        })
     }
 
     /// After a turn that left nothing to do. `moved`: bytes that the lanes have moved in it.

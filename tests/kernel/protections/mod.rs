@@ -21,6 +21,7 @@
 //! | splice(2) says EAGAIN | `applications::splice_is_what_doctor_says` |
 //! | unread bytes go with a map entry | `applications::entries_stay` |
 //! | a socket that cannot be enrolled | `enrolment::a_refused_socket` |
+//! | unread bytes go with a socket that leaves | `leaving` |
 //!
 //! Of the law of tunnels the order of bytes is in `order`, `enrolment` and `ends::early`,
 //! memory in `bounds`, ends in `closing` and `ends`, what is seen of a tunnel in `seen`,
@@ -29,14 +30,16 @@
 //!
 //! Not shown, because nothing was found that tells the difference from outside: the check of
 //! sequence numbers against address translation, the quarantine of counters that were given
-//! back, and the look at the states of both sockets in `up_msg` (without it a send behind
-//! one's own FIN is EPIPE all the same on 6.18).
+//! back, the wait between closing both directions and the leaving of a sender, and the look at
+//! the states of both sockets in `up_msg` (without it a send behind one's own FIN is EPIPE all the
+//! same on 6.18).
 
 mod applications;
 mod bounds;
 mod closing;
 mod ends;
 mod enrolment;
+mod leaving;
 mod left;
 mod order;
 mod probe;

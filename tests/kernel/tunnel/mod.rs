@@ -8,7 +8,6 @@ mod bytes;
 mod early;
 mod ends;
 pub(crate) mod killed;
-mod leaving;
 mod memory;
 pub(crate) mod resets;
 mod seen;
