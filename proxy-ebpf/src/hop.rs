@@ -90,6 +90,10 @@ pub struct HopReport {
     pub peer_receive_memory: i32,
     /// And its limit (SO_RCVBUF, or what the kernel has made of it).
     pub peer_receive_limit: i32,
+    /// Bytes that the application wants to be woken for (SO_RCVLOWAT).
+    pub peer_receive_low_water: i32,
+    /// Unused.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<HopReport>() == 72 && size_of::<HopRequest>() == 56);
+const _: () = assert!(size_of::<HopReport>() == 80 && size_of::<HopRequest>() == 56);

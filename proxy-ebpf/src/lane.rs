@@ -71,7 +71,8 @@ pub struct Lane {
     pub moved_at: u64,
     /// Program: messages passed because of the order.
     pub refused_order: u64,
-    /// Program: messages passed because the receiver's memory was at its limit.
+    /// Program: messages passed because the receiver's memory was at its limit, or because it
+    /// waits for more than a byte.
     pub refused_bound: u64,
     /// Program: messages passed because the receiver's socket was not there any more.
     pub refused_target: u64,

@@ -64,6 +64,7 @@ fn judge(peer: *mut c_void, request: &HopRequest, report: &mut HopReport) -> u32
     let offsets = offsets();
     report.peer_receive_memory = read(address, offsets.sock_rmem_alloc);
     report.peer_receive_limit = read(address, offsets.sock_rcvbuf);
+    report.peer_receive_low_water = read(address, offsets.sock_rcvlowat);
     let socket: u64 = read(address, offsets.sock_socket);
     if socket != 0 {
         report.peer_accepted = 1;

@@ -22,6 +22,7 @@ static UP_OFFSETS: Offsets = Offsets {
     sock_rmem_alloc: 0,
     sock_sndbuf: 0,
     sock_wmem_queued: 0,
+    sock_rcvlowat: 0,
     sock_socket: 0,
     socket_file: 0,
     file_flags: 0,

@@ -100,10 +100,16 @@ fn in_order(route: &Route, moved: u32, read_by_app: bool) -> bool {
     sent.wrapping_sub(route.k) == arrived.wrapping_sub(moved)
 }
 
-/// Whether the receiving application has read enough of what it has been given.
+/// Whether the receiving application has read enough of what it has been given, and wants to be
+/// woken for a byte. With SO_RCVLOWAT it is told of any byte past TCP, though it waits for more,
+/// and `up_pass` is given those of TCP only when there are as many: what stands before them in the
+/// other queue is not to be read for so long (`tcp_bpf_recvmsg_parser`).
 #[inline(always)]
 fn has_room(route: &Route) -> bool {
     let offsets = offsets();
+    if read::<i32>(route.receiver, offsets.sock_rcvlowat) > 1 && !without(Protection::LowWater) {
+        return false;
+    }
     if without(Protection::Bound) {
         return true;
     }

@@ -25,6 +25,8 @@ pub struct Offsets {
     pub sock_sndbuf: u32,
     /// `sock.sk_wmem_queued`: send memory in use.
     pub sock_wmem_queued: u32,
+    /// `sock.sk_rcvlowat`: bytes that the reader wants to be woken for (SO_RCVLOWAT).
+    pub sock_rcvlowat: u32,
     /// `sock.sk_socket`.
     pub sock_socket: u32,
     /// `socket.file`.
@@ -37,7 +39,7 @@ pub struct Offsets {
 
 impl Offsets {
     /// Number of fields, each a `u32`.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 
     /// As the bytes of the global.
     pub fn to_words(&self) -> [u32; Self::COUNT] {
@@ -51,6 +53,7 @@ impl Offsets {
             self.sock_rmem_alloc,
             self.sock_sndbuf,
             self.sock_wmem_queued,
+            self.sock_rcvlowat,
             self.sock_socket,
             self.socket_file,
             self.file_flags,

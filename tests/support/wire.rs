@@ -9,7 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     ops::Range,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     time::{Duration, Instant},
 };
 
@@ -45,6 +45,22 @@ pub fn unacknowledged(socket: impl AsFd) -> usize {
         rustix::ioctl::ioctl(socket, question)
     };
     queued.expect("SIOCOUTQ") as usize
+}
+
+/// Has a socket's reader woken for so many bytes at least (SO_RCVLOWAT, socket(7)).
+pub fn set_low_water(socket: impl AsFd, bytes: std::ffi::c_int) {
+    let length = size_of_val(&bytes) as libc::socklen_t;
+    // SAFETY: the option reads one int, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            length,
+        )
+    };
+    assert_eq!(result, 0, "SO_RCVLOWAT: {}", io::Error::last_os_error());
 }
 
 /// One end of a connection.

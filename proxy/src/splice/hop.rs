@@ -12,8 +12,15 @@
 //! that is not accepted yet has no descriptor to tell by, and many applications set the
 //! flag only then: it is asked about again for a while.
 //!
-//! **FIONREAD.** Kernels 6.6.128, 6.12.75, 6.18.14, 6.19 and later answer it from the psock
-//! alone (929e30f93125). There the whole input has to go by the psock (`up_pass`). A segment
+//! **Not one that waits for more than a byte (SO_RCVLOWAT).** It would be woken for any byte that
+//! bypasses TCP, and under `up_pass` read nothing before as many are there. The gate sees to those
+//! that set it later.
+//!
+//! **One queue.** Kernels 6.6.128, 6.12.75, 6.18.14, 6.19 and later answer FIONREAD from the psock
+//! alone (929e30f93125), some of the latest from both queues. And a read takes from one of them:
+//! readers that take a short one for the last (tokio, nginx) would leave what came by TCP behind
+//! what bypassed it. So the whole input goes by the psock (`up_pass`), where the probe finds that
+//! it helps. A segment
 //! read in part must not meet that program, or it is delivered again: such a socket is
 //! enrolled at a moment when its application has read everything that we have written;
 //! nobody but us writes to it.
@@ -64,6 +71,8 @@ pub(crate) enum Excluded {
     Refused,
     /// The application uses the socket in blocking mode.
     Blocking,
+    /// The application wants to be woken for more than a byte (SO_RCVLOWAT).
+    LowWater,
 }
 
 /// What one step came to.
@@ -119,7 +128,7 @@ impl Hop {
         }
     }
 
-    /// Goes on towards `Ready`. `pass`: this kernel's FIONREAD wants `up_pass`.
+    /// Goes on towards `Ready`. `pass`: whether its input is to go by `up_pass`.
     pub(super) fn advance(&mut self, kernel: &Kernel, pass: bool) -> io::Result<Step> {
         if self.state != State::New {
             return Ok(Step::Done);
@@ -136,6 +145,10 @@ impl Hop {
         if blocks && !without(Protection::Nonblocking) {
             // Many applications set it right after accept(2).
             return Ok(Step::NotReady);
+        }
+        if report.peer_receive_low_water > 1 && !without(Protection::LowWater) {
+            self.state = State::Excluded(Excluded::LowWater);
+            return Ok(Step::Done);
         }
         self.application = report.peer.address;
         let action = match pass && !without(Protection::Pass) {

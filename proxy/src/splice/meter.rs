@@ -103,18 +103,20 @@ pub(super) enum Outside {
 }
 
 /// Every such reason with its stable text: what [`Meter`] keeps is an index, plus one.
-const OUTSIDE: [(Outside, &str); 12] = [
+const OUTSIDE: [(Outside, &str); 14] = [
     (Outside::Unable, "local bypass does not work here, see doctor"),
     (Outside::Client(Excluded::NotAllowed), "client: local_bypass is off"),
     (Outside::Client(Excluded::Remote), "client: not on this host"),
     (Outside::Client(Excluded::Translated), "client: behind address translation"),
     (Outside::Client(Excluded::Refused), "client: socket refused by the kernel"),
     (Outside::Client(Excluded::Blocking), "client: socket in blocking mode"),
+    (Outside::Client(Excluded::LowWater), "client: SO_RCVLOWAT is set"),
     (Outside::Server(Excluded::NotAllowed), "server: local_bypass is off"),
     (Outside::Server(Excluded::Remote), "server: not on this host"),
     (Outside::Server(Excluded::Translated), "server: behind address translation"),
     (Outside::Server(Excluded::Refused), "server: socket refused by the kernel"),
     (Outside::Server(Excluded::Blocking), "server: socket in blocking mode"),
+    (Outside::Server(Excluded::LowWater), "server: SO_RCVLOWAT is set"),
     (Outside::Bulk, "bulk without a pause"),
 ];
 

@@ -27,7 +27,7 @@ use super::{MEGABYTE, comes_to, patience, ready, shown};
 use crate::{machine::kernel, tunnel::resets::is_stopped};
 
 /// A tunnel by local bypass to a server that has yet to accept its connection.
-async fn unaccepted(gone: &[Protection]) -> (Wire, TcpListener, Proxy) {
+pub(super) async fn unaccepted(gone: &[Protection]) -> (Wire, TcpListener, Proxy) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let proxy = Proxy::forward().splice(Engine::Bypass).unprotected(gone).start();
     let request = Way::Connect.request_to(listener.local_addr().unwrap());

@@ -22,6 +22,7 @@
 //! | unread bytes go with a map entry | `applications::entries_stay` |
 //! | a socket that cannot be enrolled | `enrolment::a_refused_socket` |
 //! | unread bytes go with a socket that leaves | `leaving` |
+//! | a reader is woken for fewer bytes than it wants | `low_water` |
 //!
 //! Of the law of tunnels the order of bytes is in `order`, `enrolment` and `ends::early`,
 //! memory in `bounds`, ends in `closing` and `ends`, what is seen of a tunnel in `seen`,
@@ -41,6 +42,7 @@ mod ends;
 mod enrolment;
 mod leaving;
 mod left;
+mod low_water;
 mod order;
 mod probe;
 mod seen;

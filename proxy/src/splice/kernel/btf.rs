@@ -188,6 +188,7 @@ pub(super) fn offsets(bytes: &[u8]) -> Result<Offsets, String> {
         sock_rmem_alloc: btf.offset("sock", "sk_backlog.rmem_alloc")?,
         sock_sndbuf: btf.offset("sock", "sk_sndbuf")?,
         sock_wmem_queued: btf.offset("sock", "sk_wmem_queued")?,
+        sock_rcvlowat: btf.offset("sock", "sk_rcvlowat")?,
         sock_socket: btf.offset("sock", "sk_socket")?,
         socket_file: btf.offset("socket", "file")?,
         file_flags: btf.offset("file", "f_flags")?,
@@ -258,8 +259,8 @@ mod tests {
         let offsets = offsets(&bytes).unwrap();
         let mut words = offsets.to_words().to_vec();
         // The file of a socket and its state may be first members, the others are not.
-        assert!(words[..9].iter().all(|offset| *offset > 0), "{offsets:?}");
-        words[..9].sort_unstable();
-        words[..9].windows(2).for_each(|pair| assert_ne!(pair[0], pair[1], "{offsets:?}"));
+        assert!(words[..10].iter().all(|offset| *offset > 0), "{offsets:?}");
+        words[..10].sort_unstable();
+        words[..10].windows(2).for_each(|pair| assert_ne!(pair[0], pair[1], "{offsets:?}"));
     }
 }
