@@ -6,13 +6,14 @@ use underpass_tests::{proxy, skip};
 use crate::machine::lacking;
 
 /// What moves tunnels in the kernel. An older kernel may say no to some of it.
-const MECHANISMS: [&str; 13] = [
+const MECHANISMS: [&str; 14] = [
     "kernel_btf",
     "bpf_load",
     "bypass_redirect",
     "bypass_gate",
     "bypass_slow_reader",
     "bypass_half_close",
+    "bypass_one_queue",
     "half_bypass",
     "fionread",
     "skb_redirect",

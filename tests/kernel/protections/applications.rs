@@ -11,8 +11,10 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     pipe::{PipeFlags, SpliceFlags, pipe_with, splice},
 };
+use tokio::io::AsyncReadExt;
 use underpass_tests::{
-    Bed, End, Engine, Fate, Plan, Tunnel, Way, Wire, bed::Topology, clock, pattern, proxy, skip,
+    Bed, End, Engine, Fate, Plan, Tunnel, Way, Wire, bed::Topology, clock,
+    engine::joins_applications, eventually, pattern, proxy, skip,
 };
 
 use super::{MORE, patience, ready, shown};
@@ -86,6 +88,48 @@ async fn fionread() {
     };
     let stands = |told: &Told| *told == Told::Nothing;
     shown(&[Protection::Pass], play, |told| *told == Told::Everything, stands).await;
+}
+
+/// The same for a reader that takes a read that comes short for the last one until there is an
+/// event, as tokio does.
+#[req_test("REQ-TUN-001", "REQ-TUN-003")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_comes_short() {
+    const PIECE: u64 = 32 * 1024;
+    // No multiple of what a reader asks for: its last read comes short.
+    const REST: u64 = 30_001;
+    if !ready(Engine::Bypass) || !joins_applications() {
+        return;
+    }
+    let play = async |gone: &[Protection]| {
+        let Tunnel { mut client, server, origin: _origin, proxy } =
+            open(Engine::Bypass, gone).await;
+        let figures = async || {
+            let row = proxy.tunnels().await.remove(0);
+            let kernel = row["engine"]["to_upstream"]["kernel"].clone();
+            let bytes = kernel["bytes"].as_u64().expect("bytes");
+            let passed = kernel["passed_for_bound"].as_u64().expect("messages");
+            (bytes, row["bytes"]["to_upstream"].as_u64().expect("bytes") - bytes, passed)
+        };
+        let mut sent = 0;
+        while figures().await.2 == 0 {
+            assert!(sent < MORE, "there is no bound");
+            client.send_rest(sent, sent + PIECE).await;
+            sent += PIECE;
+        }
+        // When there is room for it, the last piece follows by TCP.
+        let (bypassed, ..) = figures().await;
+        let mut server = server.into_stream();
+        let mut got = vec![0; (bypassed - REST) as usize];
+        server.read_exact(&mut got).await.expect("what has bypassed");
+        pattern::check(0, &got);
+        eventually("the rest by TCP", async || figures().await.1 == sent - bypassed).await;
+        tokio::time::sleep(clock::STALL / 4).await;
+        let mut server = Wire::new(server, "server");
+        server.fate_of(bypassed - REST, sent - bypassed + REST, patience(gone)).await
+    };
+    let stands = |fate: &Fate| matches!(fate, Fate::Stuck(_));
+    shown(&[Protection::Pass], play, |fate| *fate == Fate::Whole, stands).await;
 }
 
 /// Bytes that splice(2) takes from the server's socket, of 100 that the client has sent.

@@ -18,6 +18,7 @@
 //! | bytes that were read come again | `enrolment::an_empty_queue`, `a_quiet_reader`, `a_segment_that_is_old_in_part` |
 //! | early bytes are stuck | `probe::doctor_sees_what_is_missing` |
 //! | FIONREAD says 0 | `applications::fionread` |
+//! | a short read is not the last | `applications::a_read_that_comes_short` |
 //! | splice(2) says EAGAIN | `applications::splice_is_what_doctor_says` |
 //! | unread bytes go with a map entry | `applications::entries_stay` |
 //! | a socket that cannot be enrolled | `enrolment::a_refused_socket` |

@@ -19,9 +19,10 @@ use super::ready;
 
 /// Protections whose absence the probe sees: the row of `doctor`, what depends on it, and
 /// what the reason has to name.
-const SEEN: [(Protection, &str, &str, &str); 5] = [
+const SEEN: [(Protection, &str, &str, &str); 6] = [
     (Protection::Order, "bypass_gate", "local_bypass", "overtaken"),
     (Protection::Bound, "bypass_slow_reader", "local_bypass", "does not read"),
+    (Protection::Pass, "bypass_one_queue", "local_bypass", "short read"),
     (Protection::SkbOrder, "skb_slow_reader", "engine_kernel", "out of order"),
     (Protection::SkbBound, "skb_slow_reader", "engine_kernel", "does not read"),
     (Protection::Nudge, "skb_early_data", "engine_kernel", "did not arrive"),

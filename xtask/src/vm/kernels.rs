@@ -27,6 +27,9 @@ pub(super) struct Excuse {
 const SPLICE: Excuse =
     excuse("splice_read", "splice(2) from an enrolled socket does not see what waits there");
 
+/// A read takes from one of both.
+const ONE_QUEUE: Excuse = excuse("bypass_one_queue", "a short read for the last");
+
 /// Likewise FIONREAD, before the kernel change that `splice/hop.rs` names.
 const FIONREAD: Excuse = excuse("fionread", "FIONREAD says 0");
 
@@ -43,6 +46,7 @@ pub(super) const KERNELS: [Kernel; 4] = [
             excuse("ktls", "no module `tls`"),
             SPLICE,
             FIONREAD,
+            ONE_QUEUE,
             // A message in the receiver's queue is charged to nobody.
             excuse("bypass_slow_reader", "does not charge redirected bytes"),
             excuse("local_bypass", "does not charge redirected bytes"),
@@ -59,6 +63,7 @@ pub(super) const KERNELS: [Kernel; 4] = [
         excused: &[
             SPLICE,
             FIONREAD,
+            ONE_QUEUE,
             excuse("local_bypass", "FIONREAD says 0"),
             excuse(APPLICATIONS, "FIONREAD says 0"),
         ],

@@ -242,7 +242,7 @@ impl Kernel {
         Ok(report)
     }
 
-    /// Whether an application's whole input has to go by the psock, for FIONREAD's sake.
+    /// Whether an application's whole input has to go by the psock (`splice/hop.rs`).
     pub(crate) fn needs_pass(&self) -> bool {
         self.needs_pass.load(Relaxed)
     }
