@@ -177,7 +177,9 @@ impl Flight {
     /// Whether the byte at this place is here, or comes before so many others have.
     pub(super) fn reaches(&self, at: u64, reach: u64) -> bool {
         let inner = self.lock();
-        let is_near = inner.base <= at && at <= inner.head.saturating_add(reach);
+        // Where nothing is stored any more, what is to come waits for the slowest reader.
+        let comes = inner.storing && at <= inner.head.saturating_add(reach);
+        let is_near = inner.base <= at && (at < inner.head || comes);
         is_near && !matches!(inner.end, Some(Err(_)))
     }
 

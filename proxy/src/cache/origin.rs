@@ -229,7 +229,8 @@ impl Mend {
         let has = || believes && self.cache.store.has_block(self.object, number);
         let part = match flights.join_or_add_part((of, at), (span, &flight), has) {
             PartTurn::Lead(part) => part,
-            PartTurn::Join(flight) => return joined(flight).unwrap_or(Begun::Lost),
+            // It may have ended just now: whoever looks again finds what it has left, or leads.
+            PartTurn::Join(flight) => return joined(flight).unwrap_or(Begun::Stored),
             PartTurn::There => return Begun::Stored,
         };
         self.cache.counters.parts.inc();

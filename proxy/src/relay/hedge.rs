@@ -123,9 +123,6 @@ pub(super) async fn race<F: Future<Output = Sent>>(
                 Some(_) => Poll::Pending,
             };
             send::take_interim(exchange, link.as_deref(), |interim| held.push(interim));
-            if of_second.is_some() {
-                held.drain(..).for_each(|interim| send::pass(exchange, &interim));
-            }
             if let Poll::Ready(sent) = sent {
                 match send::judged(sent.map_err(Failed::Sending), &making.bounds) {
                     Ok(response) if wins(&response) => return Poll::Ready(End::First(response)),
@@ -144,6 +141,9 @@ pub(super) async fn race<F: Future<Output = Sent>>(
                     let left = at.saturating_duration_since(Instant::now());
                     exchange.watched().wait(Wait::Response, left);
                 }
+            }
+            if matches!(of_second, Some(Err(_))) {
+                held.drain(..).for_each(|interim| send::pass(exchange, &interim));
             }
             if of_first.is_some() && of_second.is_some() {
                 return Poll::Ready(End::Neither);

@@ -76,3 +76,16 @@ fn nobody_takes_a_seat_in_what_has_been_given_up() {
         assert!(Seat::take(&flight, 0).is_none() && !flight.reaches(0, 0));
     }
 }
+
+/// Nobody waits for a stranger's client who could ask for himself.
+#[test]
+fn what_is_not_stored_is_joined_only_for_what_has_come() {
+    let flight = Flight::new();
+    flight.begins_at(0, Finishes::No, None);
+    let _stalls = Seat::take(&flight, 0).expect("it goes on");
+    assert!(flight.reaches(0, 0) && flight.reaches(1000, 1000));
+    flight.stops_storing();
+    assert!(!flight.reaches(0, 1000) && !flight.reaches(1000, 1000));
+    flight.publish(Bytes::from_static(b"come"), 0, &mut Vec::new());
+    assert!(flight.reaches(3, 0) && !flight.reaches(4, 1000));
+}

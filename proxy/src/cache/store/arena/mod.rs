@@ -41,6 +41,9 @@ const SLACK_SHARE: usize = 32;
 /// So much more than that is not worth a call of the kernel.
 const TRIM_BYTES: usize = 2 << 20;
 
+/// Given back by whoever asks for memory, in bytes: the kernel takes each page by itself.
+const MOST_TRIMMED: usize = 8 << 20;
+
 /// The range.
 #[derive(Debug)]
 pub(super) struct Arena {
@@ -164,15 +167,17 @@ impl Arena {
         (budget + budget / SLACK_SHARE).saturating_sub(self.account.others())
     }
 
-    /// Gives back what is free and touched beyond the budget, unless somebody else does.
+    /// Gives back what is free and touched beyond the budget, unless somebody else does: no more at
+    /// once than a worker has time for.
     pub(super) fn trim(&self) {
         if self.excess() < TRIM_BYTES {
             return;
         }
         let Ok(_alone) = self.trims.try_lock() else { return };
-        let mut left = self.excess();
+        let mut left = self.excess().min(MOST_TRIMMED);
         while left > 0 {
-            let Some(Taken { node, at, len }) = self.books().space.release() else { return };
+            let most = (left / UNIT) as u32;
+            let Some(Taken { node, at, len }) = self.books().space.release(most) else { return };
             let (at, len) = (at as usize * UNIT, len as usize * UNIT);
             // Nobody's meanwhile, and others take and give what they like.
             self.region.release(at, len);

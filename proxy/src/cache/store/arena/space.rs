@@ -135,13 +135,15 @@ impl Space {
         self.list(node);
     }
 
-    /// Takes the whole pages of a free block, one of the longest, for their memory to be given back;
-    /// `None`: none has any. They are nobody's until [`Self::is_released`] is told.
-    pub(super) fn release(&mut self) -> Option<Taken> {
+    /// Takes whole pages of a free block, one of the longest, for their memory to be given back: of
+    /// `most` units, and a page where that is less. `None`: none has any. They are nobody's until
+    /// [`Self::is_released`] is told.
+    pub(super) fn release(&mut self, most: u32) -> Option<Taken> {
+        let most = most.max(1).next_multiple_of(self.page);
         let whole = |node: u32| {
             let Node { at, len, .. } = self.nodes[node];
             let (start, end) = (at.next_multiple_of(self.page), (at + len) / self.page * self.page);
-            (start < end).then_some((node, start, end))
+            (start < end).then(|| (node, start, end.min(start.saturating_add(most))))
         };
         let (node, start, end) = self.looked_at(self.free.highest()?).find_map(whole)?;
         let Node { at, len, .. } = self.nodes[node];

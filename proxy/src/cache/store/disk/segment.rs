@@ -141,7 +141,9 @@ impl Segment {
         while !out.is_empty() {
             let mut into = [io::IoSliceMut::new(out)];
             match preadv2(&self.file, &mut into, offset, ReadWriteFlags::NOWAIT) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // Of what it does not have Linux 5.9 and 5.10 say so (readv(2), BUGS). A true end is
+                // found by who waits.
+                Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
                 Ok(read) => {
                     offset += read as u64;
                     out = &mut out[read..];

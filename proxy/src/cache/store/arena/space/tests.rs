@@ -27,7 +27,7 @@ fn audit(space: &Space) {
 }
 
 fn release_all(space: &mut Space) {
-    while let Some(taken) = space.release() {
+    while let Some(taken) = space.release(3 * PAGE) {
         space.is_released(taken.node);
     }
 }
@@ -64,7 +64,9 @@ fn blocks_never_overlap_and_all_become_one_again() {
                         owner[block.at as usize..][..block.len as usize].fill(false);
                     }
                     for _ in 0..random.u8(..5) {
-                        let Some(block) = space.release() else { break };
+                        let most = random.u32(..20 * page);
+                        let Some(block) = space.release(most) else { break };
+                        assert!(block.len <= most.max(1).next_multiple_of(page));
                         let run = &mut owner[block.at as usize..][..block.len as usize];
                         assert!(run.iter().all(|taken| !taken), "somebody has it");
                         run.fill(true);
