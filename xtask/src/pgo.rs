@@ -15,7 +15,7 @@ use crate::{
     workspace::{bpf_dir, call, cargo, host, output, root, say},
 };
 
-/// What is counted: every way that many bytes or requests take. One round of each, a minute in all.
+/// What is counted: every way that many bytes or requests take. One short round of each.
 const LOADS: [&[&str]; 5] = [
     &[
         "peers",

@@ -57,13 +57,20 @@ async fn what_the_kernel_has_is_read_at_once_and_the_rest_by_threads() {
     }
     assert_eq!(at_once, LENGTHS.len());
     assert!(matches!(store.block(object, 1), Found::Read(_)));
-    // The kernel lets go of it.
-    for path in folder.segments() {
-        let file = File::open(path).unwrap();
-        file.sync_all().unwrap();
-        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    // The kernel lets go of it, which it need not do the first time.
+    let mut at_once = LENGTHS.len();
+    for _ in 0..10 {
+        for path in folder.segments() {
+            let file = File::open(path).unwrap();
+            file.sync_all().unwrap();
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        }
+        at_once = at_once.min(read_at_once(&store).await);
+        if at_once < LENGTHS.len() {
+            break;
+        }
     }
-    assert!(read_at_once(&store).await < LENGTHS.len(), "some of it had to be waited for");
+    assert!(at_once < LENGTHS.len(), "some of it had to be waited for");
     // And has it again.
     assert_eq!(read_at_once(&store).await, LENGTHS.len());
     let read = super::found(store.block(object, 0)).await.expect("it is stored");
