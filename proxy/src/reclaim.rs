@@ -9,6 +9,8 @@
 
 use std::cell::Cell;
 
+use crate::magazine;
+
 /// So many more, that is some megabytes. Fewer are not worth it: all threads that allocate
 /// wait meanwhile, longer the more there is to give back; so the watchdog does not let more
 /// than some hundreds come to rest in a second.
@@ -28,7 +30,9 @@ pub struct Reclaim {
 impl Reclaim {
     /// To be called once a second with the number of connections that are `parked`.
     pub fn look(&self, parked: usize) {
+        magazine::settle();
         if self.is_worth_it(parked) {
+            magazine::empty();
             trim();
         }
     }

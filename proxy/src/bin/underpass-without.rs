@@ -4,6 +4,11 @@
 
 use std::process::ExitCode;
 
+use underpass::magazine::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
     underpass::cli::main()
 }

@@ -17,7 +17,7 @@ use super::{
     Process, Worker,
     orders::{Change, Order, Orders, Share},
 };
-use crate::{access_log, connection::parked, drain, placement::Place, record};
+use crate::{access_log, connection::parked, drain, magazine, placement::Place, record};
 
 /// A worker that has been started.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub fn spawn(
             tracing::warn!("worker {index} cannot keep to CPU {place}: {error}");
             process.admin.metrics.placed(index, &Place::default());
         }
+        let _magazines = magazine::open();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
