@@ -13,11 +13,17 @@ use std::{
 use bytes::Bytes;
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Client;
 use crate::{
-    body::BodyStream, relay, transport::Transport, tunnel, watchdog::Wait, wire::cancels::Cancels,
+    body::BodyStream,
+    relay,
+    transport::Transport,
+    tunnel,
+    watchdog::{Wait, Watched},
+    wire::cancels::Cancels,
 };
 
 /// How much of a request's body may have come that its server has not taken yet. The window of
@@ -43,9 +49,11 @@ pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
         let client = Rc::clone(&client);
         let watched = client.worker.watchdog.watch();
         *client.next_stream.borrow_mut() = Some(Rc::clone(&watched));
-        async move {
+        // hyper moves it three times before it is polled, which is kilobytes each; and it is gone
+        // when the answer begins, where it would be part of the stream's task to its end.
+        Box::pin(async move {
             Ok::<Response<BodyStream>, Infallible>(relay::http2(client, watched, request).await)
-        }
+        })
     });
     let streams = u32::try_from(limits.max_streams).unwrap_or(u32::MAX);
     let io = TokioIo::new(Rewound { early, stream, cancels: Cancels::of_client() });
@@ -108,24 +116,35 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
         // hyper calls the service and this one right after the other. What it runs besides
         // (the writing end of a tunnel) has no watch.
         let watched = self.0.next_stream.take();
-        // Boxed: a future moved into an async block is in it twice.
-        let mut future = Box::pin(future);
-        tunnel::h2::Executor.execute(async move {
-            poll_fn(|cx| {
-                if future.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                let Some(watched) = &watched else { return Poll::Pending };
-                watched.register(cx);
-                // Not dealt with by the exchange: hyper waits for the client to open its
-                // window and does not ask for the body. Dropping the stream resets it.
-                match watched.expired() {
-                    Some(Wait::Response | Wait::Deadline) => Poll::Ready(()),
-                    _ => Poll::Pending,
-                }
-            })
-            .await;
-        });
+        tunnel::h2::Executor.execute(Stream { future, watched });
+    }
+}
+
+pin_project! {
+    /// The task of a stream.
+    struct Stream<F> {
+        #[pin]
+        future: F,
+        watched: Option<Rc<Watched>>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.future.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(watched) = this.watched else { return Poll::Pending };
+        watched.register(cx);
+        // Not dealt with by the exchange: hyper waits for the client to open its
+        // window and does not ask for the body. Dropping the stream resets it.
+        match watched.expired() {
+            Some(Wait::Response | Wait::Deadline) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
     }
 }
 
