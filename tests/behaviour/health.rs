@@ -14,16 +14,20 @@ const CHECKS: &str = "[upstream.health]\npath = \"/health\"\ninterval = \"150ms\
 
 /// A proxy with so many workers and one upstream of these servers.
 fn proxy(workers: usize, servers: &[&Fickle], lines: &str) -> Proxy {
+    Proxy::config(text(workers, servers, lines)).start()
+}
+
+/// Its configuration.
+fn text(workers: usize, servers: &[&Fickle], lines: &str) -> String {
     let servers: Vec<String> = servers.iter().map(|s| format!("\"{}\"", s.addr())).collect();
-    Proxy::config(format!(
+    format!(
         "workers = {workers}\n[admin]\naddress = \"127.0.0.1:0\"\n\
          [limits]\nresponse_timeout = \"300ms\"\nconnect_timeout = \"500ms\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nupstream = \"api\"\n[[upstream]]\nname = \"api\"\n\
          servers = [{}]\n{lines}\n",
         servers.join(", ")
-    ))
-    .start()
+    )
 }
 
 async fn three() -> [Fickle; 3] {
@@ -87,6 +91,25 @@ async fn checks_take_a_server_out_and_back() {
         assert_eq!(statuses(&proxy, 9).await, [200; 9], "{mode:?}");
         assert!(a.requests() > before, "{mode:?}: no request after its return");
     }
+}
+
+/// Other settings: the checks of before end, and nothing that they would find counts.
+#[req_test("REQ-EDGE-003", "REQ-EDGE-008")]
+#[tokio::test]
+async fn a_reload_with_other_checks_ends_those_of_before() {
+    let a = Fickle::up("a").await;
+    let mut proxy = proxy(1, &[&a], CHECKS);
+    until(&proxy, &a, "up").await;
+    // To this path checks are counted as requests.
+    proxy.reload(&text(1, &[&a], &CHECKS.replace("/health", "/ready"))).await;
+    let more = async |times: usize| {
+        let before = a.requests();
+        eventually("checks of the other path", async || a.requests() >= before + times).await;
+    };
+    more(1).await;
+    let before = a.checks();
+    more(6).await;
+    assert_eq!(a.checks(), before, "the checks of before go on");
 }
 
 /// Checks are the process's: more workers make no more of them.

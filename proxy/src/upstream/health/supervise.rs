@@ -44,6 +44,7 @@ pub async fn supervise(directory: Arc<Directory>) {
                 let server = Arc::clone(&member.state);
                 // Its address: `Checking` keeps it alive, so nobody else gets that meanwhile.
                 let id = Arc::as_ptr(&server) as usize;
+                // One with other settings ends here.
                 let known = before.remove(&id).filter(|known| known.health == health);
                 running.entry(id).or_insert_with(|| {
                     known.unwrap_or_else(|| {
@@ -74,11 +75,17 @@ impl Checking {
 
     /// Nothing is known of it any more, which counts as well, unless it goes on being checked.
     fn stop(self) {
-        self.task.abort();
         if self.group.config().health.is_none() {
             self.server.condition.set_checked(Checked::Unknown);
             self.group.changed();
         }
+    }
+}
+
+impl Drop for Checking {
+    /// A task whose handle is gone would go on.
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
