@@ -14,15 +14,19 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 /// A proxy whose one upstream is this server, by this name server, with these lines.
 fn proxy(server: &str, dns: &NameServer, protocol: &str, lines: &str) -> Proxy {
-    Proxy::config(format!(
+    Proxy::config(text(server, dns, protocol, lines)).start()
+}
+
+/// Its configuration.
+fn text(server: &str, dns: &NameServer, protocol: &str, lines: &str) -> String {
+    format!(
         "workers = 2\n[admin]\naddress = \"127.0.0.1:0\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\n\
          [[route]]\nlistener = \"web\"\nupstream = \"api\"\n[[upstream]]\nname = \"api\"\n\
          servers = [\"{server}\"]\n{lines}\n\
          [upstream.dns]\nservers = [\"{}\"]\ntimeout = \"300ms\"\nmax_ttl = \"1s\"\n",
         dns.addr()
-    ))
-    .start()
+    )
 }
 
 /// Servers at the same port of 127.0.0.1 and 127.0.0.2.
@@ -118,6 +122,26 @@ async fn a_name_server_in_trouble_takes_no_server_away() {
         until_servers(&proxy, &[&a]).await;
     }
     proxy.log_line(&["api.test", "what was known stays"]).await;
+}
+
+/// Another name server: that of before is asked no more, and what it says counts for nothing.
+#[req_test("REQ-EDGE-002", "REQ-EDGE-008")]
+#[tokio::test]
+async fn a_reload_with_another_name_server_forgets_that_of_before() {
+    let (a, b, port) = two().await;
+    let (before, after) = (NameServer::start().await, NameServer::start().await);
+    before.points("api.test", &[ip(&a)]);
+    after.points("api.test", &[ip(&b)]);
+    let server = format!("api.test:{port}");
+    let mut proxy = proxy(&server, &before, "http", "");
+    until_servers(&proxy, &[&a]).await;
+    proxy.reload(&text(&server, &after, "http", "")).await;
+    until_servers(&proxy, &[&b]).await;
+    let asked = before.queries();
+    let seen = after.queries();
+    eventually("the other one to be asked again", async || after.queries() > seen + 4).await;
+    assert_eq!(before.queries(), asked, "the name server of before is asked");
+    until_servers(&proxy, &[&b]).await;
 }
 
 /// Until DNS has answered, the system is asked as if there were none; no request waits.

@@ -38,6 +38,13 @@ struct Following {
     task: JoinHandle<()>,
 }
 
+impl Drop for Following {
+    /// A task whose handle is gone would go on, and have its answers in force.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Follows the names of all upstreams as long as the process lives.
 pub async fn supervise(directory: Arc<Directory>) {
     let mut changes = directory.changes();
@@ -62,7 +69,8 @@ pub async fn supervise(directory: Arc<Directory>) {
                 });
             }
         }
-        before.into_values().for_each(|gone| gone.task.abort());
+        // What is left is followed no more.
+        drop(before);
         if changes.changed().await.is_err() {
             return;
         }
@@ -70,18 +78,11 @@ pub async fn supervise(directory: Arc<Directory>) {
 }
 
 async fn follow(group: Arc<Group>, name: String, dns: Dns) {
-    let resolver = match resolver(&dns) {
-        Ok(resolver) => resolver,
-        Err(error) => {
-            let upstream = group.name();
-            tracing::warn!(upstream, name, "no DNS, the system is asked instead: {error}");
-            return;
-        }
-    };
+    let mut resolver = None;
     let mut pause = PAUSE.0;
     let mut known: Option<Vec<IpAddr>> = None;
     loop {
-        let wait = match ask(&resolver, &name).await {
+        let wait = match ask(&mut resolver, &dns, &name).await {
             Ok((addresses, until)) => {
                 if known.as_ref() != Some(&addresses) {
                     tracing::info!(upstream = group.name(), name, "resolves to {addresses:?}");
@@ -93,6 +94,8 @@ async fn follow(group: Arc<Group>, name: String, dns: Dns) {
                 left.clamp(dns.min_ttl, dns.max_ttl)
             }
             Err(error) => {
+                // The system may have other name servers by now: on a laptop it often has.
+                resolver = None;
                 if pause == PAUSE.0 {
                     let upstream = group.name();
                     tracing::warn!(upstream, name, "no answer, what was known stays: {error}");
@@ -107,7 +110,15 @@ async fn follow(group: Arc<Group>, name: String, dns: Dns) {
 }
 
 /// The addresses of a name in an order of their own, and until when they hold.
-async fn ask(resolver: &TokioResolver, name: &str) -> Result<(Vec<IpAddr>, Instant), String> {
+async fn ask(
+    known: &mut Option<TokioResolver>,
+    dns: &Dns,
+    name: &str,
+) -> Result<(Vec<IpAddr>, Instant), String> {
+    let resolver = match known {
+        Some(resolver) => resolver,
+        None => known.insert(resolver(dns).map_err(|error| format!("no DNS: {error}"))?),
+    };
     let answer = resolver.lookup_ip(name).await.map_err(|error| error.to_string())?;
     let mut addresses: Vec<IpAddr> = answer.iter().collect();
     addresses.sort_unstable();
