@@ -129,6 +129,8 @@ pub struct Worker {
     seats: RefCell<Vec<Weak<Seat>>>,
     last_gone: Notify,
     view: RefCell<Rc<View>>,
+    /// Upstreams of configurations before.
+    past: RefCell<Vec<Weak<Upstream>>>,
     doors: RefCell<Vec<Rc<Door>>>,
     /// Sockets that are registered and accept nothing yet.
     prepared: RefCell<Vec<orders::Prepared>>,
@@ -192,6 +194,7 @@ impl Worker {
                 index,
                 &[],
             ))),
+            past: RefCell::default(),
             doors: RefCell::default(),
             prepared: RefCell::default(),
             accepting: RefCell::default(),
@@ -339,7 +342,7 @@ impl Worker {
             self.each_seat(Seat::tick);
             reclaim.look(self.parking.parked() + self.upstream_parking.parked());
             let now = Instant::now();
-            self.all_upstreams().iter().for_each(|upstream| upstream.sweep(now));
+            self.sweep_upstreams(now);
             self.forward.sweep(now);
         }
     }

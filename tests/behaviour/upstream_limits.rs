@@ -4,18 +4,23 @@
 use std::time::Duration;
 
 use mantra_macros::req_test;
-use underpass_tests::{Fickle, Mode, Proxy, Saturated, Version, eventually, load::Load};
+use underpass_tests::{
+    Fickle, Mode, Origin, Proxy, Saturated, Version, eventually, h2_tunnel::upgrade, load::Load,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 fn proxy(workers: usize, lines: &str) -> Proxy {
-    Proxy::config(format!(
+    Proxy::config(text(workers, lines)).start()
+}
+
+fn text(workers: usize, lines: &str) -> String {
+    format!(
         "workers = {workers}\n[admin]\naddress = \"127.0.0.1:0\"\n\
          [limits]\nconnect_timeout = \"10s\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nupstream = \"api\"\n[[upstream]]\nname = \"api\"\n{lines}\n"
-    ))
-    .start()
+    )
 }
 
 fn only(server: &Fickle) -> String {
@@ -90,6 +95,48 @@ async fn a_server_has_no_more_connections_than_it_may() {
     assert!(open <= 2.0, "{open} connections");
     load.stop().await.assert_whole();
     assert!(a.most_under_way() <= 2, "{} at once", a.most_under_way());
+}
+
+/// What is open by a configuration of before holds its place; what was kept by it does not.
+#[req_test("REQ-EDGE-002", "REQ-EDGE-008")]
+#[tokio::test]
+async fn a_tunnel_of_before_a_reload_keeps_no_idle_connection_open() {
+    let origin = Origin::bind().await;
+    let lines = |idle: &str| {
+        let address = origin.addr();
+        format!(
+            "servers = [{{ address = \"{address}\", max_connections = 2 }}]\n\
+             idle_timeout = \"{idle}\"\n"
+        )
+    };
+    let mut proxy = proxy(1, &lines("1h"));
+    let mut tunnel = proxy.open(upgrade("/chat")).await;
+    let mut server = origin.accept().await;
+    server.read_head().await;
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+                    Upgrade: websocket\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    server.send(switched).await;
+    assert_eq!(tunnel.read_head().await.status(), 101);
+    proxy.until_tunnels(1).await;
+
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let mut client = proxy.open(GET).await;
+    let mut kept = origin.accept().await;
+    kept.read_head().await;
+    kept.send(ok).await;
+    client.expect_status(200).await;
+
+    proxy.reload(&text(1, &lines("2h"))).await;
+    let mut client = proxy.open(GET).await;
+    kept.expect_fin().await;
+    let mut next = origin.accept().await;
+    next.read_head().await;
+    next.send(ok).await;
+    client.expect_status(200).await;
+    // The tunnel has had no part in it.
+    tunnel.send("up").await;
+    server.expect("up").await;
 }
 
 #[req_test("REQ-EDGE-002")]

@@ -313,7 +313,10 @@ impl Upstream {
             Rc::new(pool.secured(secure))
         };
         let pools: Vec<_> = roster.iter().map(pool).collect();
-        // Pools of servers that are gone end with their idle connections.
+        for gone in servers.iter().filter(|pool| !pools.iter().any(|stays| Rc::ptr_eq(pool, stays)))
+        {
+            gone.retire();
+        }
         *servers = pools;
         let rules = Rules {
             choice: &self.choice,
@@ -343,6 +346,17 @@ impl Upstream {
     /// Whether nothing is open to any server and nothing kept.
     pub fn is_unused(&self) -> bool {
         self.servers.borrow().iter().all(|pool| pool.is_unused())
+    }
+
+    /// No configuration that anybody goes by has it: its pools keep nothing more, but for those that
+    /// one of `others` has taken over.
+    pub fn retire(&self, others: &[Rc<Self>]) {
+        for pool in self.servers.borrow().iter() {
+            let is_it = |other: &Rc<ServerPool>| Rc::ptr_eq(other, pool);
+            if !others.iter().any(|other| other.servers.borrow().iter().any(is_it)) {
+                pool.retire();
+            }
+        }
     }
 
     /// Looks after idle connections, and lets go of servers that are gone.

@@ -108,6 +108,8 @@ pub struct ServerPool {
     shared: Shared,
     open: Cell<usize>,
     freed: Notify,
+    /// Nothing is kept any more.
+    retired: Cell<bool>,
 }
 
 impl std::fmt::Debug for ServerPool {
@@ -147,6 +149,7 @@ impl ServerPool {
             shared: Shared::default(),
             open: Cell::new(0),
             freed: Notify::new(),
+            retired: Cell::new(false),
         }
     }
 
@@ -241,7 +244,7 @@ impl ServerPool {
         announcement: Option<&[u8]>,
     ) -> Result<(Transport, SocketAddr, Lease), Error> {
         let deadline = Instant::now() + timeout;
-        while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
+        while self.is_full() {
             let freed = self.freed.notified();
             // Dropped it is closed, and that frees the place.
             if self.idle.borrow_mut().pop_front().is_none() && self.shared.stop_idle() {
@@ -297,6 +300,11 @@ impl ServerPool {
         }
     }
 
+    /// Whether this worker has as many as it may.
+    fn is_full(&self) -> bool {
+        self.settings.max_open.is_some_and(|max| self.open.get() >= max)
+    }
+
     fn open_another(&self) -> Result<Open, Error> {
         let Settings { max_open_everywhere, max_open_of_all, .. } = self.settings;
         Open::take(&self.group, &self.state, max_open_everywhere, max_open_of_all)
@@ -306,7 +314,7 @@ impl ServerPool {
     /// its place.
     pub(super) fn put(&self, link: Rc<Link>) {
         let spent = link.is_spent(self.settings.max_age, self.settings.max_requests);
-        if spent || self.is_wanted_elsewhere() {
+        if spent || self.retired.get() || self.is_wanted_elsewhere() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -318,6 +326,14 @@ impl ServerPool {
             idle.push_back(Idle { kept: Kept::Ready(link), since: Instant::now() });
         }
         self.freed.notify_one();
+    }
+
+    /// There is no place for it any more in the configuration, or the server is gone: what is idle
+    /// ends, and what is under way when it is over. A tunnel may hold the pool for days.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        drop(self.idle.take());
+        self.shared.stop();
     }
 
     /// A connection of this pool has ended.

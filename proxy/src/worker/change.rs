@@ -13,6 +13,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
+
 use super::{View, Worker, orders::Change, shortest};
 use crate::{
     config::{Config, Protocol},
@@ -31,6 +33,8 @@ impl Worker {
             let before = &last.upstreams;
             let view = View::new(Arc::clone(&snapshot), metrics, parking, self.index, before);
             self.view.replace(Rc::new(view));
+            // Whatever goes on by that configuration has them, tunnels for as long as they are open.
+            self.past.borrow_mut().extend(last.upstreams.iter().map(Rc::downgrade));
         }
         let config = &snapshot.config;
         self.watchdog.set_shortest(shortest(config));
@@ -125,9 +129,23 @@ impl Worker {
         before.iter().filter(|door| !doors.contains(&door.id)).for_each(|door| door.close());
     }
 
+    /// Looks after connections to servers: those of upstreams that nobody goes by any more are not
+    /// kept, though something that began before may hold these.
+    pub(super) fn sweep_upstreams(&self, now: Instant) {
+        let all = self.all_upstreams();
+        all.iter().for_each(|upstream| upstream.sweep(now));
+        self.past.borrow_mut().retain(|past| {
+            let Some(past) = past.upgrade() else { return false };
+            if !all.iter().any(|known| Rc::ptr_eq(known, &past)) {
+                past.retire(&all);
+            }
+            true
+        });
+    }
+
     /// The upstreams of the configuration in force, and of those that some connection goes by
     /// still.
-    pub(super) fn all_upstreams(&self) -> Vec<Rc<Upstream>> {
+    fn all_upstreams(&self) -> Vec<Rc<Upstream>> {
         let mut all = self.view.borrow().upstreams.clone();
         let listeners = self.listeners.borrow();
         for view in listeners.iter().filter_map(Weak::upgrade).filter_map(|l| l.parted()) {

@@ -157,7 +157,7 @@ impl ServerPool {
                     _ => continue,
                 }
             }
-            if self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
+            if self.is_full() {
                 if timeout_at(deadline, freed).await.is_err() {
                     return Err(Error::new(Kind::PoolExhausted).retry_safe());
                 }
@@ -167,6 +167,10 @@ impl ServerPool {
                 Admitted::May(open) => Life::new(open),
                 Admitted::Kept(connection) => return Ok(connection),
             };
+            if self.is_full() {
+                // Others came first while this one waited.
+                continue;
+            }
             return self.open_carrier(making, deadline, life).await;
         }
     }
@@ -201,7 +205,10 @@ impl ServerPool {
         let started = start(stream, address, http2, bounds, pool, life, allowed).await;
         let carrier = started.map_err(|error| Error::because(Kind::Connect, error).retry_safe())?;
         let stream = carrier.open(false).ok_or(Error::new(Kind::Connect).retry_safe());
-        self.shared.carriers.borrow_mut().push(carrier);
+        match self.retired.get() {
+            true => carrier.stop(),
+            false => self.shared.carriers.borrow_mut().push(carrier),
+        }
         stream.map(of_stream)
     }
 
