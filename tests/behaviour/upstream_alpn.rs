@@ -16,16 +16,19 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 fn proxy(servers: &[std::net::SocketAddr], signer: &Signer, lines: &str) -> Proxy {
     let servers: Vec<_> = servers.iter().map(|server| format!("\"{server}\"")).collect();
-    Proxy::config(format!(
+    Proxy::config(text(&servers.join(", "), signer, lines)).start()
+}
+
+/// Its configuration.
+fn text(servers: &str, signer: &Signer, lines: &str) -> String {
+    format!(
         "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nlistener = \"web\"\nupstream = \"api\"\n\
-         [[upstream]]\nname = \"api\"\nservers = [{}]\nprotocol = \"auto\"\n{lines}\n\
+         [[upstream]]\nname = \"api\"\nservers = [{servers}]\nprotocol = \"auto\"\n{lines}\n\
          [upstream.tls]\nca = \"{}\"\nserver_name = \"{NAME}\"\n",
-        servers.join(", "),
         signer.ca()
-    ))
-    .start()
+    )
 }
 
 async fn ask(proxy: &Proxy) -> String {
@@ -116,6 +119,22 @@ async fn a_server_may_choose_otherwise_with_each_connection() {
         // It is gone with its connections, and the next one chooses otherwise.
         drop(server);
     }
+}
+
+/// A connection of HTTP/2 that has nothing to do is in the way of a tunnel: it makes room.
+#[req_test("REQ-EDGE-005", "REQ-CTRL-001")]
+#[tokio::test]
+async fn an_idle_shared_connection_gives_its_place_to_a_tunnel() {
+    let signer = Signer::default();
+    let server = TlsOrigin::start(signer.server(&signer.good(NAME), &["h2", "http/1.1"])).await;
+    let limited = format!("{{ address = \"{}\", max_connections = 1 }}", server.addr());
+    let proxy = Proxy::config(text(&limited, &signer, "")).start();
+    assert!(ask(&proxy).await.contains("alpn=h2 "));
+    // This one does not switch, and says by what it was asked.
+    let mut client = Wire::open(proxy.listener("web"), upgrade("/chat")).await;
+    let answer = client.read_response().await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    assert!(answer.text().contains("alpn=http/1.1 "), "{}", answer.text());
 }
 
 /// Whatever is chosen for others, a WebSocket is asked for over HTTP/1.1.

@@ -53,22 +53,32 @@ impl ServerPool {
         making: Making<'_>,
         deadline: Instant,
     ) -> Result<Connection, Error> {
-        while self.settings.max_open.is_some_and(|max| self.open.get() >= max) {
-            let freed = self.freed.notified();
-            if let Some(connection) = self.try_acquire(&making) {
-                return Ok(connection);
+        // A shared one that nobody needs is in the way of a tunnel.
+        let makes_room = || self.is_for_http1(&making) && self.shared.stop_idle();
+        let kept = || {
+            let connection = self.try_acquire(&making);
+            if connection.is_none() {
+                makes_room();
             }
-            // A shared one that nobody needs is in the way of a tunnel.
-            if self.is_for_http1(&making) && self.shared.stop_idle() {
+            connection
+        };
+        let life = loop {
+            if self.is_full() {
+                let freed = self.freed.notified();
+                if let Some(connection) = self.try_acquire(&making) {
+                    return Ok(connection);
+                }
+                if !makes_room() && tokio::time::timeout_at(deadline, freed).await.is_err() {
+                    return Err(Error::new(Kind::PoolExhausted).retry_safe());
+                }
                 continue;
             }
-            if tokio::time::timeout_at(deadline, freed).await.is_err() {
-                return Err(Error::new(Kind::PoolExhausted).retry_safe());
+            match self.admit(deadline, kept).await? {
+                Admitted::Kept(connection) => return Ok(connection),
+                // Unless others came first while this one waited.
+                Admitted::May(open) if !self.is_full() => break Life::new(open),
+                Admitted::May(_) => {}
             }
-        }
-        let life = match self.admit(deadline, || self.try_acquire(&making)).await? {
-            Admitted::May(open) => Life::new(open),
-            Admitted::Kept(connection) => return Ok(connection),
         };
         // Counted before it is made, so that many at once do not pass the limit together.
         let place = Place::take(self);
