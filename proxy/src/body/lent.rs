@@ -20,7 +20,7 @@ use super::BodyStream;
 use crate::{
     error::{Error, Kind},
     upstream::http2::Place,
-    wire::http2,
+    wire::{fields, http2},
 };
 
 /// How much of a body is kept at most for being sent again.
@@ -83,6 +83,7 @@ impl Lent {
             && let Some(trailers) = frame.trailers_mut()
         {
             http2::without_connection(trailers);
+            fields::without_forbidden_trailers(trailers);
         }
         let mut given = self.given.borrow_mut();
         match (&polled, given.as_mut()) {

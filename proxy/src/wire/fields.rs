@@ -1,6 +1,8 @@
 //! Field lines of HTTP/1 heads and trailers, judged by the letter of RFC 9110 section 5
 //! and RFC 9112 section 5. Pure.
 
+use http::{HeaderMap, HeaderName};
+
 /// tchar of RFC 9110 section 5.6.2.
 pub fn is_token_byte(byte: u8) -> bool {
     const TABLE: [bool; 256] = {
@@ -132,6 +134,15 @@ pub fn is_end_to_end(name: &[u8]) -> bool {
     FIELDS.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(name))
 }
 
+/// Removes these from a trailer section: a server that merges it with the head would believe them.
+pub fn without_forbidden_trailers(trailers: &mut HeaderMap) {
+    let is_forbidden = |name: &&HeaderName| is_forbidden_trailer(name.as_str().as_bytes());
+    let found: Vec<HeaderName> = trailers.keys().filter(is_forbidden).cloned().collect();
+    for name in found {
+        trailers.remove(name);
+    }
+}
+
 /// Whether a field may not stand in a trailer section: it frames, routes or
 /// authenticates (RFC 9110 section 6.5.1).
 pub fn is_forbidden_trailer(name: &[u8]) -> bool {
@@ -155,6 +166,16 @@ pub fn is_forbidden_trailer(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_belongs_into_a_head_leaves_a_trailer_section() {
+        let field = |name: &str| (name.parse::<HeaderName>().unwrap(), "1".parse().unwrap());
+        let names = ["authorization", "host", "x-sum", "content-length", "grpc-status", "host"];
+        let mut trailers: HeaderMap = names.into_iter().map(field).collect();
+        without_forbidden_trailers(&mut trailers);
+        let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-sum", "grpc-status"]);
+    }
 
     #[test]
     fn lines_are_split_or_refused() {
