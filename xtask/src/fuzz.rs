@@ -23,13 +23,6 @@ pub(crate) struct Args {
     target: Option<String>,
 }
 
-impl Args {
-    /// As `--build-only`.
-    pub(crate) fn build_only() -> Self {
-        Self { build_only: true, seconds: 0, target: None }
-    }
-}
-
 const COVERAGE: [&str; 8] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -42,14 +35,22 @@ const COVERAGE: [&str; 8] = [
     "--cfg=fuzzing",
 ];
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    // libFuzzer is C++; without a compiler for it there is nothing to build.
-    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-    if Command::new(&compiler).arg("--version").output().is_err() {
-        say(format_args!("fuzz: skipped, there is no C++ compiler (`{compiler}`)"));
+/// Whether the targets are right, as far as the compiler can tell without making code of them.
+pub(crate) fn check() -> Result<()> {
+    if !is_possible() {
         return Ok(());
     }
+    // Where the rest of the workspace is checked: dependencies are, with the same features.
+    let target_dir = root().join("target");
+    let mut check = cargo();
+    check.current_dir(root().join("fuzz")).args(["clippy", "--bins", "--target-dir"]);
+    call(check.arg(target_dir).args(["--", "-D", "warnings"]))
+}
 
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
     let triple = host()?;
     let package = root().join("fuzz");
     let target_dir = root().join("target/fuzz");
@@ -93,6 +94,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("there is no such fuzz target");
     }
     Ok(())
+}
+
+/// libFuzzer is C++; without a compiler for it there is nothing to build.
+fn is_possible() -> bool {
+    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let is_there = Command::new(&compiler).arg("--version").output().is_ok();
+    if !is_there {
+        say(format_args!("fuzz: skipped, there is no C++ compiler (`{compiler}`)"));
+    }
+    is_there
 }
 
 fn targets() -> Result<Vec<String>> {

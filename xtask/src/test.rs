@@ -31,9 +31,9 @@ const PEERS: [(&str, &str); 8] = [
 /// Builds what the tests use, and runs them.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let bpf = ebpf::build_or_warn();
-    call(cargo().args(["build", "--package", "underpass", "--bin", "underpass"]))?;
-    let without = ["--bin", "underpass-without", "--features", "fault-injection"];
-    call(cargo().args(["build", "--package", "underpass"]).args(without))?;
+    let without = ["--bin", "underpass-without", "--features", "underpass/fault-injection"];
+    call(with_tests().args(without))?;
+    call(with_tests().args(["--bin", "underpass"]))?;
     for (what, reason) in skipped(bpf) {
         say(format_args!("test: skipped: {what}: {reason}"));
     }
@@ -71,6 +71,14 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     }
     let code = exit(&mut tests(&["--workspace", "--test", KERNEL])?)?;
     Ok(if passed { code } else { ExitCode::FAILURE })
+}
+
+/// Builds binaries of what the tests are built of: of the whole workspace, and beside a test, for
+/// else dependencies have other features, and are built twice.
+fn with_tests() -> Command {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--test", "no_buffering"]);
+    build
 }
 
 /// The tests of the kernel path.

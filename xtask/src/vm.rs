@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -34,8 +34,8 @@ mod lacking;
 mod qemu;
 mod report;
 
-/// Profile of what runs inside (`Cargo.toml`).
-const PROFILE: &str = "emulated";
+/// What runs on an emulated processor is optimised a little.
+const OPT_LEVEL: &str = "1";
 
 /// What the waits of the tests are multiplied by (`tests/support/clock.rs`).
 const TIME_SCALE: &str = "5";
@@ -113,7 +113,7 @@ fn run_all(args: &Args) -> Result<ExitCode> {
         return Err(Lacking("there are no BPF programs (see above)".to_owned()).into());
     }
     let begin = Instant::now();
-    let binaries = Binaries::build()?;
+    let binaries = Binaries::build(&cache)?;
     say(format_args!("vm-test: built in {} s", begin.elapsed().as_secs()));
 
     let mut sums = Vec::new();
@@ -195,13 +195,12 @@ struct Binaries {
 }
 
 impl Binaries {
-    /// By one call, which builds what both are made of once.
-    fn build() -> Result<Self> {
+    /// Of what the tests of `.ci/run` are built of, so that it is built once for both.
+    fn build(cache: &Path) -> Result<Self> {
         let build = || {
             let mut build = cargo();
-            build.args(["build", "--profile", PROFILE]);
-            build.args(["--package", "underpass", "--bin", "underpass"]);
-            build.args(["--package", "underpass-tests", "--test", "kernel"]);
+            build.args(["build", "--workspace", "--bin", "underpass", "--test", "kernel"]);
+            build.env("CARGO_PROFILE_DEV_OPT_LEVEL", OPT_LEVEL);
             build.env("UNDERPASS_TEST_TIME_SCALE", TIME_SCALE);
             build
         };
@@ -213,8 +212,16 @@ impl Binaries {
                 let path = message["executable"].as_str()?;
                 (message["target"]["name"] == name).then(|| PathBuf::from(path))
             });
-            path.with_context(|| format!("cargo names no executable {name}"))
+            stripped(&path.with_context(|| format!("cargo names no executable {name}"))?, cache)
         };
         Ok(Self { proxy: built("underpass")?, tests: built("kernel")? })
     }
+}
+
+/// A copy without what debuggers want, most of a binary: a machine unpacks it into its memory.
+fn stripped(binary: &Path, cache: &Path) -> Result<PathBuf> {
+    let copy = cache.join(binary.file_name().context("a binary has a name")?);
+    // Comes with the C compiler, as the linker does.
+    call(Command::new("strip").arg("-o").arg(&copy).arg(binary))?;
+    Ok(copy)
 }
