@@ -13,7 +13,7 @@ use crate::{
 /// The client's subject, in the field that is for it. Whatever a client sends there itself goes,
 /// on every listener, with TLS or without: the server cannot tell by which a request came. So does
 /// what it could take for that field: CGI and its heirs read `_` and `-` as one (RFC 3875 section
-/// 4.1.18).
+/// 4.1.18). What the server then answers may be for this client, as with `Authorization`.
 pub(super) fn identify(exchange: &Exchange, headers: &mut HeaderMap) {
     let client = exchange.client();
     let config = &client.listener().config;
@@ -22,6 +22,7 @@ pub(super) fn identify(exchange: &Exchange, headers: &mut HeaderMap) {
     let subject = client.tls().and_then(|tls| tls.subject.as_ref());
     if let (Some(name), Some(subject)) = (name, subject) {
         headers.insert(name, subject.clone());
+        exchange.authorized();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use mantra_macros::req_test;
 use underpass_tests::{
-    Proxy, Served, Wire, eventually,
+    Origin, Proxy, Served, Wire, eventually,
     tls::{Authority, Folder, Secured, TlsClient},
 };
 
@@ -207,4 +207,41 @@ async fn open_connections_are_held_to_a_stricter_configuration() {
     secured.read_to_end().await;
     let subjects = bed.subjects();
     assert!(subjects.len() <= 4 && subjects.iter().all(Option::is_none), "{subjects:?}");
+}
+
+/// Whoever the server is told of may have been answered for alone.
+#[req_test("REQ-EDGE-006", "REQ-CACHE-004")]
+#[tokio::test]
+async fn what_is_answered_to_a_subject_is_not_kept_for_others() {
+    let bed = Bed::new().await;
+    let origin = Origin::bind().await.serve(|seen| {
+        let head = &seen.message.head;
+        let allows = if head.target() == "/public" { ", public" } else { "" };
+        let who = head.get("x-subject").unwrap_or("nobody");
+        format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=600{allows}\r\nContent-Length: {}\r\n\r\n{who}",
+            who.len()
+        )
+    });
+    let config = text("", &bed.tls("request"), origin.addr());
+    let route = "upstream = \"one\"\n";
+    let config = config.replace(route, &format!("{route}cache = true\n")) + "[cache]\n";
+    let proxy = Proxy::config(config).start();
+    let client = |name: &str| TlsClient::showing(&bed.authority, &bed.clients.client(name));
+    let (alice, bob) = (client("alice"), client("bob"));
+    let nobody = TlsClient::trusting(&bed.authority);
+    for (client, target, outcome, body) in [
+        (&alice, "/", "UNCACHEABLE", "CN=alice,O=Example"),
+        (&bob, "/", "UNCACHEABLE", "CN=bob,O=Example"),
+        (&nobody, "/", "MISS", "nobody"),
+        (&nobody, "/", "HIT", "nobody"),
+        (&alice, "/public", "MISS", "CN=alice,O=Example"),
+        (&bob, "/public", "HIT", "CN=alice,O=Example"),
+    ] {
+        let mut connection = client.connect(proxy.listener("web"), "a.test").await;
+        connection.send(&format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        let got = connection.read_response().await;
+        let is = (got.head.get("x-cache"), got.text());
+        assert_eq!(is, (Some(outcome), body.to_owned()), "{target}");
+    }
 }
