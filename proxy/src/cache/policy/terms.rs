@@ -271,9 +271,10 @@ fn age(headers: &HeaderMap) -> u64 {
 }
 
 /// A status that ends an exchange, and that an answer to a GET may be stored with. A part (206)
-/// has a way of its own; a 304 belongs to something stored.
+/// has a way of its own; a 304 belongs to something stored; 412 and 416 speak of what the one
+/// request had beside its target.
 fn is_final(status: StatusCode) -> bool {
-    status.as_u16() >= 200 && !matches!(status.as_u16(), 206 | 304)
+    status.as_u16() >= 200 && !matches!(status.as_u16(), 206 | 304 | 412 | 416)
 }
 
 /// Statuses whose meaning for caches is known here.

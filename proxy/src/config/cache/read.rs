@@ -181,7 +181,7 @@ fn list<T: Clone>(
 fn status_ttl(status: &str, ttl: &str) -> Result<(StatusCode, Duration), Wrong> {
     let bad = |_| Wrong::new(format!("`{status}` is no status"), "write one such as \"404\"");
     let code: StatusCode = status.parse().map_err(bad)?;
-    if matches!(code.as_u16(), 100..=199 | 206 | 304) {
+    if matches!(code.as_u16(), 100..=199 | 206 | 304 | 412 | 416) {
         let what = format!("answers with {status} are not stored by their status");
         return Err(Wrong::new(what, "leave it out"));
     }

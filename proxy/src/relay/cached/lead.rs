@@ -19,6 +19,7 @@ use crate::{
         origin::{Mend, Origin},
         outcome::{Forwarded, Outcome, Told},
         policy::conditional,
+        range,
         store::{ObjectId, Stored},
     },
     config::RouteCache,
@@ -58,6 +59,11 @@ impl Lead {
         let Self::Asks(asks) = self else { return };
         if !asks.as_asked {
             asks.question.ask(request.headers_mut());
+        } else if range::asked(request.headers()).is_none() {
+            // What comes is taken for the answer to a plain GET: the server is not to read ranges
+            // where we read none.
+            request.headers_mut().remove(header::RANGE);
+            request.headers_mut().remove(header::IF_RANGE);
         }
         let mut head = Request::new(());
         *head.method_mut() = request.method().clone();

@@ -133,6 +133,8 @@ fn what_may_not_be_stored_says_why() {
         (200, "Cache-Control: max-age=3600, proxy-revalidate", true, Some(Refusal::Authorization)),
         (206, fresh, false, Some(Refusal::Status)),
         (304, fresh, false, Some(Refusal::Status)),
+        (412, fresh, false, Some(Refusal::Status)),
+        (416, fresh, false, Some(Refusal::Status)),
         (404, fresh, false, None),
         (599, fresh, false, None),
         (599, "Cache-Control: max-age=3600, must-understand", false, Some(Refusal::Status)),
