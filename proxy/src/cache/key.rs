@@ -9,7 +9,6 @@
 use http::{HeaderMap, HeaderName, Uri, header};
 
 use super::policy::vary::Chosen;
-use crate::headers;
 
 /// What of a request is in its key, beside scheme, authority, path and query. The route always
 /// is: two of them may lead to different servers. So is the upstream, where the route chooses.
@@ -17,13 +16,13 @@ use crate::headers;
 pub struct KeyRules {
     /// Parameters of the query that are left out; `utm_*` for all that begin so.
     pub ignored_query: Vec<String>,
-    /// Only these parameters count.
+    /// Only these parameters count, and those that a server could take for one of them.
     pub only_query: Option<Vec<String>>,
     /// Whether the order of parameters does not matter.
     pub sorted_query: bool,
     /// Fields whose values are in it.
     pub headers: Vec<HeaderName>,
-    /// Cookies whose values are in it.
+    /// Cookies that are in it, and those that a server could take for one of them.
     pub cookies: Vec<String>,
 }
 
@@ -58,8 +57,8 @@ impl Key {
             }
         }
         for name in &rules.cookies {
-            if let Some(value) = headers::cookie(request, name) {
-                part("c", name, value);
+            for pair in cookies(request, name) {
+                part("c", name, pair);
             }
         }
         Self { text, target }
@@ -157,30 +156,88 @@ fn query(text: &mut String, query: Option<&str>, rules: &KeyRules) {
         text.push_str(query);
         return;
     }
-    let name = |pair: &&str| pair.split('=').next().unwrap_or_default().to_owned();
-    let is = |rule: &String, name: &str| match rule.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => rule == name,
-    };
     let counts = |pair: &&str| {
         // Some servers read more than one parameter in it.
         if pair.contains(';') {
             return true;
         }
-        let name = name(pair);
-        !rules.ignored_query.iter().any(|rule| is(rule, &name))
-            && rules.only_query.as_ref().is_none_or(|only| only.iter().any(|rule| is(rule, &name)))
+        let name = name_of(pair);
+        let only = rules.only_query.as_ref();
+        !rules.ignored_query.iter().any(|rule| is_surely(name, rule))
+            && only.is_none_or(|only| only.iter().any(|rule| may_be(name, rule)))
     };
     let mut pairs: Vec<&str> =
         query.split('&').filter(|pair| !pair.is_empty()).filter(counts).collect();
-    if rules.sorted_query {
-        // Stable: several of one name keep their order, which servers may go by.
-        pairs.sort_by_key(name);
+    if rules.sorted_query && !query.contains(';') {
+        // Stable: those that may be of one name keep their order, which servers may go by.
+        pairs.sort_by_cached_key(|pair| folded(name_of(pair).as_bytes()).collect::<Vec<u8>>());
     }
     for (at, pair) in pairs.iter().enumerate() {
         text.push(if at == 0 { '?' } else { '&' });
         text.push_str(pair);
     }
+}
+
+fn name_of(pair: &str) -> &str {
+    pair.split('=').next().unwrap_or_default()
+}
+
+/// Whether every server reads it by its letters: none decodes, cuts or splits it.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+}
+
+/// Whether a parameter is one of this rule, whoever reads it.
+fn is_surely(name: &str, rule: &str) -> bool {
+    match rule.strip_suffix('*') {
+        Some(start) => is_plain(name) && name.starts_with(start),
+        None => rule == name,
+    }
+}
+
+/// Whether some server could take a parameter for one of this rule.
+fn may_be(name: &str, rule: &str) -> bool {
+    if !is_plain(name) {
+        return true;
+    }
+    let mut name = folded(name.as_bytes());
+    match rule.strip_suffix('*') {
+        Some(start) => folded(start.as_bytes()).all(|byte| name.next() == Some(byte)),
+        None => name.eq(folded(rule.as_bytes())),
+    }
+}
+
+/// All cookies that some server could take for the one of this name, as they came: which of
+/// several counts, and how names are read, differs.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let is_it = move |part: &[u8]| {
+        let own = part.split(|byte| *byte == b'=').next().unwrap_or_default();
+        folded(own).eq(folded(name.as_bytes()))
+    };
+    let lines = headers.get_all(header::COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    // Old servers begin another one behind a comma, for others that is a part of the value.
+    let own = move |pair: &&[u8]| pair.split(|byte| *byte == b',').any(is_it);
+    pairs.filter(own).map(<[u8]>::trim_ascii)
+}
+
+/// A name as the laxest servers read it: decoded, up to a bracket, without regard to case, and
+/// with `_` for what variables of PHP cannot be called by.
+fn folded(name: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = name.trim_ascii();
+    let decoded = std::iter::from_fn(move || {
+        let (first, more) = rest.split_first()?;
+        let digit = |at: usize| char::from(*more.get(at)?).to_digit(16);
+        let (byte, used) = match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => ((high << 4 | low) as u8, 2),
+            (b'+', ..) => (b' ', 0),
+            _ => (*first, 0),
+        };
+        rest = &more[used..];
+        Some(byte)
+    });
+    let within = decoded.skip_while(|byte| *byte == b' ').take_while(|byte| !b"[\0".contains(byte));
+    within.map(|byte| if b". ".contains(&byte) { b'_' } else { byte.to_ascii_lowercase() })
 }
 
 #[cfg(test)]
@@ -236,6 +293,70 @@ mod tests {
         }
         let rules = KeyRules { only_query: Some(vec!["id".into()]), ..KeyRules::default() };
         assert_eq!(key("a", "/?x=1&id=2&ids=3", &[], &rules).target(), "http://a/?id=2");
+    }
+
+    /// What some server could take for a parameter that counts does count.
+    #[test]
+    fn names_are_left_out_only_if_nobody_reads_another_in_them() {
+        let only = KeyRules {
+            only_query: Some(vec!["id".into(), "a_b".into(), "p*".into()]),
+            ..KeyRules::default()
+        };
+        let ignored =
+            KeyRules { ignored_query: vec!["utm_*".into(), "x[y]".into()], ..KeyRules::default() };
+        for (rules, query, wanted) in [
+            (&only, "?i%64=evil", "?i%64=evil"),
+            (&only, "?id=1&i%64=evil", "?id=1&i%64=evil"),
+            (&only, "?id=1&+id=evil", "?id=1&+id=evil"),
+            (&only, "?id=1&id[]=evil", "?id=1&id[]=evil"),
+            (&only, "?id=1&ID=evil&x=1", "?id=1&ID=evil"),
+            (&only, "?a.b=1&ab=2&a-b=3", "?a.b=1"),
+            (&only, "?q=1&page=2&P=3", "?page=2&P=3"),
+            (&ignored, "?utm_source=x&utm_%73=y&utm_a[b]=z", "?utm_%73=y&utm_a[b]=z"),
+            (&ignored, "?UTM_source=x&x[y]=1&x[z]=2", "?UTM_source=x&x[z]=2"),
+        ] {
+            let key = key("a", &format!("/{query}"), &[], rules);
+            assert_eq!(key.target(), format!("http://a/{wanted}"), "{query}");
+        }
+        let sorted = KeyRules { sorted_query: true, ..KeyRules::default() };
+        for (one, other, same) in [
+            ("?b=1&a=2", "?a=2&b=1", true),
+            ("?b[x]=1&a=2", "?a=2&b[x]=1", true),
+            ("?id=1&i%64=2", "?i%64=2&id=1", false),
+            ("?a[]=1&a[0]=2", "?a[0]=2&a[]=1", false),
+            ("?id=1&ID=2", "?ID=2&id=1", false),
+            ("?b=1&a=2;b=3", "?a=2;b=3&b=1", false),
+        ] {
+            let [one, other] = [one, other].map(|query| format!("/{query}"));
+            let [first, second] = [&one, &other].map(|target| key("a", target, &[], &sorted));
+            assert_eq!(first == second, same, "{one} {other}");
+        }
+    }
+
+    /// Servers differ in which of several they take, and in what they take for a name.
+    #[test]
+    fn every_cookie_that_could_be_the_one_is_in_the_key() {
+        let rules = KeyRules { cookies: vec!["lang".into()], ..KeyRules::default() };
+        let of = |lines: &[&str]| {
+            let fields: Vec<_> = lines.iter().map(|line| ("cookie", *line)).collect();
+            key("a", "/", &fields, &rules).text().to_owned()
+        };
+        let all = [
+            of(&["lang=de"]),
+            of(&["lang=de; lang=evil"]),
+            of(&["lang=de; lang =evil"]),
+            of(&["lang=de; LANG=evil"]),
+            of(&["lang=de; l%61ng=evil"]),
+            of(&["lang=de; lang[x]=evil"]),
+            of(&["lang=de; x=1, lang=evil"]),
+            of(&["lang=de,evil"]),
+            of(&["lang=evil; lang=de"]),
+        ];
+        for (at, text) in all.iter().enumerate() {
+            assert!(!all[..at].contains(text), "{at}: {text}");
+        }
+        assert_eq!(of(&["lang=de; lang=evil"]), of(&["lang=de", "lang=evil"]));
+        assert_eq!(of(&["lang=de"]), of(&["x=1;  lang=de ; language=en; x%40y=2; y=a,b"]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use mantra_macros::req_test;
 use underpass_tests::Origin;
 
-use super::{answer, ask, did, proxy};
+use super::{answer, ask, did, get, proxy};
 
 /// Where nobody waits for anybody the request goes on as it came, but for ranges that we read
 /// otherwise than its server may.
@@ -42,5 +42,42 @@ async fn a_range_that_cannot_be_read_is_not_answered_for_others() {
             let is = (got.status(), did(&got), got.text());
             assert_eq!(is, (200, outcome, "body".to_owned()), "{target} {fields}");
         }
+    }
+}
+
+/// Parameters, cookies and fields that servers may read as another: as the one that is in the key.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_a_server_could_read_as_an_input_of_the_key_chooses_nothing_for_others() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let head = &seen.message.head;
+        let fields = ["cookie", "x_original_url", "x_forwarded_host", "x_device", "x_preview"];
+        let mut echo = vec![head.target()];
+        echo.extend(fields.iter().filter_map(|name| head.get(name)));
+        answer("Cache-Control: max-age=60", &echo.join(" "))
+    });
+    let rules = "only_query = [\"id\"]\nkey_cookies = [\"lang\"]\nkey_headers = [\"X-Device\"]\n\
+                 bypass_headers = [\"X-Preview\"]\nbypass_cookies = [\"session\"]";
+    let proxy = proxy(origin.addr(), rules).start();
+    for (at, (query, fields, victim, outcome)) in [
+        ("i%64=evil", "", ("", ""), "MISS"),
+        ("id=1&i%64=evil", "", ("id=1", ""), "MISS"),
+        ("id=1&ID=evil", "", ("id=1", ""), "MISS"),
+        ("", "Cookie: lang=de; lang=evil", ("", "Cookie: lang=de"), "MISS"),
+        ("", "Cookie: lang =evil", ("", ""), "MISS"),
+        ("", "Cookie: session =evil", ("", ""), "BYPASS"),
+        ("", "X_Original_URL: evil", ("", ""), "BYPASS"),
+        ("", "X_Forwarded_Host: evil", ("", ""), "BYPASS"),
+        ("", "X_Device: evil", ("", ""), "BYPASS"),
+        ("", "X_Preview: evil", ("", ""), "BYPASS"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let evil = get(&proxy, &format!("/{at}?{query}"), fields).await;
+        assert_eq!(did(&evil), outcome, "{query} {fields}");
+        let (query, other) = victim;
+        let got = get(&proxy, &format!("/{at}?{query}"), other).await;
+        assert!(!got.text().contains("evil"), "{query} {fields}: {}", got.text());
     }
 }

@@ -25,7 +25,6 @@ use crate::{
     config::{ForwardedPolicy, RouteCache},
     error::Error,
     exchange::Exchange,
-    headers,
     relay::outgoing,
     upstream::balance::Upstream,
 };
@@ -194,18 +193,32 @@ fn passes_by(exchange: &Exchange, rules: &RouteCache, request: &Request<Incoming
         || outgoing::asks_upgrade(request)
         || conditional::is_for_server(fields)
         || rules.bypass_headers.iter().any(|name| fields.contains_key(name))
-        || rules.bypass_cookies.iter().any(|name| headers::cookie(fields, name).is_some())
+        || rules.bypass_cookies.iter().any(|name| key::cookies(fields, name).next().is_some())
 }
 
 /// Whether a field of this name may be taken for something that the key says otherwise.
 fn is_override(name: &HeaderName, rules: &RouteCache, replaced: bool) -> bool {
     let text = name.as_str();
+    if text.contains('_') {
+        return is_read_as_another(name, rules);
+    }
     // Those of ours begin so, those of most requests do not.
     (text.starts_with("x-") || text.starts_with("front-"))
         && OVERRIDES.contains(&text)
         // We take that one out ourselves.
         && !(replaced && text == "x-forwarded-server")
         && !rules.key.headers.contains(name)
+}
+
+/// CGI and its heirs read `_` and `-` as one (RFC 3875 section 4.1.18): whether that makes it a
+/// field that the key, or who passes by, depends on.
+fn is_read_as_another(name: &HeaderName, rules: &RouteCache) -> bool {
+    let read = name.as_str().replace('_', "-");
+    let is_it = |field: &HeaderName| field.as_str().replace('_', "-") == read;
+    let counts = OVERRIDES.contains(&&*read)
+        || read.starts_with("x-forwarded-")
+        || rules.key.headers.iter().chain(&rules.bypass_headers).any(is_it);
+    counts && !rules.key.headers.contains(name)
 }
 
 /// RFC 9111 section 5.2.1.7.
@@ -231,8 +244,21 @@ mod tests {
             assert!(is_override(&name, &rules, false), "{text}");
             assert_eq!(is_override(&name, &rules, true), text != "x-forwarded-server", "{text}");
         }
-        for text in ["x-request-id", "x-hosts", "accept", "front-end", "host"] {
+        for text in OVERRIDES.into_iter().chain(["x-forwarded-for", "x-forwarded-host"]) {
+            let name: HeaderName = text.replacen('-', "_", 1).parse().unwrap();
+            assert!(is_override(&name, &rules, true), "{name}");
+        }
+        for text in
+            ["x-request-id", "x_request_id", "x_device", "x-hosts", "accept", "front-end", "host"]
+        {
             assert!(!is_override(&HeaderName::from_static(text), &rules, false), "{text}");
         }
+        let [device, preview] = ["x-device", "x-preview"].map(HeaderName::from_static);
+        let alike = ["x_device", "x_preview"].map(HeaderName::from_static);
+        let mut rules = RouteCache { bypass_headers: vec![preview], ..rules };
+        rules.key.headers = vec![device];
+        assert_eq!([&alike[0], &alike[1]].map(|name| is_override(name, &rules, true)), [true; 2]);
+        rules.key.headers.push(alike[0].clone());
+        assert!(!is_override(&alike[0], &rules, true), "it is in the key itself");
     }
 }
