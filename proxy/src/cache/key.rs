@@ -32,6 +32,17 @@ pub struct Key {
     text: String,
     /// Where the target ends in it.
     target: usize,
+    /// Where that ends which all requests for the target have in common.
+    common: usize,
+    /// Whether the route adds parts of the request behind that.
+    is_divided: bool,
+}
+
+impl KeyRules {
+    /// Whether requests for one target have several keys.
+    pub fn divides(&self) -> bool {
+        !self.headers.is_empty() || !self.cookies.is_empty()
+    }
 }
 
 impl Key {
@@ -51,6 +62,8 @@ impl Key {
         if let Some(upstream) = upstream {
             part("u", upstream, b"");
         }
+        let common = text.len();
+        let mut part = |kind: &str, name: &str, value: &[u8]| push(&mut text, kind, name, value);
         for name in &rules.headers {
             for value in request.get_all(name) {
                 part("h", name.as_str(), value.as_bytes());
@@ -61,7 +74,7 @@ impl Key {
                 part("c", name, pair);
             }
         }
-        Self { text, target }
+        Self { text, target, common, is_divided: rules.divides() }
     }
 
     /// The same for one of several variants: those that were found under this `salt`, and that
@@ -77,12 +90,24 @@ impl Key {
                 value.unwrap_or_default(),
             );
         }
-        Self { text, target: self.target }
+        Self { text, ..*self }
     }
 
     /// The whole text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What all requests for the target have in common on the route. What divides them
+    /// ([`Self::is_divided`]) is found by a salt that is stored here, as variants are: without
+    /// that none of them is.
+    pub fn common(&self) -> &str {
+        &self.text[..self.common]
+    }
+
+    /// Whether what is in [`Self::common`] is not all that tells requests of the target apart.
+    pub fn is_divided(&self) -> bool {
+        self.is_divided
     }
 
     /// The target: `scheme://authority/path?query`.

@@ -219,12 +219,83 @@ async fn a_change_forgets_what_is_kept_behind_another_proxy() {
                 let got = ask(&mut wire, "GET", "/x", fields).await;
                 assert_eq!(did(&got), outcome, "{forwarded} {method}");
             }
-            ask(&mut wire, method, "/x", &format!("{fields}|Content-Length: 0")).await;
+            // Also by one that has come another way.
+            let own = if method == "POST" { "" } else { fields };
+            ask(&mut wire, method, "/x", &format!("{own}|Content-Length: 0")).await;
         }
         let other = fields.replace("443", "444");
         ask(&mut wire, "GET", "/x", fields).await;
         let got = ask(&mut wire, "GET", "/x", &other).await;
         assert_eq!(did(&got), if forwarded == "replace" { "HIT" } else { "MISS" });
+    }
+}
+
+/// Fields and cookies in the key tell apart what one change makes worthless (RFC 9111 section 4.4).
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn a_change_forgets_what_is_kept_for_every_field_and_cookie_of_the_key() {
+    let origin = Origin::bind().await.serve(|seen| {
+        let head = &seen.message.head;
+        let vary = if head.target() == "/vary" { "|Vary: Accept" } else { "" };
+        let echo = ["x-device", "cookie", "accept"].map(|name| head.get(name).unwrap_or("-"));
+        answer(&format!("Cache-Control: max-age=600{vary}"), &echo.join(" "))
+    });
+    let proxy =
+        proxy(origin.addr(), "key_headers = [\"X-Device\"]\nkey_cookies = [\"lang\"]").start();
+    let mut wire = proxy.connect().await;
+    let all = [
+        ("", "- - -"),
+        ("X-Device: a", "a - -"),
+        ("X-Device: b", "b - -"),
+        ("Cookie: lang=de", "- lang=de -"),
+        ("X-Device: a|Cookie: lang=de", "a lang=de -"),
+    ];
+    for target in ["/x", "/vary"] {
+        for changes in ["", "X-Device: a", "Cookie: lang=en"] {
+            for outcome in ["MISS", "HIT"] {
+                for (fields, body) in all {
+                    let got = ask(&mut wire, "GET", target, fields).await;
+                    assert_eq!((did(&got), got.text().as_str()), (outcome, body), "{fields}");
+                }
+            }
+            ask(&mut wire, "POST", target, &format!("{changes}|Content-Length: 0")).await;
+        }
+    }
+}
+
+/// Nor is it joined what was asked for before the change; and what is fetched at once for several
+/// of them is kept for all.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-005")]
+#[tokio::test]
+async fn what_is_under_way_for_another_field_of_the_key_is_forgotten_too() {
+    let origin = Origin::bind().await;
+    let proxy = proxy(origin.addr(), "key_headers = [\"X-Device\"]").start();
+    let asks = |device: &str| format!("GET /x HTTP/1.1\r\nHost: h\r\nX-Device: {device}\r\n\r\n");
+    let of = |body: &str| answer("Cache-Control: max-age=600|Connection: close", body);
+    let mut before = proxy.open(asks("a")).await;
+    let mut old = origin.accept().await;
+    old.read_request().await;
+    let mut changes = proxy.open("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").await;
+    let mut server = origin.accept().await;
+    server.read_request().await;
+    server.send(of("done")).await;
+    assert_eq!(changes.read_response().await.text(), "done");
+    let mut clients = Vec::new();
+    for device in ["a", "b"] {
+        let client = proxy.open(asks(device)).await;
+        let mut server = origin.accept().await;
+        server.read_request().await;
+        clients.push((device, client, server));
+    }
+    old.send(of("old")).await;
+    assert_eq!(before.read_response().await.text(), "old");
+    for (device, client, server) in &mut clients {
+        server.send(of(device)).await;
+        assert_eq!(client.read_response().await.text(), *device);
+    }
+    for device in ["a", "b"] {
+        let got = get(&proxy, "/x", &format!("X-Device: {device}")).await;
+        assert_eq!((did(&got), got.text().as_str()), ("HIT", device));
     }
 }
 

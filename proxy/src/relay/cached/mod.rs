@@ -66,13 +66,15 @@ struct Looked {
 impl Asked {
     /// Looks. Waits for the disk, and not for long.
     async fn look(&self) -> Looked {
-        let first = self.head(&self.primary).await;
+        let first = self.head(self.primary.common()).await;
         let Some(varies) = first.as_ref().and_then(Varies::of) else {
-            return Looked { key: self.primary.clone(), varies: None, stored: first };
+            // Where a reload has begun to divide the target, what is there may be for another part.
+            let stored = first.filter(|_| !self.primary.is_divided());
+            return Looked { key: self.primary.clone(), varies: None, stored };
         };
         let chosen = Chosen::by(&varies.names, &self.fields);
         let key = self.primary.variant(varies.salt, &chosen);
-        let stored = self.head(&key).await;
+        let stored = self.head(key.text()).await;
         Looked { key, varies: Some(varies), stored }
     }
 
@@ -89,8 +91,8 @@ impl Asked {
             .all(|number| u32::try_from(number).is_ok_and(|number| store.has_block(object, number)))
     }
 
-    async fn head(&self, key: &Key) -> Option<Stored<Meta>> {
-        match self.cache.store.head(store::Key::of(key.text()), key.text()) {
+    async fn head(&self, text: &str) -> Option<Stored<Meta>> {
+        match self.cache.store.head(store::Key::of(text), text) {
             Found::Memory(head) => Some(head),
             Found::Read(head) => {
                 self.tier.set(Tier::Disk);

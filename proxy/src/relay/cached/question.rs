@@ -16,7 +16,7 @@ use crate::{
         policy::{Moment, Refusal, Terms, Validators, freshen, terms, vary::Chosen},
         pull::{Pull, Sink},
         range::{Span, content_range},
-        store::{self, Fill, Head, Stored},
+        store::{self, Fill, Found, Head, Stored},
     },
     headers,
     upstream::{answer::AnswerBody, connection::Connection},
@@ -24,6 +24,9 @@ use crate::{
 
 /// For how long beyond its use an answer with a validator is kept to be validated.
 const KEPT_FOR_VALIDATION: Duration = Duration::from_secs(3600);
+
+/// For how long it is kept by what variants are told apart: without it they are lost.
+const KEPT_FOR_VARIANTS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Tags that one answer may have, and the length of one.
 const MOST_TAGS: (usize, usize) = (64, 256);
@@ -156,6 +159,7 @@ impl Question {
         flight.begins_at(0, finishes, Some(charge));
         cache.uncacheable.remove(self.looked.key.text());
         cache.uncacheable.remove(key.text());
+        self.looked.key = key;
         flight.resolve(match terms.is_fresh(received) {
             true => Resolution::Filling(Arc::clone(&offer)),
             // Each use of it is to be validated: nobody else can have it.
@@ -270,33 +274,44 @@ impl Question {
         Ok((terms, chosen))
     }
 
-    /// What the target's answers vary by, with this one. `Some(None)`: by nothing. `None`: that
-    /// cannot be stored.
+    /// What the target's answers vary by, with this one, beside what divides the target anyway.
+    /// `Some(None)`: by nothing. `None`: that cannot be stored.
     fn varies(&mut self, chosen: &Chosen) -> Option<Option<Varies>> {
         let before = self.looked.varies.as_ref();
-        if chosen.is_empty() && before.is_none() {
+        if chosen.is_empty() && before.is_none() && !self.asked.primary.is_divided() {
             return Some(None);
         }
         let mut names: Vec<HeaderName> = chosen.names().cloned().collect();
-        if let Some(before) = before {
-            names.extend(before.names.iter().cloned());
+        // Whether with those that are known there are no others.
+        let mut with = |known: &Varies| {
+            names.extend(known.names.iter().cloned());
             names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
             names.dedup();
-            if names == before.names {
-                return Some(Some(before.clone()));
-            }
+            names == known.names
+        };
+        if let Some(before) = before
+            && with(before)
+        {
+            return Some(Some(before.clone()));
         }
+        // Who asked along with us may have made it: what they have stored would be lost. It is
+        // written again, which is refused if the target has been forgotten since we asked.
+        let text = self.asked.primary.common();
+        let there = match self.asked.cache.store.head(store::Key::of(text), text) {
+            Found::Memory(head) => Varies::of(&head),
+            _ => None,
+        };
+        let salt = there.filter(&mut with).map(|there| there.salt);
         if names.len() > crate::cache::policy::vary::MOST_NAMES {
             return None;
         }
-        let varies = Varies { salt: fastrand::u64(..), names };
+        let varies = Varies { salt: salt.unwrap_or_else(|| fastrand::u64(..)), names };
         let (meta, more) = varies.to_store();
-        let text = self.asked.primary.text();
         let head = Head {
             text: text.into(),
             tags: Box::default(),
             length: None,
-            keep_until: Moment::now().plus(KEPT_FOR_VALIDATION * 24).0 / 1000,
+            keep_until: Moment::now().plus(KEPT_FOR_VARIANTS).0 / 1000,
             meta,
             more,
             body: None,

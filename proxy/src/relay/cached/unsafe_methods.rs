@@ -57,7 +57,8 @@ impl Forgets {
         }
     }
 
-    /// Forgets what a GET of this target would find, and what its own route would.
+    /// Forgets what a GET of this target would find, and what its own route would, whatever else
+    /// the route has in its keys: the change is for all of these.
     fn forget(&self, exchange: &Exchange, uri: &Uri) {
         let client = exchange.client();
         let host = crate::request::host(&self.uri, &self.fields);
@@ -74,9 +75,15 @@ impl Forgets {
             for upstream in self.cache.ways.of(&route.name, now) {
                 let of = (&*route.name, upstream.as_deref());
                 let key = Key::of((self.scheme, &self.authority), uri, &self.fields, of, &by);
-                self.cache.store.remove(store::Key::of(key.text()));
+                let common = key.common();
+                self.cache.store.remove(store::Key::of(common));
                 // What was asked for before may be as it was before.
-                self.cache.flights.forget_one(key.text());
+                if key.is_divided() {
+                    let below = format!("{common}\n");
+                    self.cache.flights.forget(|text| text == common || text.starts_with(&below));
+                } else {
+                    self.cache.flights.forget_one(common);
+                }
             }
         }
     }
