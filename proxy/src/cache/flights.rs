@@ -215,13 +215,15 @@ impl Ticket {
     }
 
     /// From now on it is found by the key of this text, and only by that. False: somebody else
-    /// fetches that already, and this one is found by nobody.
+    /// fetches that already, or this one has been forgotten; it is found by nobody.
     pub fn moves_to(&mut self, text: &str) -> bool {
         let key = Key::of(text);
         if key == self.key {
             return true;
         }
-        self.leave();
+        if !self.leave() {
+            return false;
+        }
         self.key = key;
         let mut heads = self.flights.heads(key);
         match heads.entry(key) {
@@ -233,12 +235,15 @@ impl Ticket {
         }
     }
 
-    fn leave(&self) {
+    /// Whether it could be found until now.
+    fn leave(&self) -> bool {
         let mut heads = self.flights.heads(self.key);
-        if let Entry::Occupied(found) = heads.entry(self.key)
-            && Arc::ptr_eq(&found.get().1, &self.flight)
-        {
-            found.remove();
+        match heads.entry(self.key) {
+            Entry::Occupied(found) if Arc::ptr_eq(&found.get().1, &self.flight) => {
+                found.remove();
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -274,6 +279,20 @@ mod tests {
         assert_eq!(flights.count(), 1, "whose place was taken takes nobody's");
         drop(other);
         assert_eq!(flights.count(), 0);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_found_by_no_other_key_either() {
+        let flights = Arc::new(Flights::default());
+        let mut ticket = flights.lead("a").expect("nobody else");
+        flights.forget(|_| true);
+        assert!(!ticket.moves_to("b"));
+        assert_eq!(flights.count(), 0);
+        // Who has come after it is in nobody's way.
+        let mut one = flights.lead("a").expect("it is forgotten");
+        assert!(one.moves_to("b") && !ticket.moves_to("c"));
+        drop(ticket);
+        assert!(matches!(flights.join_or_lead("b"), Turn::Join(_)));
     }
 
     fn begun(span: Span) -> Arc<Flight> {

@@ -82,6 +82,38 @@ async fn what_is_under_way_during_a_purge_is_not_kept() {
     assert_eq!((did(&got), got.text().as_str()), ("HIT", "new"));
 }
 
+/// Also where only its head says that it is one of several variants, and by what: it is found by
+/// another key from then on.
+#[req_test("REQ-CACHE-006")]
+#[tokio::test]
+async fn a_variant_that_is_under_way_during_a_purge_is_not_joined_after_it() {
+    let origin = Origin::bind().await;
+    let proxy = proxy(origin.addr(), "").env("UNDERPASS_ADMIN_TOKEN", TOKEN).start();
+    let asks = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut first = proxy.open(asks).await;
+    let mut server = origin.accept().await;
+    server.read_request().await;
+    let (done, said) = purge(&proxy, &["--tag", "red"], TOKEN);
+    assert!(done, "{said}");
+    let fields = "Cache-Control: max-age=60\r\nVary: Accept\r\nSurrogate-Key: red";
+    server
+        .send(format!(
+            "HTTP/1.1 200 OK\r\n{fields}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nold\r\n"
+        ))
+        .await;
+    first.read_until("old").await;
+    let mut second = proxy.open(asks).await;
+    let mut other = origin.accept().await;
+    other.read_request().await;
+    other.send(answer("Cache-Control: max-age=60|Vary: Accept", "new")).await;
+    let got = second.read_response().await;
+    assert_eq!((did(&got), got.text().as_str()), ("MISS", "new"));
+    server.send("0\r\n\r\n").await;
+    first.read_until("0\r\n\r\n").await;
+    let got = get(&proxy, "/x", "").await;
+    assert_eq!((did(&got), got.text().as_str()), ("HIT", "new"));
+}
+
 /// However a route spells its targets, and which of them its answers are kept under.
 #[req_test("REQ-CACHE-006")]
 #[tokio::test]
