@@ -20,7 +20,10 @@ use std::{
     },
 };
 
-use super::{record::Reader, segment::Position};
+use super::{
+    record::{HEADER, Reader},
+    segment::Position,
+};
 use crate::cache::store::purge::What;
 
 /// So many are kept, or texts of so many bytes.
@@ -95,10 +98,12 @@ impl Purges {
         list.len() > MOST || list.iter().map(Purge::bytes).sum::<usize>() > MOST_BYTES
     }
 
-    /// The first segment that none of them means.
+    /// The first segment that none of them means. One of which they mean nothing but its header is
+    /// not passed over: a number that is missing is taken for a segment that was lost.
     pub(super) fn next_segment(&self) -> u64 {
+        let behind = |until: Position| until.0 + u64::from(until.1 > HEADER as u64);
         let list = self.lock();
-        list.iter().filter_map(|purge| purge.until).map(|until| until.0 + 1).max().unwrap_or(0)
+        list.iter().filter_map(|purge| purge.until).map(behind).max().unwrap_or(0)
     }
 
     /// How many there are.

@@ -25,6 +25,9 @@ use crate::cache::store::head::Meta;
 pub(super) fn recover<M: Meta>(shared: &Shared<M>, purge_file: &PurgeFile) -> io::Result<u64> {
     let heads_are_whole = shared.purges.load(purge_file)?;
     let mut last = None;
+    // Of a segment that had records: one that had none, at the end, leaves its number to the next,
+    // so that none is missing between others.
+    let mut next = 0;
     for (number, path) in list(&shared.directory)? {
         if last.is_some_and(|last| last + 1 != number) {
             forget_heads(shared);
@@ -36,6 +39,7 @@ pub(super) fn recover<M: Meta>(shared: &Shared<M>, purge_file: &PurgeFile) -> io
                 // One that was being begun, or that cannot be read.
                 let is_short = error.kind() == io::ErrorKind::UnexpectedEof;
                 if !is_short {
+                    next = number + 1;
                     tracing::debug!("cache: {} is not read: {error}", path.display());
                     forget_heads(shared);
                 }
@@ -67,13 +71,13 @@ pub(super) fn recover<M: Meta>(shared: &Shared<M>, purge_file: &PurgeFile) -> io
             // Damaged, or it cannot be read to its end.
             _ => forget_heads(shared),
         }
+        next = number + 1;
         shared.segments().insert(number, segment);
         while shared.index.entries() > shared.most_entries && shared.forget_oldest()? {}
     }
     if !heads_are_whole {
         forget_heads(shared);
     }
-    let next = last.map_or(0, |last| last + 1);
     Ok(next.max(shared.purges.next_segment()))
 }
 

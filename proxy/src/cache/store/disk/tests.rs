@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use mantra_macros::req_test;
 
+use super::segment::Segment;
 use crate::cache::store::{
     DiskOptions, Found, Head, Key, ObjectId, Options, Store, What,
     tests::{Note, head},
@@ -272,6 +273,46 @@ async fn a_purge_takes_what_it_means_from_the_disk_and_survives_a_restart() {
             }
             assert!(body(&store, "https://a/x/new/1").await.is_some(), "{what:?}");
             store.close();
+        }
+    }
+}
+
+/// Of purges that have no record behind them, and of segments that got none: no number is passed
+/// over, for one that is missing is taken for a segment that was lost, and its removals with it.
+#[req_test("REQ-CACHE-002", "REQ-CACHE-004")]
+#[tokio::test]
+async fn a_restart_that_writes_nothing_loses_nothing() {
+    for between in ["a purge", "a segment without a record", "half a header", "two of them"] {
+        let folder = Folder::new();
+        let store = folder.store();
+        for text in ["https://a/1", "https://a/2"] {
+            assert!(put(&store, text, content(text, 100)));
+        }
+        store.flush().await;
+        store.close();
+        let store = folder.store();
+        if between == "a purge" {
+            assert!(store.purge(&What::Prefix("https://b/".into())).written().await);
+        }
+        store.close();
+        drop(store);
+        let path = folder.0.join(format!("{:016x}.seg", 1));
+        match between {
+            "a segment without a record" => drop(Segment::create(&folder.0, 1).unwrap()),
+            "half a header" => fs::write(path, b"underpass").unwrap(),
+            "two of them" => {
+                fs::write(path, b"").unwrap();
+                drop(Segment::create(&folder.0, 2).unwrap());
+            }
+            _ => {}
+        }
+        let store = folder.store();
+        assert!(put(&store, "https://a/3", content("https://a/3", 100)));
+        store.flush().await;
+        store.close();
+        let store = folder.store();
+        for text in ["https://a/1", "https://a/2", "https://a/3"] {
+            assert_eq!(body(&store, text).await, Some(content(text, 100)), "{between}: {text}");
         }
     }
 }
