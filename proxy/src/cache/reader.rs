@@ -3,7 +3,8 @@
 //!
 //! Invariant: it ends as long as its head said, or with an error. Where a block is missing it is
 //! fetched by a range request that only the same version answers (`origin.rs`); where there is no
-//! way to say so, the answer is cut.
+//! way to say so, the answer is cut. But what is merely slow to come from the disk is waited for
+//! there, for as long as a body may be silent: who sends it says when that is over.
 //!
 //! Implements: REQ-CACHE-003, REQ-CACHE-005
 
@@ -13,10 +14,11 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use tokio::time::{Sleep, sleep};
 
 use super::{
     Cache, Tier,
@@ -54,6 +56,8 @@ pub struct Reader {
     /// It is the whole body, which is with its head.
     is_whole: bool,
     reading: Option<Reading<Block>>,
+    /// Until the disk is asked again for what nobody else has.
+    again: Option<Pin<Box<Sleep>>>,
     /// Of the fetch that brings all of it.
     seat: Option<Seat>,
     /// Of one that brings a part which was missing.
@@ -79,6 +83,9 @@ struct Missed {
 
 /// What is fetched so often in vain is not had at all.
 const MOST_FETCHES: u32 = 3;
+
+/// How long a disk that had too much to do is left alone.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A wait for the first byte.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +145,7 @@ impl Reader {
             block: None,
             is_whole: false,
             reading: None,
+            again: None,
             seat: None,
             part: None,
             mend,
@@ -249,8 +257,12 @@ impl Reader {
             self.reading = None;
             return match block {
                 Some(block) => self.begin_block(block),
-                None => self.mend(),
+                None => self.miss(),
             };
+        }
+        if let Some(again) = &mut self.again {
+            ready!(again.as_mut().poll(cx));
+            self.again = None;
         }
         if let Some(part) = &self.part {
             match ready!(part.poll(self.at, cx)) {
@@ -279,9 +291,12 @@ impl Reader {
                 Next::Behind => {}
             }
         }
-        let number = self.at / self.cache.store.block_bytes() as u64;
-        let Ok(number) = u32::try_from(number) else { return self.cut() };
-        match self.cache.store.block(self.object, number) {
+        let Some(number) = self.number() else { return self.cut() };
+        let found = match self.mend {
+            Some(_) => self.cache.store.block(self.object, number),
+            None => self.cache.store.block_awaited(self.object, number),
+        };
+        match found {
             Found::Memory(block) => self.begin_block(block),
             Found::Read(block) => {
                 self.waits_for(Tier::Disk);
@@ -292,8 +307,23 @@ impl Reader {
                 self.reading = Some(reading);
                 Poll::Ready(None)
             }
-            Found::Absent => self.mend(),
+            Found::Absent => self.miss(),
         }
+    }
+
+    /// Of the block at the current place.
+    fn number(&self) -> Option<u32> {
+        u32::try_from(self.at / self.cache.store.block_bytes() as u64).ok()
+    }
+
+    /// A block is not to be had, for now or at all.
+    fn miss(&mut self) -> Poll<Option<Result<Bytes, Kind>>> {
+        let keeps = |number| self.cache.store.keeps_block(self.object, number);
+        if self.mend.is_none() && self.number().is_some_and(keeps) {
+            self.again = Some(Box::pin(sleep(AGAIN)));
+            return Poll::Ready(None);
+        }
+        self.mend()
     }
 
     fn begin_block(&mut self, block: Block) -> Poll<Option<Result<Bytes, Kind>>> {
@@ -339,6 +369,7 @@ impl Reader {
     fn fails(&mut self, kind: Kind) -> Poll<Option<Result<Bytes, Kind>>> {
         self.parts.clear();
         (self.seat, self.part, self.reading, self.block) = (None, None, None, None);
+        self.again = None;
         // Whoever is still here has not left.
         let kind = if kind == Kind::ClientGone { Kind::ResponseBodyBroken } else { kind };
         Poll::Ready(Some(Err(kind)))
@@ -362,3 +393,6 @@ impl Reader {
         chunk
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,13 +237,24 @@ impl<M: Meta> Store<M> {
 
     /// A block of an object: bytes from `number * block_bytes` on.
     pub fn block(&self, object: ObjectId, number: u32) -> Found<Block> {
+        self.find_block(object, number, false)
+    }
+
+    /// The same for somebody who has no other way to it: the disk may take as long as it likes. What
+    /// is [`Found::Absent`] so, or resolves to nothing, may be asked for again in a while if the
+    /// store [keeps](Self::keeps_block) it.
+    pub fn block_awaited(&self, object: ObjectId, number: u32) -> Found<Block> {
+        self.find_block(object, number, true)
+    }
+
+    fn find_block(&self, object: ObjectId, number: u32, waits: bool) -> Found<Block> {
         let slot = Slot::block(object, number);
         match (self.0.memory.get(&slot), &self.0.disk) {
             (Some(Kept::Block(block)), _) => Found::Memory(block),
             (None, Some(disk)) => match disk.queued(&slot) {
                 Some(Kept::Block(block)) => Found::Memory(block),
                 Some(Kept::Head(_)) => Found::Absent,
-                None => disk.block(slot),
+                None => disk.block(slot, waits),
             },
             _ => Found::Absent,
         }
@@ -251,8 +262,18 @@ impl<M: Meta> Store<M> {
 
     /// Whether a block is stored. It may be gone when it is asked for.
     pub fn has_block(&self, object: ObjectId, number: u32) -> bool {
+        self.is_there(object, number, false)
+    }
+
+    /// The same of one that the disk does not give for now.
+    pub fn keeps_block(&self, object: ObjectId, number: u32) -> bool {
+        self.is_there(object, number, true)
+    }
+
+    fn is_there(&self, object: ObjectId, number: u32, waits: bool) -> bool {
         let slot = Slot::block(object, number);
-        self.0.memory.has(&slot) || self.0.disk.as_ref().is_some_and(|disk| disk.has(&slot))
+        let on_disk = |disk: &Disk<M>| disk.has(&slot, waits);
+        self.0.memory.has(&slot) || self.0.disk.as_ref().is_some_and(on_disk)
     }
 
     /// A block of these bytes, copied: see [`Block`]. `None` if there is no memory for it, or they

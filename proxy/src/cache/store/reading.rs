@@ -1,7 +1,7 @@
 //! Something that is being read from the disk.
 //!
 //! A disk may take its time, or all of it. Whoever waits has a limit, and takes what does not come
-//! for not stored: the origin has it too.
+//! for not stored: the origin has it too. But who has begun to give what only the disk has waits.
 //!
 //! Implements: REQ-CACHE-007
 
@@ -47,7 +47,7 @@ impl Patience {
         until != 0 && (self.since.elapsed().as_millis() as u64) < until
     }
 
-    fn lose(&self) {
+    pub(super) fn lose(&self) {
         let until = (self.since.elapsed() + PAUSE).as_millis() as u64;
         self.lost_until.store(until, Relaxed);
     }
@@ -60,12 +60,14 @@ pub struct Reading<T> {
     answer: oneshot::Receiver<Option<T>>,
     /// Begins when somebody has to wait.
     limit: Option<Pin<Box<Sleep>>>,
-    patience: Arc<Patience>,
+    /// `None`: there is no limit.
+    patience: Option<Arc<Patience>>,
 }
 
 impl<T> Reading<T> {
-    /// One that is to be answered, or dropped, by the other end.
-    pub(super) fn new(patience: Arc<Patience>) -> (oneshot::Sender<Option<T>>, Self) {
+    /// One that is to be answered, or dropped, by the other end; and in time, where there is a
+    /// patience to be lost.
+    pub(super) fn new(patience: Option<Arc<Patience>>) -> (oneshot::Sender<Option<T>>, Self) {
         let (sender, answer) = oneshot::channel();
         (sender, Self { answer, limit: None, patience })
     }
@@ -78,9 +80,10 @@ impl<T> Future for Reading<T> {
         if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(cx) {
             return Poll::Ready(answer.ok().flatten());
         }
+        let Some(patience) = self.patience.clone() else { return Poll::Pending };
         let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(LIMIT)));
         ready!(limit.as_mut().poll(cx));
-        self.patience.lose();
+        patience.lose();
         Poll::Ready(None)
     }
 }
@@ -95,14 +98,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_does_not_answer_is_not_waited_for() {
         let patience = Arc::<Patience>::default();
-        let (sender, reading) = Reading::new(Arc::clone(&patience));
+        let (sender, reading) = Reading::new(Some(Arc::clone(&patience)));
         drop(sender);
         assert_eq!(reading.await, None::<u8>);
         assert!(!patience.is_lost(), "it was not waited for");
-        let (_never, reading) = Reading::<u8>::new(Arc::clone(&patience));
+        let (_never, reading) = Reading::<u8>::new(Some(Arc::clone(&patience)));
         assert_eq!(reading.await, None);
         assert!(patience.is_lost());
-        let (sender, reading) = Reading::new(patience);
+        let (sender, reading) = Reading::new(Some(patience));
         sender.send(Some(7)).unwrap();
         assert_eq!(reading.await, Some(7));
     }

@@ -31,6 +31,18 @@ pub(super) fn head(text: &str, body: Option<Block>) -> Head<Note> {
     }
 }
 
+impl<M: Meta> Store<M> {
+    /// Whoever reads from the disk waits until this is dropped.
+    pub(in crate::cache) fn disk_stalls(&self) -> impl Sized + use<'_, M> {
+        self.0.disk.as_ref().map(Disk::stalls)
+    }
+
+    /// As if somebody had waited for the disk in vain.
+    pub(in crate::cache) fn disk_loses_patience(&self) {
+        self.0.disk.as_ref().inspect(|disk| disk.loses_patience());
+    }
+}
+
 fn in_memory(memory_bytes: usize) -> Store<Note> {
     Store::new(&Options { memory_bytes, block_bytes: 1 << 20, disk: None })
 }

@@ -174,31 +174,33 @@ impl<M: Meta> Disk<M> {
             Kept::Head(head) => Some(head).filter(|head: &Stored<M>| head.text() == text),
             Kept::Block(_) => None,
         };
-        self.ask(slot, head, |sender| Waiter::Head(text.into(), sender))
+        self.ask(slot, false, head, |sender| Waiter::Head(text.into(), sender))
     }
 
-    /// The same for a block.
-    pub(super) fn block(&self, slot: Slot) -> Found<Block> {
+    /// The same for a block. `waits`: for as long as the disk takes, whatever became of others who
+    /// waited for it.
+    pub(super) fn block(&self, slot: Slot, waits: bool) -> Found<Block> {
         let block = |kept| match kept {
             Kept::Block(block) => Some(block),
             Kept::Head(_) => None,
         };
-        self.ask(slot, block, Waiter::Block)
+        self.ask(slot, waits, block, Waiter::Block)
     }
 
-    /// Whether it is there, without wanting it.
-    pub(super) fn has(&self, slot: &Slot) -> bool {
+    /// Whether it is there, without wanting it; for somebody who `waits`, or not.
+    pub(super) fn has(&self, slot: &Slot, waits: bool) -> bool {
         self.shared.queue.get(slot).is_some()
-            || self.is_readable() && self.shared.index.peek(slot.fingerprint()).is_some()
+            || self.is_readable(waits) && self.shared.index.peek(slot.fingerprint()).is_some()
     }
 
     fn ask<T>(
         &self,
         slot: Slot,
+        waits: bool,
         is: impl FnOnce(Kept<M>) -> Option<T>,
         waiter: impl FnOnce(oneshot::Sender<Option<T>>) -> Waiter<M>,
     ) -> Found<T> {
-        if !self.is_readable() {
+        if !self.is_readable(waits) {
             return Found::Absent;
         }
         let Some(at) = self.shared.index.get(slot.fingerprint()) else {
@@ -208,7 +210,7 @@ impl<M: Meta> Disk<M> {
         if let Some(read) = reader::read_now(&self.shared, slot, at) {
             return read.and_then(is).map_or(Found::Absent, Found::Read);
         }
-        let (sender, reading) = Reading::new(Arc::clone(&self.shared.patience));
+        let (sender, reading) = Reading::new((!waits).then(|| Arc::clone(&self.shared.patience)));
         if self.shared.jobs.ask(slot, at, waiter(sender)) {
             return Found::Disk(reading);
         }
@@ -216,8 +218,8 @@ impl<M: Meta> Disk<M> {
         Found::Absent
     }
 
-    fn is_readable(&self) -> bool {
-        self.shared.readable.load(SeqCst) && !self.shared.patience.is_lost()
+    fn is_readable(&self, waits: bool) -> bool {
+        self.shared.readable.load(SeqCst) && (waits || !self.shared.patience.is_lost())
     }
 
     /// Has it written.
@@ -273,7 +275,7 @@ impl<M: Meta> Disk<M> {
     pub(super) fn statistics(&self) -> DiskStatistics {
         let Shared { index, counters, queue, jobs, write_fails, .. } = &*self.shared;
         DiskStatistics {
-            works: self.is_readable() && !write_fails.load(Relaxed),
+            works: self.is_readable(false) && !write_fails.load(Relaxed),
             bytes: self.shared.segments().values().map(|segment| segment.bytes()).sum(),
             objects: index.heads() as u64,
             entries: index.entries() as u64,

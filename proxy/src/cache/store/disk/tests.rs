@@ -3,15 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use mantra_macros::req_test;
 
-use super::segment::Segment;
+use super::{Disk, segment::Segment};
 use crate::cache::store::{
-    DiskOptions, Found, Head, Key, ObjectId, Options, Store, What,
+    DiskOptions, Found, Head, Key, Meta, ObjectId, Options, Store, What,
     tests::{Note, head},
 };
 
@@ -339,6 +340,18 @@ async fn a_fill_that_is_dropped_leaves_nothing_on_the_disk() {
     assert!((0..40).all(|number| !store.has_block(object, number)));
     let disk = store.statistics().disk.unwrap();
     assert_eq!((disk.entries, disk.queued_bytes), (0, 0));
+}
+
+impl<M: Meta> Disk<M> {
+    /// Nothing comes from it by a thread until this is dropped, nor in any other way.
+    pub(in crate::cache::store) fn stalls(&self) -> impl Sized + use<'_, M> {
+        self.shared.reads_now.store(false, SeqCst);
+        self.shared.segments()
+    }
+
+    pub(in crate::cache::store) fn loses_patience(&self) {
+        self.shared.patience.lose();
+    }
 }
 
 fn newest(folder: &Folder) -> PathBuf {
