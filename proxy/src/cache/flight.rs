@@ -5,8 +5,13 @@
 //! here as handles (the window), what is older is in the store, in blocks.
 //!
 //! The body is pulled by one task (`pull.rs`) when somebody wants more, so it comes as fast as the
-//! fastest reader takes it, and at most [`AHEAD`] faster. Where nothing is stored any more (it was
-//! too large) the slowest reader sets the pace, and nobody loses anything.
+//! fastest reader takes it, and at most [`AHEAD`] faster. What is not going to be found (it was too
+//! large, or has been purged meanwhile) is stored all the same for as long as two or more share it,
+//! so that who is slow holds up nobody; and what is stored of it stays until the last of those who
+//! are behind has had it. One reader alone has it from the window, and sets the pace.
+//!
+//! Where the store has no room the slowest sets the pace of those who read from the window. Whoever
+//! was behind it by then has what was stored, and needs the rest from elsewhere (`reader.rs`).
 //!
 //! What is shared is behind one lock, held for the time of a few moves and never over an await or
 //! a wake-up.
@@ -24,10 +29,14 @@ use bytes::Bytes;
 use super::{
     meta::{Answer, Meta},
     policy::vary::Chosen,
-    store::{Charge, ObjectId, Stored},
+    store::{Charge, Fill, ObjectId, Stored},
     wakers::Places,
 };
 use crate::error::Kind;
+
+mod seat;
+
+pub use seat::Seat;
 
 /// How far a body is pulled ahead of the fastest reader, in bytes.
 pub const AHEAD: u64 = 128 << 10;
@@ -97,6 +106,10 @@ struct Inner {
     /// What of it is in the store.
     stored: u64,
     storing: bool,
+    /// Nobody begins any more at what the window does not have.
+    is_closed: bool,
+    /// What is stored, of which nobody knows but those who have a place here.
+    kept: Option<Fill<Meta>>,
     finishes: Finishes,
     end: Option<Result<(), Kind>>,
     readers: Places<u64>,
@@ -241,18 +254,54 @@ impl Flight {
         wakers.drain(..).for_each(Waker::wake);
     }
 
-    /// Nothing more is stored: from here on it all is in the window until everybody has it.
-    pub(super) fn stops_storing(&self) {
-        self.lock().storing = false;
+    /// It is not going to be found in the store.
+    pub(super) fn closes(&self) {
+        self.lock().is_closed = true;
+    }
+
+    /// Whether what comes has to be stored although nobody is to find it: for somebody who is
+    /// behind, or may fall behind. Else it is in the window from here on.
+    pub(super) fn is_shared(&self) -> bool {
+        let mut inner = self.lock();
+        let base = inner.base;
+        let is_shared = inner.readers.len() > 1 || inner.readers.iter().any(|at| *at < base);
+        inner.storing &= is_shared;
+        is_shared
+    }
+
+    /// How far everybody has come.
+    pub(super) fn hindmost(&self) -> u64 {
+        let inner = self.lock();
+        inner.readers.iter().copied().min().unwrap_or(inner.head)
+    }
+
+    /// Nothing more is stored: from here on it all is in the window until everybody has it who
+    /// reads from there. The others have what is `kept`.
+    pub(super) fn stops_storing(&self, kept: Option<Fill<Meta>>) {
+        let mut inner = self.lock();
+        (inner.storing, inner.is_closed, inner.kept) = (false, true, kept);
+        let passed = inner.passed();
+        drop(inner);
+        drop(passed);
     }
 
     /// No more comes.
     pub(super) fn finish(&self, end: Result<(), Kind>) {
+        self.finish_with(end, None);
+    }
+
+    /// The same of what is stored and is not going to be found there.
+    pub(super) fn finish_with(&self, end: Result<(), Kind>, kept: Option<Fill<Meta>>) {
         let mut wakers = Vec::new();
         let mut inner = self.lock();
         inner.end.get_or_insert(end);
+        if kept.is_some() {
+            (inner.is_closed, inner.kept) = (true, kept);
+        }
+        let passed = inner.passed();
         inner.readers.take_wakers(&mut wakers);
         drop(inner);
+        drop(passed);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
@@ -290,12 +339,25 @@ impl Inner {
         if self.readers.len() == 0 { self.head } else { self.fastest }
     }
 
+    /// How far all of those have come who read from the window.
     fn slowest(&self) -> u64 {
-        self.readers.iter().copied().min().unwrap_or(self.head)
+        let here = self.readers.iter().copied().filter(|at| *at >= self.base).min();
+        here.unwrap_or(if self.readers.len() == 0 { self.head } else { self.base })
+    }
+
+    /// What is kept, if nobody is behind any more who could want it. To be dropped when nothing is
+    /// locked.
+    fn passed(&mut self) -> Option<Fill<Meta>> {
+        let wanted = self.stored.max(self.base);
+        self.kept.take_if(|_| self.readers.iter().all(|at| *at >= wanted))
     }
 
     /// Lets go of what everybody can have elsewhere, or has had.
     fn trim(&mut self) {
+        if self.end.is_some() {
+            // No more comes, and those who are behind have to find it.
+            return;
+        }
         let keep = match self.storing {
             // Nor what the fastest has yet to read: a large chunk may take the head further than
             // is kept, and what is stored may be evicted at once.
@@ -355,87 +417,6 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.flight.lock().waiting.give_back(self.place);
-    }
-}
-
-/// A reader's place in a flight. Given up when dropped.
-#[derive(Debug)]
-pub struct Seat {
-    flight: Arc<Flight>,
-    place: usize,
-}
-
-impl Seat {
-    /// One for a reader who wants what is from `at` on. `None`: it has ended before its end.
-    pub fn take(flight: &Arc<Flight>, at: u64) -> Option<Self> {
-        let mut inner = flight.lock();
-        if matches!(inner.end, Some(Err(_))) {
-            return None;
-        }
-        let place = inner.readers.take(at);
-        inner.fastest = inner.fastest.max(at);
-        let puller = inner.puller.take();
-        drop(inner);
-        puller.into_iter().for_each(Waker::wake);
-        Some(Self { flight: Arc::clone(flight), place })
-    }
-
-    /// What comes at `at`.
-    pub(super) fn poll(&self, at: u64, cx: &Context<'_>) -> Poll<Next> {
-        let mut inner = self.flight.lock();
-        if at < inner.base {
-            return Poll::Ready(Next::Behind);
-        }
-        if at < inner.head {
-            let index = inner.window.partition_point(|(start, _)| *start <= at);
-            let Some((start, chunk)) = index.checked_sub(1).and_then(|i| inner.window.get(i))
-            else {
-                return Poll::Ready(Next::Behind);
-            };
-            let chunk = chunk.slice((at - start) as usize..);
-            self.moves(inner, at + chunk.len() as u64);
-            return Poll::Ready(Next::Chunk(chunk));
-        }
-        if let Some(end) = inner.end {
-            return Poll::Ready(Next::End(end));
-        }
-        inner.readers.wait(self.place, cx);
-        self.moves(inner, at);
-        Poll::Pending
-    }
-
-    /// The reader has got so far, here or in the store.
-    pub(super) fn has(&self, at: u64) {
-        self.moves(self.flight.lock(), at);
-    }
-
-    fn moves(&self, mut inner: MutexGuard<'_, Inner>, to: u64) {
-        if let Some(at) = inner.readers.get_mut(self.place) {
-            *at = to;
-        }
-        inner.fastest = inner.fastest.max(to);
-        if !inner.storing {
-            inner.trim();
-        }
-        let puller = match inner.puller.is_some() && inner.demand().is_some() {
-            true => inner.puller.take(),
-            false => None,
-        };
-        drop(inner);
-        puller.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut inner = self.flight.lock();
-        inner.readers.give_back(self.place);
-        if !inner.storing {
-            inner.trim();
-        }
-        let (puller, leaves) = (inner.puller.take(), inner.leaves.take());
-        drop(inner);
-        puller.into_iter().chain(leaves).for_each(Waker::wake);
     }
 }
 

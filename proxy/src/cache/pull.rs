@@ -1,7 +1,8 @@
 //! The task that brings a body: from a server to those who read it, and into the store beside.
 //!
 //! Invariant: a chunk is told to the readers before anything else is done with it. What broke off,
-//! what nobody wanted to its end and what was too large leaves nothing in the store.
+//! what nobody wanted to its end and what was too large leaves nothing in the store, as soon as
+//! nobody is left who reads it from there.
 //!
 //! Implements: REQ-CACHE-001
 
@@ -58,7 +59,9 @@ pub struct Pull {
 #[derive(Debug)]
 pub struct Sink {
     fill: Fill<Meta>,
-    /// The key and the head, unless they are there already.
+    /// It is of a body whose blocks nobody finds until the head is stored.
+    is_whole: bool,
+    /// The key and the head, unless they are there already, or are not going to be.
     commit: Option<(String, Head<Meta>)>,
     number: u32,
     pieces: Vec<Bytes>,
@@ -95,6 +98,7 @@ impl Sink {
         let at = u64::from(number) * block_bytes as u64;
         Self {
             fill,
+            is_whole: commit.is_some(),
             commit,
             number,
             pieces: Vec::new(),
@@ -106,12 +110,9 @@ impl Sink {
         }
     }
 
-    /// Takes a chunk. False: there is no room for it, or too much has come.
+    /// Takes a chunk. False: there is no room for it.
     fn take(&mut self, cache: &Cache, mut chunk: Bytes) -> bool {
         self.at += chunk.len() as u64;
-        if self.at > self.most {
-            return false;
-        }
         while !chunk.is_empty() {
             let room = self.block_bytes - self.held;
             let piece = chunk.split_to(room.min(chunk.len()));
@@ -127,7 +128,10 @@ impl Sink {
     fn put(&mut self, cache: &Cache) -> bool {
         let Some(block) = cache.store.copy(&self.pieces) else { return false };
         let Some(next) = self.number.checked_add(1) else { return false };
-        self.fill.put(self.number, block);
+        match self.is_whole && self.commit.is_none() {
+            true => self.fill.put_aside(self.number, block),
+            false => self.fill.put(self.number, block),
+        }
         self.number = next;
         self.stored += self.held as u64;
         self.pieces.clear();
@@ -136,18 +140,19 @@ impl Sink {
     }
 
     /// All has come. Whether it is stored.
-    fn finish(mut self, cache: &Cache) -> bool {
+    fn finish(&mut self, cache: &Cache) -> bool {
         let Some((text, mut head)) = self.commit.take() else {
-            return self.held == 0 || self.put(cache);
+            return !self.is_whole && (self.held == 0 || self.put(cache));
         };
         head.length = Some(self.at);
         if self.number == 0 {
             let Some(block) = cache.store.copy(&self.pieces) else { return false };
             head.body = Some(block);
-        } else if self.held > 0 && !self.put(cache) {
-            return false;
+        } else if self.held > 0 {
+            let Some(block) = cache.store.copy(&self.pieces) else { return false };
+            self.fill.put(self.number, block);
         }
-        self.fill.commit(Key::of(&text), head).is_some()
+        self.fill.try_commit(Key::of(&text), head).is_some()
     }
 }
 
@@ -182,29 +187,28 @@ impl Pull {
     pub async fn run(mut self) {
         let _ends = Ends(Arc::clone(&self.flight));
         let end = self.pull().await;
-        let counters = &self.cache.counters;
-        if end.is_ok() {
-            self.connection.give_back();
-            if let Some(sink) = self.sink.take() {
-                let whole = sink.commit.is_some();
-                let stored = sink.finish(&self.cache);
-                if whole {
-                    if stored {
-                        counters.stored.inc()
-                    } else {
-                        counters.dropped.inc()
-                    };
-                }
+        let ended_well = end.is_ok();
+        match ended_well {
+            true => self.connection.give_back(),
+            false => drop(self.connection),
+        }
+        let mut kept = None;
+        if let Some(mut sink) = self.sink.take() {
+            let counters = &self.cache.counters;
+            let counts = sink.commit.is_some();
+            let stored = ended_well && sink.finish(&self.cache);
+            if counts {
+                match stored {
+                    true => counters.stored.inc(),
+                    false => counters.dropped.inc(),
+                };
             }
-        } else {
-            if self.sink.take().is_some_and(|sink| sink.commit.is_some()) {
-                counters.dropped.inc();
-            }
-            drop(self.connection);
+            // What has come of it is for those who are behind.
+            kept = (!stored).then_some(sink.fill);
         }
         // Found in the store before it is not found here.
         drop(self.ticket);
-        self.flight.finish(end);
+        self.flight.finish_with(end, kept);
     }
 
     async fn pull(&mut self) -> Result<(), Kind> {
@@ -263,14 +267,28 @@ impl Pull {
         self.flight.publish(chunk.clone(), stored, wakers);
         self.cache.counters.filled.inc_by(chunk.len() as u64);
         let Some(sink) = &mut self.sink else { return };
-        if !sink.take(&self.cache, chunk) {
+        let is_too_long = sink.at + chunk.len() as u64 > sink.most;
+        if is_too_long && sink.is_whole {
             // Before its blocks are gone: nobody else is to count on them.
-            self.flight.stops_storing();
-            let whole = self.sink.take().is_some_and(|sink| sink.commit.is_some());
-            if whole {
+            self.flight.closes();
+            self.ticket = None;
+            if sink.commit.take().is_some() {
                 self.cache.counters.dropped.inc();
-                self.ticket = None;
             }
+        }
+        let goes_on = !is_too_long || sink.is_whole && self.flight.is_shared();
+        if goes_on && sink.take(&self.cache, chunk) {
+            if is_too_long {
+                let number = self.flight.hindmost() / sink.block_bytes as u64;
+                sink.fill.forget_before(u32::try_from(number).unwrap_or(u32::MAX));
+            }
+            return;
+        }
+        let Some(sink) = self.sink.take() else { return };
+        self.flight.stops_storing(Some(sink.fill));
+        self.ticket = None;
+        if sink.commit.is_some() {
+            self.cache.counters.dropped.inc();
         }
     }
 }

@@ -266,7 +266,11 @@ impl Reader {
         }
         if let Some(part) = &self.part {
             match ready!(part.poll(self.at, cx)) {
-                Next::Chunk(chunk) => return Poll::Ready(Some(Ok(self.give(chunk)))),
+                Next::Chunk(chunk) => {
+                    let chunk = self.give(chunk);
+                    self.seat.as_ref().inspect(|seat| seat.has(self.at));
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
                 // It has brought its part, or that is in the store.
                 Next::End(Ok(())) | Next::Behind => self.part = None,
                 Next::End(Err(kind)) => {

@@ -11,6 +11,7 @@ mod fill;
 mod inputs;
 mod join;
 mod keys;
+mod left_behind;
 mod memory;
 mod parts;
 mod purge;

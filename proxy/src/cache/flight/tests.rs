@@ -1,6 +1,7 @@
 //! What a fetch is charged, holds, and goes on for.
 
 use super::*;
+use crate::cache::store::{Options, Store};
 
 #[test]
 fn a_fetch_is_charged_for_what_it_can_hold() {
@@ -53,7 +54,7 @@ fn a_block_that_somebody_wanted_a_part_of_is_finished_and_no_other() {
         // It is not stored: to finish it would be for nobody.
         let flight = Flight::new();
         flight.begins_at(1000, Finishes::Block(BLOCK), None);
-        flight.stops_storing();
+        flight.stops_storing(None);
         assert_eq!(flight.lock().demand(), Some(Demand::Nobody));
     }
 }
@@ -84,8 +85,93 @@ fn what_is_not_stored_is_joined_only_for_what_has_come() {
     flight.begins_at(0, Finishes::No, None);
     let _stalls = Seat::take(&flight, 0).expect("it goes on");
     assert!(flight.reaches(0, 0) && flight.reaches(1000, 1000));
-    flight.stops_storing();
+    flight.stops_storing(None);
     assert!(!flight.reaches(0, 1000) && !flight.reaches(1000, 1000));
     flight.publish(Bytes::from_static(b"come"), 0, &mut Vec::new());
     assert!(flight.reaches(3, 0) && !flight.reaches(4, 1000));
+}
+
+fn store() -> Store<Meta> {
+    Store::new(&Options { memory_bytes: 4 << 20, block_bytes: BLOCK as usize, disk: None })
+}
+
+/// Bytes of a block, and of a chunk.
+const BLOCK: u64 = 64 << 10;
+
+/// A flight of which so many chunks have come, each a block of the fill.
+fn stored(store: &Store<Meta>, flight: &Flight, fill: &mut Fill<Meta>, blocks: u64) {
+    for number in 0..blocks {
+        let chunk = Bytes::from(vec![0; BLOCK as usize]);
+        fill.put(number as u32, store.copy(std::slice::from_ref(&chunk)).unwrap());
+        flight.publish(chunk, (number + 1) * BLOCK, &mut Vec::new());
+    }
+}
+
+/// Whoever is behind the window reads what is stored, and is waited for by nobody.
+#[test]
+fn where_nothing_more_is_stored_the_slowest_of_the_window_sets_the_pace() {
+    let (store, flight) = (store(), Flight::new());
+    flight.begins_at(0, Finishes::No, None);
+    let slow = Seat::take(&flight, 0).unwrap();
+    let fast = Seat::take(&flight, 0).unwrap();
+    let mut fill = store.fill();
+    let object = fill.object();
+    fast.has(10 * BLOCK);
+    stored(&store, &flight, &mut fill, 10);
+    let base = flight.base();
+    assert!(base > BLOCK && base <= 10 * BLOCK);
+    assert!(flight.is_shared() && flight.hindmost() == 0);
+    flight.stops_storing(Some(fill));
+    assert_eq!(flight.lock().demand(), Some(Demand::More), "the one in front is not held up");
+    assert!(Seat::take(&flight, 0).is_none(), "nobody else begins there");
+    let other = Seat::take(&flight, base).expect("it is in the window");
+    assert_eq!(flight.lock().slowest(), base, "who reads from it sets the pace");
+    drop(other);
+    // What is stored is there until the last one has had it.
+    slow.has(9 * BLOCK - 1);
+    assert!(store.has_block(object, 9));
+    match base {
+        base if base < 9 * BLOCK => slow.has(10 * BLOCK),
+        _ => drop(slow),
+    }
+    assert!(!store.has_block(object, 9));
+    assert_eq!(store.statistics().memory_entries, 0);
+}
+
+/// It is all there: nobody waits for anybody, and the window is for those who come to it last.
+#[test]
+fn what_has_come_and_is_not_kept_is_there_until_the_last_reader_leaves() {
+    let (store, flight) = (store(), Flight::new());
+    flight.begins_at(0, Finishes::No, None);
+    let slow = Seat::take(&flight, 0).unwrap();
+    let fast = Seat::take(&flight, 0).unwrap();
+    let mut fill = store.fill();
+    let object = fill.object();
+    fast.has(10 * BLOCK);
+    stored(&store, &flight, &mut fill, 10);
+    let base = flight.base();
+    flight.finish_with(Ok(()), Some(fill));
+    fast.has(10 * BLOCK);
+    drop(fast);
+    assert_eq!(flight.base(), base);
+    assert!(store.has_block(object, 0) && Seat::take(&flight, 0).is_none());
+    let cx = Context::from_waker(Waker::noop());
+    assert!(matches!(slow.poll(0, &cx), Poll::Ready(Next::Behind)));
+    assert!(matches!(slow.poll(base, &cx), Poll::Ready(Next::Chunk(_))));
+    drop(slow);
+    assert_eq!(store.statistics().memory_entries, 0);
+}
+
+/// One reader alone has it all from the window, so there is nothing to be stored for it.
+#[test]
+fn what_nobody_finds_is_stored_for_as_long_as_it_is_shared() {
+    let flight = Flight::new();
+    flight.begins_at(0, Finishes::No, None);
+    let first = Seat::take(&flight, 0).unwrap();
+    let second = Seat::take(&flight, 0).unwrap();
+    flight.closes();
+    assert!(flight.is_shared() && flight.lock().storing);
+    drop(second);
+    assert!(!flight.is_shared() && !flight.lock().storing);
+    drop(first);
 }

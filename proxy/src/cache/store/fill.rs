@@ -1,5 +1,9 @@
 //! A response on its way into the store.
 //!
+//! One that turns out not to be stored may have readers yet who count on its blocks: it stays a fill
+//! for as long as they do, which nobody finds and whose blocks are as good as any others, and may be
+//! evicted as these are.
+//!
 //! Implements: REQ-CACHE-002
 
 use std::mem;
@@ -38,17 +42,40 @@ impl<M: Meta> Fill<M> {
 
     /// Stores a block. Of an object that is there everybody can have it from now on.
     pub fn put(&mut self, number: u32, block: Block) {
+        self.count(number);
+        self.store.keep_block(self.object, number, block, true);
+    }
+
+    /// Keeps a block in memory only, of a response that is not going to be stored.
+    pub fn put_aside(&mut self, number: u32, block: Block) {
+        self.count(number);
+        self.store.keep_block(self.object, number, block, false);
+    }
+
+    fn count(&mut self, number: u32) {
         self.put = match self.put.is_empty() {
             true => number..number + 1,
             false => self.put.start.min(number)..self.put.end.max(number + 1),
         };
-        self.store.keep_block(self.object, number, block);
+    }
+
+    /// Forgets the blocks before this one, of a response that is not going to be stored.
+    pub fn forget_before(&mut self, number: u32) {
+        for number in self.put.start..number.min(self.put.end) {
+            self.store.forget(Slot::block(self.object, number));
+            self.put.start = number + 1;
+        }
     }
 
     /// Stores the head: from now on the response is found by its key, in the place of any other.
     /// `None` if it is not, because it was purged since it was asked for, or there is no memory;
     /// what was there before stays.
     pub fn commit(mut self, key: Key, head: Head<M>) -> Option<Stored<M>> {
+        self.try_commit(key, head)
+    }
+
+    /// The same for somebody who keeps it if it is refused.
+    pub fn try_commit(&mut self, key: Key, head: Head<M>) -> Option<Stored<M>> {
         let size = head.size();
         let memory = self.store.allocate((size, size), false);
         let memory = self.store.or_refused(memory)?;

@@ -378,9 +378,9 @@ impl<M: Meta> Store<M> {
         self.0.epochs.allow(stored.epoch, key, stored.text(), stored.tags())
     }
 
-    fn keep_block(&self, object: ObjectId, number: u32, block: Block) {
+    fn keep_block(&self, object: ObjectId, number: u32, block: Block, on_disk: bool) {
         let slot = Slot::block(object, number);
-        if let Some(disk) = &self.0.disk {
+        if let Some(disk) = self.0.disk.as_ref().filter(|_| on_disk) {
             disk.put(slot, Kept::Block(block.clone()));
         }
         self.0.memory.insert(slot, Kept::Block(block), || true);
