@@ -2,7 +2,8 @@
 //!
 //! Each proxy adds the address that it saw to the end of a list. From the end on, addresses of
 //! trusted proxies are believed to have told the truth of the one before them; the first that
-//! is not trusted is the client. Whatever stands before it, the client may have made up.
+//! is not trusted is the client. Whatever stands before it, the client may have made up: so a
+//! list is read from its end, and no quote that a client opens reaches what a proxy appends.
 //!
 //! Source: RFC 7239 section 8.1, for `Forwarded` and the customary `X-Forwarded-For` alike.
 //! Pure.
@@ -21,31 +22,39 @@ pub fn of(headers: &HeaderMap, trusted: &TrustedProxies, peer: SocketAddr) -> So
     }
     let mut client = peer;
     for value in headers.get_all(&trusted.field).iter().rev() {
-        let read = match trusted.field {
-            header::FORWARDED => forwarded,
-            _ => address,
-        };
-        for element in split(value.as_bytes()).into_iter().rev() {
-            // Not an address, or one that somebody hides: nobody before it is known.
-            let Some(ip) = read(element) else { return client };
-            client = SocketAddr::new(ip, 0);
-            if !trusted.has(ip) {
-                return client;
+        let value = value.as_bytes();
+        let is_over = match trusted.field {
+            header::FORWARDED => {
+                let mut elements = fields::quoted_list_from_end(value).map(forwarded);
+                elements.any(|ip| !go_back(&mut client, ip, trusted))
             }
+            // No other has quoted strings.
+            _ => {
+                let mut elements = fields::list(value).rev().map(address);
+                elements.any(|ip| !go_back(&mut client, ip, trusted))
+            }
+        };
+        if is_over {
+            break;
         }
     }
     client
 }
 
-/// The elements of a list; a comma within quotes is none of its own (RFC 9110 section 5.6.4).
-fn split(value: &[u8]) -> Vec<&[u8]> {
-    pieces(value, b',').map(fields::trim).filter(|element| !element.is_empty()).collect()
+/// Goes to the one before `client`, as an element tells of it. Whether what it tells in turn
+/// counts.
+fn go_back(client: &mut SocketAddr, told: Option<IpAddr>, trusted: &TrustedProxies) -> bool {
+    // Not an address, or one that somebody hides: nobody before it is known.
+    let Some(ip) = told else { return false };
+    *client = SocketAddr::new(ip, 0);
+    trusted.has(ip)
 }
 
-fn pieces(value: &[u8], at: u8) -> impl Iterator<Item = &[u8]> {
+/// The pairs of an element; a semicolon within quotes does not end one (RFC 9110 section 5.6.4).
+fn pairs(element: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
-    value.split(move |byte| {
-        let separates = *byte == at && !quoted;
+    element.split(move |byte| {
+        let separates = *byte == b';' && !quoted;
         match *byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
@@ -58,7 +67,7 @@ fn pieces(value: &[u8], at: u8) -> impl Iterator<Item = &[u8]> {
 
 /// The node that `for` of an element of `Forwarded` names (RFC 7239 section 6).
 fn forwarded(element: &[u8]) -> Option<IpAddr> {
-    let mut named = pieces(element, b';').filter_map(|pair| {
+    let mut named = pairs(element).filter_map(|pair| {
         let at = pair.iter().position(|byte| *byte == b'=')?;
         let name = fields::trim(&pair[..at]);
         name.eq_ignore_ascii_case(b"for").then_some(fields::trim(&pair[at + 1..]))
@@ -132,6 +141,44 @@ mod tests {
         let mapped = "[::ffff:10.0.0.1]:7";
         assert_eq!(seen("x-forwarded-for", &["203.0.113.7"], mapped), "203.0.113.7:0");
         assert_eq!(seen("cf-connecting-ip", &["203.0.113.7"], "10.0.0.1:7"), "203.0.113.7:0");
+    }
+
+    #[test]
+    fn no_quote_of_a_client_reaches_what_a_proxy_appends() {
+        let cases: &[&[&str]] = &[
+            &["\", 203.0.113.9"],
+            &["\"6.6.6.6\", \"6.6.6.6, 203.0.113.9"],
+            &["\\, 203.0.113.9"],
+            &["\"", "203.0.113.9, 10.0.0.2"],
+            &["\"", "203.0.113.9, 10.0.0.2", "10.0.0.3"],
+        ];
+        for values in cases {
+            assert_eq!(seen("x-forwarded-for", values, "10.0.0.1:7"), "203.0.113.9:0");
+        }
+        let claims = [
+            "for=10.1.1.1;x=\"",
+            "for=10.1.1.1;x=\"\\",
+            "for=10.1.1.1;x=\"a\\\"",
+            "for=10.1.1.1;x=a\"\"\"",
+            "for=10.1.1.1, \"",
+            "for=10.1.1.1\\",
+        ];
+        let elements = [
+            "for=203.0.113.9;proto=https",
+            "for=\"203.0.113.9:80\"",
+            // Of what a proxy quotes the client may have written something as well.
+            "for=203.0.113.9;host=\"a, for=6.6.6.6\"",
+            "for=203.0.113.9;host=\"\\\"\\\\, for=6.6.6.6;x=\"",
+            "for=203.0.113.9;host=\"a\\\", for=6.6.6.6;x=\\\"\"",
+            "for=203.0.113.9;host=\";x=\", for=10.0.0.2;host=\",for=6.6.6.6\"",
+        ];
+        for (claim, element) in claims.iter().flat_map(|claim| elements.map(|it| (claim, it))) {
+            for values in [&[format!("{claim}, {element}")][..], &[(*claim).into(), element.into()]]
+            {
+                let values: Vec<&str> = values.iter().map(String::as_str).collect();
+                assert_eq!(seen("forwarded", &values, "10.0.0.1:7"), "203.0.113.9:0", "{values:?}");
+            }
+        }
     }
 
     #[test]

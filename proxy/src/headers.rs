@@ -3,14 +3,16 @@
 //!
 //! Implements: REQ-EDGE-004, REQ-CORE-001.F-003
 
-use std::net::{IpAddr, SocketAddr};
-
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{self, Entry},
 };
 
-use crate::{config::ForwardedPolicy, wire::fields};
+use crate::wire::fields;
+
+mod forwarding;
+
+pub use forwarding::Forwarding;
 
 /// `Via` of this hop (RFC 9110 section 7.6.3): the version is the one received.
 pub fn via(version: Version) -> HeaderValue {
@@ -21,12 +23,6 @@ pub fn via(version: Version) -> HeaderValue {
     })
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -222,111 +218,6 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     })
 }
 
-/// What others have said of a client, beside the fields that are set in any case.
-const REPLACED: [HeaderName; 4] =
-    [header::FORWARDED, X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP];
-
-/// The forwarding fields of one client connection, made once and cloned by reference.
-#[derive(Debug)]
-pub struct Forwarding {
-    policy: ForwardedPolicy,
-    client: HeaderValue,
-    scheme: &'static str,
-    node: String,
-    /// The last host, and the `Forwarded` element made for it.
-    last: Option<(HeaderValue, HeaderValue)>,
-}
-
-impl Forwarding {
-    /// For the connection of one client, which speaks `http` or `https`.
-    pub fn new(policy: ForwardedPolicy, client: SocketAddr, scheme: &'static str) -> Self {
-        let ip = client.ip().to_canonical();
-        let text = ip.to_string();
-        let node = match ip {
-            IpAddr::V4(_) => text.clone(),
-            // RFC 7239 section 6: an IPv6 address stands in brackets and quotes.
-            IpAddr::V6(_) => format!("\"[{text}]\""),
-        };
-        let client = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { policy, client, scheme, node, last: None }
-    }
-
-    /// Adds this hop to a request (RFC 7239 and the customary `X-Forwarded-*`).
-    pub fn apply(&mut self, headers: &mut HeaderMap, host: Option<&HeaderValue>) {
-        match self.policy {
-            ForwardedPolicy::Off => return,
-            ForwardedPolicy::Replace => {
-                // Seldom is one of them there, and a look-up of each costs more than to see that.
-                if headers.keys().any(|name| REPLACED.contains(name)) {
-                    REPLACED.into_iter().for_each(|name| drop(headers.remove(name)));
-                }
-                headers.insert(X_FORWARDED_FOR, self.client.clone());
-                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
-                match host {
-                    Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
-                    None => headers.remove(X_FORWARDED_HOST),
-                };
-            }
-            ForwardedPolicy::Append => {
-                append_to_list(headers, X_FORWARDED_FOR, &self.client);
-                // What the first hop said of itself stays; it alone has seen the client.
-                let entry = headers.entry(X_FORWARDED_PROTO);
-                entry.or_insert(HeaderValue::from_static(self.scheme));
-                if let Some(host) = host {
-                    headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
-                }
-            }
-        }
-        let element = self.element(host);
-        append_to_list(headers, header::FORWARDED, &element);
-    }
-
-    fn element(&mut self, host: Option<&HeaderValue>) -> HeaderValue {
-        let host = host.cloned().unwrap_or(HeaderValue::from_static(""));
-        if let Some((last, element)) = &self.last
-            && *last == host
-        {
-            return element.clone();
-        }
-        let mut text = format!("for={};proto={}", self.node, self.scheme);
-        if let Ok(host) = host.to_str()
-            && !host.is_empty()
-            && !host.contains(['"', '\\'])
-        {
-            text.push_str(";host=\"");
-            text.push_str(host);
-            text.push('"');
-        }
-        let element =
-            HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"));
-        self.last = Some((host, element.clone()));
-        element
-    }
-}
-
-/// Adds a member to a list that may stand in several lines; they become one.
-fn append_to_list(headers: &mut HeaderMap, name: HeaderName, member: &HeaderValue) {
-    let joined = match headers.entry(name.clone()) {
-        Entry::Vacant(entry) => {
-            entry.insert(member.clone());
-            return;
-        }
-        Entry::Occupied(entry) => {
-            let mut joined = Vec::new();
-            for value in entry.iter() {
-                joined.extend_from_slice(value.as_bytes());
-                joined.extend_from_slice(b", ");
-            }
-            joined.extend_from_slice(member.as_bytes());
-            joined
-        }
-    };
-    // Made of valid values and ", ": always valid.
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(name, value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,52 +265,5 @@ mod tests {
         let passed = interim(head);
         assert_eq!(passed, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n");
         assert_eq!(interim(b"HTTP/1.1 102\r\n\r\n"), b"HTTP/1.1 102\r\n\r\n");
-    }
-
-    #[test]
-    fn forwarding_fields_follow_the_policy() {
-        let sent = [
-            ("x-forwarded-for", "6.6.6.6"),
-            ("forwarded", "for=6.6.6.6"),
-            ("x-real-ip", "6.6.6.6"),
-        ];
-        let client = "192.0.2.1:5000".parse().unwrap();
-        let host = HeaderValue::from_static("example.org:80");
-
-        let mut headers = map(&sent);
-        Forwarding::new(ForwardedPolicy::Replace, client, "http").apply(&mut headers, Some(&host));
-        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-forwarded-host"], "example.org:80");
-        assert_eq!(headers["forwarded"], "for=192.0.2.1;proto=http;host=\"example.org:80\"");
-        assert!(!headers.contains_key("x-real-ip"));
-
-        let mut headers = map(&sent);
-        headers.append("x-forwarded-for", "7.7.7.7".parse().unwrap());
-        Forwarding::new(ForwardedPolicy::Append, client, "http").apply(&mut headers, Some(&host));
-        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 7.7.7.7, 192.0.2.1");
-        assert_eq!(
-            headers["forwarded"],
-            "for=6.6.6.6, for=192.0.2.1;proto=http;host=\"example.org:80\""
-        );
-
-        let mut headers = map(&sent);
-        Forwarding::new(ForwardedPolicy::Off, client, "http").apply(&mut headers, Some(&host));
-        assert_eq!(headers, map(&sent));
-    }
-
-    #[test]
-    fn addresses_are_written_as_rfc_7239_says() {
-        let apply = |client: &str| {
-            let mut headers = HeaderMap::new();
-            let client = client.parse().unwrap();
-            Forwarding::new(ForwardedPolicy::Replace, client, "http").apply(&mut headers, None);
-            (headers["x-forwarded-for"].clone(), headers["forwarded"].clone())
-        };
-        assert_eq!(
-            apply("[2001:db8::1]:9"),
-            ("2001:db8::1".parse().unwrap(), "for=\"[2001:db8::1]\";proto=http".parse().unwrap())
-        );
-        assert_eq!(apply("[::ffff:192.0.2.7]:9").0, "192.0.2.7");
     }
 }

@@ -71,6 +71,18 @@ async fn claims_of_the_client_are_replaced_by_default() {
     }
 }
 
+/// What a client left open does not take in what we say.
+#[req_test("REQ-EDGE-004")]
+#[tokio::test]
+async fn our_hop_is_read_by_itself_whatever_came() {
+    let claims = "X-Forwarded-For: \"\r\nForwarded: for=6.6.6.6;x=\"\r\n";
+    let head = head_with("forwarded = \"append\"", "", claims).await;
+    assert_eq!(head.all("x-forwarded-for"), ["127.0.0.1"]);
+    let elements = forwarded(&head);
+    assert_eq!(elements.len(), 1, "{elements:?}");
+    assert!(elements[0].contains(&"for=127.0.0.1".to_owned()), "{elements:?}");
+}
+
 #[req_test("REQ-EDGE-004")]
 #[tokio::test]
 async fn our_hop_is_appended_where_the_one_before_is_trusted() {

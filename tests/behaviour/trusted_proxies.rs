@@ -88,3 +88,25 @@ async fn the_field_is_chosen() {
         proxy.log_line(&[client, "status=200"]).await;
     }
 }
+
+/// What a client leaves open does not take in what the proxy behind it appends.
+#[req_test("REQ-EDGE-004", "REQ-CTRL-006")]
+#[tokio::test]
+async fn a_client_cannot_hide_behind_a_quote() {
+    let origin = Served::ok().await;
+    let steps = "[[middleware]]\nname = \"office\"\naccess = { deny = [\"203.0.113.0/24\"] }";
+    for (field, value) in [
+        ("X-Forwarded-For", "\", 203.0.113.9"),
+        ("Forwarded", "for=10.1.1.1;x=\", for=203.0.113.9;proto=https"),
+        ("Forwarded", "for=10.1.1.1;x=\"\\, for=\"203.0.113.9:80\";host=\"a, for=6.6.6.6\""),
+    ] {
+        let trusting = format!(
+            "middleware = [\"office\"]\n\
+             trusted_proxies = {{ networks = [\"127.0.0.0/8\", \"10.0.0.0/8\"], field = \"{field}\" }}"
+        );
+        let proxy = Proxy::config(config(&trusting, steps, &origin)).start();
+        proxy.open(get(&format!("{field}: {value}\r\n"))).await.expect_status(403).await;
+        proxy.log_line(&["client=203.0.113.9:0 ", "status=403"]).await;
+    }
+    assert_eq!(origin.targets(), [""; 0]);
+}

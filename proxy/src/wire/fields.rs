@@ -86,8 +86,65 @@ pub fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// The members of a comma-separated list, empty ones left out (RFC 9110 section 5.6.1).
-pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim).filter(|member| !member.is_empty())
+}
+
+/// The members of a list with quoted strings in it (RFC 9110 section 5.6.4), the last one first,
+/// empty ones left out. Read from the end, where no quoted string is open: a member that is well
+/// formed is found as it was written, whatever somebody else wrote before it.
+pub fn quoted_list_from_end(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut left = Some(value);
+    let members = std::iter::from_fn(move || {
+        let value = left?;
+        let comma = last_comma(value);
+        left = comma.map(|at| &value[..at]);
+        Some(trim(&value[comma.map_or(0, |at| at + 1)..]))
+    });
+    members.filter(|member| !member.is_empty())
+}
+
+/// The last comma that is not within quotes.
+fn last_comma(value: &[u8]) -> Option<usize> {
+    let mut quoted = false;
+    value.iter().enumerate().rev().find_map(|(at, byte)| {
+        match byte {
+            b'"' if quoted => {
+                let escapes = value[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+                quoted = escapes % 2 == 1;
+            }
+            b'"' => quoted = true,
+            b',' if !quoted => return Some(at),
+            _ => {}
+        }
+        None
+    })
+}
+
+/// Whether all who know quoted strings see the same ones in a member of a list of pairs: each is
+/// a whole value, and none is left open (RFC 7239 section 4).
+pub fn is_well_quoted(member: &[u8]) -> bool {
+    enum At {
+        Plain,
+        Quoted,
+        Escaped,
+        Behind,
+    }
+    let (mut at, mut before) = (At::Plain, b';');
+    for &byte in member {
+        at = match (at, byte) {
+            (At::Quoted, b'\\') => At::Escaped,
+            (At::Quoted, b'"') => At::Behind,
+            (At::Quoted | At::Escaped, _) => At::Quoted,
+            (At::Plain, b'"') if before == b'=' => At::Quoted,
+            (At::Behind, b' ' | b'\t') => At::Behind,
+            (At::Behind, b';') => At::Plain,
+            (At::Plain, b'"' | b'\\') | (At::Behind, _) => return false,
+            (At::Plain, _) => At::Plain,
+        };
+        before = byte;
+    }
+    matches!(at, At::Plain | At::Behind)
 }
 
 /// A `Content-Length`: digits only, below 2^63 (RFC 9110 section 8.6).
