@@ -71,6 +71,8 @@ pub(super) struct Asking<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     pub(super) origin: Option<HeaderValue>,
+    /// It has been answered with the policy.
+    pub(super) preflight: bool,
     pub(super) coding: Option<Coding>,
     pub(super) request_id: Option<HeaderValue>,
     pub(super) mirror: Option<Wish>,
@@ -178,7 +180,8 @@ impl Step {
             }
             Step::Cors(policy) => {
                 noted.origin = fields.get(header::ORIGIN).cloned();
-                match Policy::is_preflight(method, fields) {
+                noted.preflight = Policy::is_preflight(method, fields);
+                match noted.preflight {
                     true => Err(Refusal::Answer(StatusCode::NO_CONTENT, policy.preflight(fields))),
                     false => Ok(()),
                 }
@@ -212,8 +215,7 @@ impl Step {
         fields: &mut HeaderMap,
     ) -> Option<Coding> {
         match self {
-            // An answer to a preflight has the policy already.
-            Step::Cors(policy) if !fields.contains_key(header::ACCESS_CONTROL_MAX_AGE) => {
+            Step::Cors(policy) if !noted.preflight => {
                 policy.answer(noted.origin.as_ref(), fields);
             }
             Step::Compression(rules) => {

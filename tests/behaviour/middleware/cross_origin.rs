@@ -36,7 +36,9 @@ async fn preflights_are_answered_here() {
 
 #[tokio::test]
 async fn other_requests_pass_and_the_answer_has_our_policy() {
-    let reply = "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n";
+    // All of it, that of an answer to a preflight too.
+    let reply = "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Max-Age: 5\r\n\
+                 Access-Control-Allow-Credentials: false\r\nContent-Length: 0\r\n\r\n";
     let served = Served::always(reply).await;
     let proxy = with(&served, &[("m", POLICY)]).start();
     for (method, origin, allowed) in [
@@ -48,6 +50,9 @@ async fn other_requests_pass_and_the_answer_has_our_policy() {
         let request = format!("{method} / HTTP/1.1\r\nHost: t\r\n{origin}\r\n");
         let answer = proxy.open(request).await.read_response_to(method).await;
         assert_eq!(answer.head.get("access-control-allow-origin"), allowed, "{method} {origin}");
+        assert!(!answer.head.has("access-control-max-age"), "{method} {origin}");
+        let credentials = allowed.map(|_| "true");
+        assert_eq!(answer.head.get("access-control-allow-credentials"), credentials);
         assert_eq!(answer.head.all("vary"), ["Origin"]);
     }
     assert_eq!(served.targets().len(), 4);
