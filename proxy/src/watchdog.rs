@@ -57,7 +57,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Starts (or restarts) a wait of at most `limit`.
+    /// Starts (or restarts) a wait of at most `limit`. That an earlier one of that kind has expired
+    /// is forgotten: nobody looked for it, and it is not this one.
     pub fn wait(&self, what: Wait, limit: Duration) {
         self.wait_from(Instant::now(), what, limit);
     }
@@ -65,12 +66,15 @@ impl Watched {
     /// The same for one who has looked at the clock.
     pub fn wait_from(&self, now: Instant, what: Wait, limit: Duration) {
         // A limit too far away to be a time is none.
-        self.deadlines[what as usize].set(now.checked_add(limit));
+        self.wait_until(what, now.checked_add(limit));
     }
 
     /// Starts (or restarts) a wait that began elsewhere. `None`: for ever.
     pub fn wait_until(&self, what: Wait, deadline: Option<Instant>) {
         self.deadlines[what as usize].set(deadline);
+        if self.expired.get() == Some(what) {
+            self.expired.set(None);
+        }
     }
 
     /// When a wait that is under way ends.
@@ -93,9 +97,10 @@ impl Watched {
         due
     }
 
-    /// Starts a wait unless one of that kind is under way.
+    /// Starts a wait unless one of that kind is under way, or has expired: who waits on does not
+    /// begin anew by asking.
     pub fn wait_on(&self, what: Wait, limit: Duration) {
-        if self.deadlines[what as usize].get().is_none() {
+        if self.deadlines[what as usize].get().is_none() && self.expired.get() != Some(what) {
             self.wait(what, limit);
         }
     }
@@ -107,9 +112,9 @@ impl Watched {
         }
     }
 
-    /// What was waited for has come.
+    /// What was waited for has come, in time or not, or nobody waits for it any more.
     pub fn done(&self, what: Wait) {
-        self.deadlines[what as usize].set(None);
+        self.wait_until(what, None);
     }
 
     /// Ends every wait and rest and forgets an expiry: the next exchange starts anew.
@@ -119,7 +124,8 @@ impl Watched {
         self.rest.set(Rest::No);
     }
 
-    /// Which wait has passed its deadline, if one has; stays until [`Self::clear`].
+    /// Which wait has passed its deadline, if one has; stays until another of its kind begins, what
+    /// it was for comes, or [`Self::clear`].
     pub fn expired(&self) -> Option<Wait> {
         self.expired.get()
     }
@@ -289,6 +295,37 @@ mod tests {
             tick(1);
             assert!(!watched.take_rest());
         }
+    }
+
+    #[test]
+    fn an_expiry_is_of_its_wait_alone() {
+        let watched = Watched::default();
+        let hour = Duration::from_secs(3600);
+        let later = Instant::now() + 2 * hour;
+        let expire = |what| {
+            watched.clear();
+            watched.wait(what, hour);
+            watched.check(later, &mut 0);
+            assert_eq!(watched.expired(), Some(what));
+        };
+        // Asked again, it is the same wait.
+        expire(Wait::Request);
+        watched.wait_on(Wait::Request, hour);
+        watched.progress(Wait::Request, hour);
+        assert_eq!(watched.expired(), Some(Wait::Request));
+        watched.wait(Wait::Response, hour);
+        watched.done(Wait::Head);
+        assert_eq!(watched.expired(), Some(Wait::Request));
+        watched.done(Wait::Request);
+        assert_eq!(watched.expired(), None);
+        // Another one has all its time.
+        expire(Wait::Response);
+        watched.wait(Wait::Response, 3 * hour);
+        assert_eq!(watched.expired(), None);
+        watched.check(later, &mut 0);
+        assert_eq!(watched.expired(), None);
+        watched.check(later + 3 * hour, &mut 0);
+        assert_eq!(watched.expired(), Some(Wait::Response));
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,6 +86,38 @@ async fn hashed_passwords_hold_up_nobody() {
     assert_eq!(status_with(&proxy, "Authorization: Basic YWRhOndyb25n\r\n").await, 401);
 }
 
+/// Users with ada's password as a hash that takes long to check, and the file that has them.
+fn slowly() -> (PathBuf, String) {
+    let file = scratch("users");
+    std::fs::write(&file, format!("ada:{}\n", bcrypt::hash("s3cret", 12).unwrap())).unwrap();
+    let users = format!("basic_auth = {{ users_file = \"{}\" }}", file.display());
+    (file, users)
+}
+
+/// `ada:wrong`
+const WRONG: &str = "GET / HTTP/1.1\r\nHost: t\r\nAuthorization: Basic YWRhOndyb25n\r\n\r\n";
+
+/// The server has its whole time to answer, however long the check of a password took.
+#[tokio::test]
+async fn no_server_pays_for_the_check_of_a_password() {
+    let served = Served::ok().await;
+    let (file, users) = slowly();
+    let limits = "workers = 1\n[limits]\nresponse_timeout = \"1s\"\n";
+    let text = config(&served, &[("m", &users)]).replace("workers = 2\n", limits);
+    let proxy = Proxy::config(text).start();
+    std::fs::remove_file(file).unwrap();
+    // Two are checked at once, so that the last has waited for longer than that.
+    let mut before = Vec::new();
+    for _ in 0..10 {
+        before.push(proxy.open(WRONG).await);
+    }
+    assert_eq!(status_with(&proxy, &format!("Authorization: {ADA}\r\n")).await, 200);
+    assert_eq!(served.targets(), ["/"]);
+    for mut client in before {
+        client.expect_status(401).await;
+    }
+}
+
 #[req_test("REQ-CTRL-006")]
 #[tokio::test]
 async fn more_than_the_rate_is_told_when_to_come_again() {
