@@ -2,7 +2,8 @@
 //!
 //! A password is kept as it is, or as a bcrypt hash. bcrypt is slow by design, so it runs on a
 //! thread of its own, never on a worker, a few at a time; who has been let in once is known
-//! again by a keyed hash of the password.
+//! again by a keyed hash of the password. Only so many wait for their turn that whoever sends
+//! wrong passwords cannot have the others wait for long: more are turned away.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -17,12 +18,22 @@ use crate::authenticate::{self, same};
 /// Passwords that are compared by bcrypt at once.
 const AT_ONCE: usize = 2;
 
+/// Passwords that wait for that, or for what came of it.
+const MOST: usize = AT_ONCE + 32;
+
+/// Too many passwords wait to be looked at for this one to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
 /// The users, shared by all workers.
 #[derive(Debug)]
 pub struct Users {
     users: Vec<User>,
     hashers: [RandomState; 2],
-    slow: Semaphore,
+    /// [`AT_ONCE`]
+    slow: Arc<Semaphore>,
+    /// [`MOST`]
+    places: Semaphore,
 }
 
 #[derive(Debug)]
@@ -54,14 +65,22 @@ impl Users {
         Self {
             users: users.collect(),
             hashers: [RandomState::new(), RandomState::new()],
-            slow: Semaphore::new(AT_ONCE),
+            slow: Arc::new(Semaphore::new(AT_ONCE)),
+            places: Semaphore::new(MOST),
         }
     }
 
     /// The name of the user whose credentials (the value of `Authorization`) these are.
-    pub async fn find(&self, credentials: Option<&HeaderValue>) -> Option<&str> {
-        let given = String::from_utf8(authenticate::basic(credentials?)?).ok()?;
-        let (name, password) = given.split_once(':')?;
+    ///
+    /// # Errors
+    /// If too many others are to be looked at before.
+    pub async fn find(&self, credentials: Option<&HeaderValue>) -> Result<Option<&str>, Busy> {
+        let given = credentials.and_then(authenticate::basic);
+        let given = given.and_then(|given| String::from_utf8(given).ok());
+        let Some((name, password)) = given.as_deref().and_then(|given| given.split_once(':'))
+        else {
+            return Ok(None);
+        };
         // All are looked at, so that the time does not tell which of them there are.
         let mut found = None;
         for user in &self.users {
@@ -70,11 +89,12 @@ impl Users {
             }
         }
         let user = found.or_else(|| self.users.iter().find(|user| user.is_slow()));
-        let admitted = match &user?.secret {
-            Secret::Plain(secret) => same(secret.as_bytes(), password.as_bytes()),
-            Secret::Hashed { bcrypt, known } => self.verify(bcrypt, known, password).await,
+        let admitted = match user.map(|user| &user.secret) {
+            None => false,
+            Some(Secret::Plain(secret)) => same(secret.as_bytes(), password.as_bytes()),
+            Some(Secret::Hashed { bcrypt, known }) => self.verify(bcrypt, known, password).await?,
         };
-        found.filter(|_| admitted).map(|user| user.name.as_str())
+        Ok(found.filter(|_| admitted).map(|user| user.name.as_str()))
     }
 
     async fn verify(
@@ -82,19 +102,29 @@ impl Users {
         bcrypt: &Arc<str>,
         known: &Mutex<Option<[u64; 2]>>,
         password: &str,
-    ) -> bool {
+    ) -> Result<bool, Busy> {
         let digest = self.hashers.each_ref().map(|hasher| hasher.hash_one(password));
-        if *known.lock().unwrap_or_else(PoisonError::into_inner) == Some(digest) {
-            return true;
+        let is_known = || *known.lock().unwrap_or_else(PoisonError::into_inner) == Some(digest);
+        if is_known() {
+            return Ok(true);
         }
-        let Ok(_turn) = self.slow.acquire().await else { return false };
+        let _place = self.places.try_acquire().map_err(|_| Busy)?;
+        let Ok(turn) = Arc::clone(&self.slow).acquire_owned().await else { return Ok(false) };
+        // A browser asks for many things at once.
+        if is_known() {
+            return Ok(true);
+        }
         let (hash, password) = (Arc::clone(bcrypt), password.to_owned());
-        let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash));
-        let right = matches!(verified.await, Ok(Ok(true)));
+        let verified = tokio::task::spawn_blocking(move || {
+            // Who leaves does not stop the thread, whose turn it is until the end.
+            (bcrypt::verify(password, &hash), turn)
+        });
+        let Ok((right, _turn)) = verified.await else { return Ok(false) };
+        let right = matches!(right, Ok(true));
         if right {
             *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
         }
-        right
+        Ok(right)
     }
 }
 
@@ -111,6 +141,8 @@ pub fn is_hash(secret: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::Future as _, task::Poll};
+
     use base64::{Engine as _, engine::general_purpose::STANDARD};
 
     use super::*;
@@ -136,14 +168,36 @@ mod tests {
             ("bob", None),
             ("", None),
         ] {
-            assert_eq!(users.find(Some(&given(credentials))).await, user, "{credentials}");
+            assert_eq!(users.find(Some(&given(credentials))).await, Ok(user), "{credentials}");
         }
         let direct = format!("bob:{hash}");
-        assert_eq!(users.find(Some(&given(&direct))).await, None, "the hash is no password");
+        assert_eq!(users.find(Some(&given(&direct))).await, Ok(None), "the hash is no password");
         for wrong in ["Bearer x", "Basic !!", "Basic", ""] {
             let value = HeaderValue::from_str(wrong).unwrap();
-            assert_eq!(users.find(Some(&value)).await, None, "{wrong}");
+            assert_eq!(users.find(Some(&value)).await, Ok(None), "{wrong}");
         }
-        assert_eq!(users.find(None).await, None);
+        assert_eq!(users.find(None).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_wait_for_their_turn() {
+        let hash = bcrypt::hash("open sesame", 10).unwrap();
+        let users = Users::new(&["ada:s3cret".into(), format!("bob:{hash}")]);
+        assert_eq!(users.find(Some(&given("bob:open sesame"))).await, Ok(Some("bob")));
+        let wrong = given("bob:open sesam");
+        let mut waiting: Vec<_> = (0..MOST).map(|_| Box::pin(users.find(Some(&wrong)))).collect();
+        for find in &mut waiting {
+            let polled = std::future::poll_fn(|cx| Poll::Ready(find.as_mut().poll(cx))).await;
+            assert!(polled.is_pending());
+        }
+        assert_eq!(users.find(Some(&wrong)).await, Err(Busy));
+        assert_eq!(users.find(Some(&given("eve:open sesam"))).await, Err(Busy));
+        // Whose password is known, or kept as it is, does not wait.
+        assert_eq!(users.find(Some(&given("bob:open sesame"))).await, Ok(Some("bob")));
+        assert_eq!(users.find(Some(&given("ada:s3cret"))).await, Ok(Some("ada")));
+        // Whoever leaves gives back the place.
+        drop(waiting.split_off(1));
+        assert_eq!(users.find(Some(&wrong)).await, Ok(None));
+        assert_eq!(waiting.remove(0).await, Ok(None));
     }
 }

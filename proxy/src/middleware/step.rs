@@ -142,6 +142,9 @@ impl Step {
             }
             Step::BasicAuth { users, challenge, tell, remove } => {
                 let user = users.find(fields.get(header::AUTHORIZATION)).await;
+                let Ok(user) = user else {
+                    return Err(Refusal::Fault(Kind::TooManyAtOnce, None));
+                };
                 let Some(user) = user else {
                     let challenge = (header::WWW_AUTHENTICATE, challenge.clone());
                     return Err(Refusal::Fault(Kind::Unauthorized, Some(challenge)));

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mantra_macros::req_test;
 use serde_json::json;
 use underpass_tests::{
-    HttpClient, Origin, OutBody, Proxy, Served, Version, collect, proxy::scratch,
+    HttpClient, Origin, OutBody, Proxy, Served, Version, collect, eventually, proxy::scratch,
 };
 
 use super::{config, with};
@@ -116,6 +116,30 @@ async fn no_server_pays_for_the_check_of_a_password() {
     for mut client in before {
         client.expect_status(401).await;
     }
+}
+
+/// Whoever sends wrong passwords does not have the others wait for ever.
+#[tokio::test]
+async fn no_more_passwords_wait_for_their_check_than_may() {
+    let served = Served::ok().await;
+    let (file, users) = slowly();
+    let text = config(&served, &[("m", &users)]).replace("workers = 2", "workers = 1");
+    let proxy = Proxy::config(text).start();
+    std::fs::remove_file(file).unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        waiting.push(proxy.open(WRONG).await);
+    }
+    let answer = waiting.pop().unwrap().expect_status(503).await;
+    assert!(answer.head.has("retry-after"));
+    proxy.log_line(&["status=503", "error=too_many_at_once"]).await;
+    // Whoever leaves makes room.
+    waiting.into_iter().for_each(|client| client.reset());
+    eventually("room for another", async || {
+        status_with(&proxy, &format!("Authorization: {ADA}\r\n")).await == 200
+    })
+    .await;
+    assert_eq!(served.targets(), ["/"]);
 }
 
 #[req_test("REQ-CTRL-006")]
