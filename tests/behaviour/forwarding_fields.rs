@@ -71,7 +71,22 @@ async fn claims_of_the_client_are_replaced_by_default() {
     }
 }
 
-/// What a client left open does not take in what we say.
+/// CGI and its heirs would take these for ours.
+#[req_test("REQ-EDGE-004")]
+#[tokio::test]
+async fn claims_by_other_names_are_replaced_as_well() {
+    let claims = "X_Forwarded_For: 6.6.6.6\r\nX-Forwarded_Proto: https\r\nX_Forwarded_Host: evil\r\n\
+                  X_Real_IP: 6.6.6.6\r\nX_Own: 1\r\n";
+    let head = head_with("", "", claims).await;
+    for name in ["x_forwarded_for", "x-forwarded_proto", "x_forwarded_host", "x_real_ip"] {
+        assert!(!head.has(name), "{name}: {head:?}");
+    }
+    assert_eq!(head.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(head.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(head.all("x_own"), ["1"]);
+}
+
+/// Nor does what a client left open take in what we say.
 #[req_test("REQ-EDGE-004")]
 #[tokio::test]
 async fn our_hop_is_read_by_itself_whatever_came() {

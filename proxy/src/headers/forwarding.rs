@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::remove_alike;
 use crate::{config::ForwardedPolicy, wire::fields};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -16,9 +17,21 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// What others have said of a client, beside the fields that are set in any case.
-const REPLACED: [HeaderName; 4] =
-    [header::FORWARDED, X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP];
+/// What others have said of a client, the fields first that are not set in any case.
+const REPLACED: [HeaderName; 7] = [
+    header::FORWARDED,
+    X_FORWARDED_PORT,
+    X_FORWARDED_SERVER,
+    X_REAL_IP,
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+];
+
+/// Whether a server could take a field for one of [`REPLACED`], and it is not overwritten.
+fn may_be_replaced(name: &HeaderName) -> bool {
+    REPLACED[..4].contains(name) || name.as_str().as_bytes().contains(&b'_')
+}
 
 /// The forwarding fields of one client connection, made once and cloned by reference.
 #[derive(Debug)]
@@ -51,8 +64,8 @@ impl Forwarding {
             ForwardedPolicy::Off => return,
             ForwardedPolicy::Replace => {
                 // Seldom is one of them there, and a look-up of each costs more than to see that.
-                if headers.keys().any(|name| REPLACED.contains(name)) {
-                    REPLACED.into_iter().for_each(|name| drop(headers.remove(name)));
+                if headers.keys().any(may_be_replaced) {
+                    remove_alike(headers, &REPLACED);
                 }
                 headers.insert(X_FORWARDED_FOR, self.client.clone());
                 headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
@@ -167,6 +180,32 @@ mod tests {
         let mut headers = map(&sent);
         Forwarding::new(ForwardedPolicy::Off, client, "http").apply(&mut headers, Some(&host));
         assert_eq!(headers, map(&sent));
+    }
+
+    /// CGI and its heirs read `_` and `-` as one.
+    #[test]
+    fn nothing_that_reads_like_one_of_ours_stays() {
+        let mut headers = map(&[
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-forwarded_for", "6.6.6.6"),
+            ("x_forwarded_proto", "https"),
+            ("x_forwarded-host", "evil"),
+            ("x_forwarded_port", "443"),
+            ("x-forwarded_server", "evil"),
+            ("x_real_ip", "6.6.6.6"),
+            ("x_forwarded_user", "ada"),
+            ("user_id", "7"),
+        ]);
+        let client = "192.0.2.1:5000".parse().unwrap();
+        Forwarding::new(ForwardedPolicy::Replace, client, "http").apply(&mut headers, None);
+        let left = map(&[
+            ("x_forwarded_user", "ada"),
+            ("user_id", "7"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=192.0.2.1;proto=http"),
+        ]);
+        assert_eq!(headers, left);
     }
 
     #[test]
