@@ -74,6 +74,8 @@ pub(super) struct Noted {
     /// It has been answered with the policy.
     pub(super) preflight: bool,
     pub(super) coding: Option<Coding>,
+    /// Values of `If-None-Match`, where there is a coding.
+    pub(super) held: Vec<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
     pub(super) mirror: Option<Wish>,
     /// Given back with the exchange.
@@ -191,6 +193,10 @@ impl Step {
             }
             Step::Compression(rules) => {
                 noted.coding = rules.accepted(fields);
+                if noted.coding.is_some() {
+                    let held = fields.get_all(header::IF_NONE_MATCH);
+                    noted.held = held.iter().cloned().collect();
+                }
                 Ok(())
             }
             Step::RequestId { header, trust } => {
@@ -220,6 +226,11 @@ impl Step {
         match self {
             Step::Cors(policy) if !noted.preflight => {
                 policy.answer(noted.origin.as_ref(), fields);
+            }
+            Step::Compression(rules) if status == StatusCode::NOT_MODIFIED => {
+                if noted.coding.is_some() {
+                    rules.not_modified(fields, &noted.held);
+                }
             }
             Step::Compression(rules) => {
                 let length = fields.get(header::CONTENT_LENGTH);

@@ -113,6 +113,42 @@ async fn head_tells_of_what_get_would_bring() {
     }
 }
 
+/// A cache that stores what was compressed finds it again by what a 304 says (RFC 9111 4.3.4).
+#[tokio::test]
+async fn a_304_speaks_of_what_the_client_has() {
+    let content = text(200);
+    let unchanged = "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nContent-Length: 9999\r\n\r\n";
+    let served =
+        Origin::bind().await.serve(move |seen| match seen.message.head.get("if-none-match") {
+            Some(_) => Reply::from(unchanged),
+            None => json(&content, "ETag: \"v1\"\r\n"),
+        });
+    let proxy = with(&served, &[("m", "compression = {}")]).start();
+    for version in [Version::H1, Version::H2] {
+        let mut client = HttpClient::connect(proxy.addr(), version).await;
+        for accept in ["gzip", "identity"] {
+            let mut told = Vec::new();
+            for _ in 0..2 {
+                let mut request =
+                    client.request(Method::GET, "/").header("accept-encoding", accept);
+                if let Some(tag) = told.first() {
+                    request = request.header("if-none-match", tag);
+                }
+                let answer = client.send(request.body(OutBody::Empty).unwrap()).await.unwrap();
+                let status = if told.is_empty() { 200 } else { 304 };
+                assert_eq!(answer.status(), status, "{version:?} {accept}");
+                told.push(answer.headers()["etag"].clone());
+                if accept == "gzip" {
+                    assert_eq!(answer.headers()["vary"], "Accept-Encoding", "{version:?}");
+                    assert!(!answer.headers().contains_key("content-length"), "{version:?}");
+                }
+                collect(answer.into_body()).await.unwrap();
+            }
+            assert_eq!(told[0], told[1], "{version:?} {accept}");
+        }
+    }
+}
+
 /// A chunk that has come is with the client before the next one comes.
 #[req_test("REQ-CORE-001.F-002")]
 #[tokio::test]

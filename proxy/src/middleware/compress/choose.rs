@@ -82,14 +82,24 @@ impl Rules {
         // A part is a part of what the server has, not of what we would make of it.
         let partial =
             status == StatusCode::PARTIAL_CONTENT || answer.contains_key(header::CONTENT_RANGE);
-        let coded = answer.contains_key(header::CONTENT_ENCODING);
-        let kept = answer.get_all(header::CACHE_CONTROL).iter().any(|value| {
-            fields::list(value.as_bytes()).any(|item| item.eq_ignore_ascii_case(b"no-transform"))
-        });
-        if bodiless || partial || coded || kept || status.is_informational() {
+        if bodiless || partial || is_kept(answer) || status.is_informational() {
             return false;
         }
         length.is_none_or(|length| length >= self.min_bytes) && self.is_of_a_type(answer)
+    }
+
+    /// Changes the head of a 304 as that of the answer was changed that it stands for (RFC 9110
+    /// section 15.4.5): a cache finds that one by its validator (RFC 9111 section 4.3.4). `held`
+    /// are values of `If-None-Match`: who has the strong validator has what was never changed.
+    pub fn not_modified(&self, answer: &mut HeaderMap, held: &[HeaderValue]) {
+        let other_type = answer.contains_key(header::CONTENT_TYPE) && !self.is_of_a_type(answer);
+        let tag = answer.get(header::ETAG).map(HeaderValue::as_bytes);
+        let tag = tag.filter(|tag| !tag.starts_with(b"W/"));
+        let mut tags = held.iter().flat_map(|held| fields::quoted_list_from_end(held.as_bytes()));
+        if !other_type && !is_kept(answer) && !tags.any(|held| Some(held) == tag) {
+            vary(answer, "Accept-Encoding");
+            adapt(answer);
+        }
     }
 
     fn is_of_a_type(&self, answer: &HeaderMap) -> bool {
@@ -114,23 +124,36 @@ impl Rules {
         vary(answer, "Accept-Encoding");
         let Some(coding) = coding else { return false };
         answer.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-        answer.remove(header::CONTENT_LENGTH);
-        // Offsets into what the server has are none into what the client gets.
-        answer.remove(header::ACCEPT_RANGES);
-        for digest in ["content-md5", "digest", "content-digest"] {
-            answer.remove(digest);
-        }
-        // RFC 9110 section 8.8.3.3: another representation has another strong validator.
-        let weak = answer.get(header::ETAG).and_then(|tag| {
-            let tag = tag.as_bytes();
-            (!tag.starts_with(b"W/"))
-                .then(|| HeaderValue::from_bytes(&[b"W/", tag].concat()).ok())
-                .flatten()
-        });
-        if let Some(weak) = weak {
-            answer.insert(header::ETAG, weak);
-        }
+        adapt(answer);
         true
+    }
+}
+
+/// Whether an answer has a coding already, or is to stay as it is.
+fn is_kept(answer: &HeaderMap) -> bool {
+    answer.contains_key(header::CONTENT_ENCODING)
+        || answer.get_all(header::CACHE_CONTROL).iter().any(|value| {
+            fields::list(value.as_bytes()).any(|item| item.eq_ignore_ascii_case(b"no-transform"))
+        })
+}
+
+/// Takes out what holds for the server's representation only.
+fn adapt(answer: &mut HeaderMap) {
+    answer.remove(header::CONTENT_LENGTH);
+    // Offsets into what the server has are none into what the client gets.
+    answer.remove(header::ACCEPT_RANGES);
+    for digest in ["content-md5", "digest", "content-digest", "repr-digest"] {
+        answer.remove(digest);
+    }
+    // RFC 9110 section 8.8.3.3: another representation has another strong validator.
+    let weak = answer.get(header::ETAG).and_then(|tag| {
+        let tag = tag.as_bytes();
+        (!tag.starts_with(b"W/"))
+            .then(|| HeaderValue::from_bytes(&[b"W/", tag].concat()).ok())
+            .flatten()
+    });
+    if let Some(weak) = weak {
+        answer.insert(header::ETAG, weak);
     }
 }
 
@@ -230,15 +253,54 @@ mod tests {
             ("etag", "\"abc\""),
             ("accept-ranges", "bytes"),
             ("vary", "Origin"),
+            ("content-digest", "sha-256=:AA==:"),
+            ("repr-digest", "sha-256=:AA==:"),
         ]);
         assert!(Rules::apply(&mut head, Some(Coding::Brotli)));
         assert_eq!(head["content-encoding"], "br");
         assert_eq!(head["etag"], "W/\"abc\"");
         assert!(!head.contains_key("content-length") && !head.contains_key("accept-ranges"));
+        assert!(!head.contains_key("content-digest") && !head.contains_key("repr-digest"));
         assert_eq!(head.get_all("vary").iter().count(), 2);
         let mut head = fields(&[("content-length", "5000"), ("etag", "\"abc\"")]);
         assert!(!Rules::apply(&mut head, None));
         assert_eq!(head["content-length"], "5000");
         assert_eq!(head["vary"], "Accept-Encoding", "a cache has to know even then");
+    }
+
+    #[test]
+    fn a_304_has_the_validator_of_the_answer_that_the_client_has() {
+        let tagged = |more: &[(&'static str, &'static str)]| {
+            let mut head = fields(&[("etag", "\"a,b\""), ("content-length", "5000")]);
+            head.extend(fields(more));
+            head
+        };
+        for (head, held, weakened) in [
+            (tagged(&[]), &["W/\"a,b\""][..], true),
+            (tagged(&[]), &[], true),
+            (tagged(&[]), &["*"], true),
+            (tagged(&[("content-type", "text/css")]), &["\"a\", W/\"a,b\"", "\"c\""], true),
+            // What was not changed is known by the server's.
+            (tagged(&[]), &["\"a\", \"a,b\""], false),
+            (tagged(&[]), &["W/\"a,b\"", "\"a,b\""], false),
+            (tagged(&[("content-type", "image/png")]), &["W/\"a,b\""], false),
+            (tagged(&[("cache-control", "no-transform")]), &["W/\"a,b\""], false),
+            (tagged(&[("content-encoding", "gzip")]), &["W/\"a,b\""], false),
+        ] {
+            let held: Vec<_> = held.iter().map(|tag| HeaderValue::from_static(tag)).collect();
+            let (mut after, before) = (head.clone(), head);
+            rules().not_modified(&mut after, &held);
+            if weakened {
+                assert_eq!(after["etag"], "W/\"a,b\"", "{before:?} {held:?}");
+                assert_eq!(after["vary"], "Accept-Encoding", "{before:?} {held:?}");
+                assert!(!after.contains_key("content-length"), "{before:?} {held:?}");
+            } else {
+                assert_eq!(after, before, "{held:?}");
+            }
+        }
+        let mut weak = fields(&[("etag", "W/\"a\"")]);
+        rules().not_modified(&mut weak, &[HeaderValue::from_static("W/\"a\"")]);
+        assert_eq!(weak["etag"], "W/\"a\"");
+        assert_eq!(weak["vary"], "Accept-Encoding");
     }
 }
