@@ -58,6 +58,7 @@ pub struct Exchange {
     trace: OnceCell<spans::Context>,
     record: OnceCell<Box<Recording>>,
     expect: Cell<Expect>,
+    unasked: Cell<bool>,
     body_waker: RefCell<Option<Waker>>,
     route: OnceCell<Rc<Matched>>,
     visits: RefCell<Visits>,
@@ -106,6 +107,7 @@ impl Exchange {
             trace: OnceCell::new(),
             record: OnceCell::new(),
             expect: Cell::new(Expect::Go),
+            unasked: Cell::new(false),
             body_waker: RefCell::new(None),
             route: OnceCell::new(),
             visits: RefCell::default(),
@@ -242,6 +244,11 @@ impl Exchange {
         Poll::Pending
     }
 
+    /// Whether the answer came before anybody asked for the body.
+    pub fn is_unasked(&self) -> bool {
+        self.unasked.get()
+    }
+
     /// The next chunk is the client's to give; the server owes nothing meanwhile.
     pub fn waits_for_client(&self) {
         self.watched.wait_on(Wait::Request, self.client.limits().body_idle_timeout);
@@ -321,6 +328,7 @@ impl Exchange {
     pub fn answer(&self, status: StatusCode) {
         self.status.set(status);
         self.answered.set(true);
+        self.unasked.set(self.expect.get() == Expect::Waiting);
         self.client.answering(false);
         let now = Instant::now();
         self.ttfb.set(Some(now.saturating_duration_since(self.started)));

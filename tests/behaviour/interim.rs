@@ -24,18 +24,43 @@ async fn the_origins_100_lets_the_client_send() {
     client.expect_status(201).await;
 }
 
-/// The origin decides by the head alone: the client never hears 100 and never sends.
+/// The origin decides by the head alone: the client never hears 100 and never sends. Behind a body
+/// that it does not send nothing can come, and it is told so.
 #[req_test("REQ-CORE-001.F-003")]
 #[tokio::test]
 async fn a_final_answer_instead_of_100() {
+    for (line, status) in [("403 Forbidden", 403), ("200 OK", 200)] {
+        let origin = Origin::bind().await;
+        let proxy = Proxy::reverse(origin.addr()).start();
+        let mut client = proxy.open(EXPECTING).await;
+        let mut server = origin.accept().await;
+        server.read_head().await;
+        server.send(format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nno")).await;
+        // expect_status fails on an interim answer before the final one.
+        let answer = client.expect_status(status).await;
+        assert_eq!((answer.text().as_str(), answer.head.get("connection")), ("no", Some("close")));
+        drop(client);
+        server.expect_end().await;
+    }
+}
+
+/// Whoever still sends when it has its whole answer is told that nothing is read behind that;
+/// whoever has sent everything goes on.
+#[tokio::test]
+async fn a_whole_answer_before_the_end_of_the_request() {
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
     let origin = Origin::bind().await;
     let proxy = Proxy::reverse(origin.addr()).start();
-    let mut client = proxy.open(EXPECTING).await;
+    let mut client = proxy.open(format!("{CHUNKED}5\r\nhello\r\n0\r\n\r\n")).await;
     let mut server = origin.accept().await;
-    server.read_head().await;
-    server.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
-    // expect_status fails on an interim answer before the final one.
-    assert_eq!(client.expect_status(403).await.text(), "no");
+    assert_eq!(server.read_request().await.text(), "hello");
+    server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(client.expect_status(204).await.head.get("connection"), None);
+    client.send(format!("{CHUNKED}5\r\nhello\r\n")).await;
+    let head = server.read_head().await;
+    head.request_body().expect(&mut server, "hello").await;
+    server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(client.expect_status(204).await.head.get("connection"), Some("close"));
     drop(client);
     server.expect_end().await;
 }

@@ -74,16 +74,15 @@ pub async fn http1(client: Rc<Client>, mut request: Request<Incoming>) -> Respon
     if !exchange.is_tunnel() {
         wire.resume_http(number);
     }
-    let refused = response.status().is_client_error() || response.status().is_server_error();
-    if (refused || exchange.is_own())
-        && !exchange.is_request_ended()
-        && (chunked || wire.is_in_body())
-    {
-        // The rest of the body will hardly be read, and then nothing behind it is: the client
-        // has to know (RFC 9112 section 9.6).
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    if client.is_leaving() && !exchange.is_tunnel() {
+    let is_last = !exchange.is_request_ended() && {
+        let refused = response.status().is_client_error() || response.status().is_server_error();
+        let unwanted = refused || exchange.is_own() || exchange.is_unasked();
+        let is_whole = response.body().is_none();
+        unwanted && chunked || (unwanted || is_whole) && wire.is_in_body()
+    };
+    if (is_last || client.is_leaving()) && !exchange.is_tunnel() {
+        // Where the rest of the body will hardly be read, nothing behind it is: the client has to
+        // know (RFC 9112 section 9.6, RFC 9110 section 10.1.1).
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // Whatever the final answer is, what was queued before it is not to come behind it.
