@@ -38,6 +38,8 @@ use crate::{
 
 mod body;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use body::Body;
@@ -197,11 +199,14 @@ impl Link {
     fn returns_when_sent(self: Rc<Self>) {
         self.returns.set(true);
         let request = self.requests();
+        // Not one that keeps it open: it may be given back, and let go of, long before.
+        let link = Rc::downgrade(&self);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(REST_TIMEOUT).await;
+            let Some(link) = link.upgrade() else { return };
             // Not of a later request, which has its own time.
-            if self.returns.get() && self.requests() == request {
-                self.end();
+            if link.returns.get() && link.requests() == request {
+                link.end();
             }
         });
     }
