@@ -95,7 +95,11 @@ impl<'a, E: Fn(&str) -> Option<String>> Moving<'_, 'a, E> {
                 DeValue::Array(moved)
             }
             DeValue::String(text) if text.contains('$') => {
-                match substitute(&text, self.environment) {
+                let look_up = |name: &str| {
+                    self.source.has_variable(span.start);
+                    (self.environment)(name)
+                };
+                match substitute(&text, look_up) {
                     Ok(text) => DeValue::String(text.into()),
                     Err(wrong) => {
                         self.source.add(&self.source.place(span.start), wrong.alone());

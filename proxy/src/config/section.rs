@@ -4,7 +4,7 @@
 //! added to the list, and reading goes on. Invariant: a key that nobody asked for is a
 //! problem. Used by `read.rs` only.
 
-use std::{cell::RefCell, io, path::Path};
+use std::{cell::RefCell, collections::BTreeSet, io, path::Path};
 
 use toml::{
     Spanned,
@@ -31,6 +31,8 @@ pub(super) struct Source<'a> {
     errors: RefCell<Errors>,
     /// What they name and is read with them.
     named: RefCell<Sources>,
+    /// Where strings begin that variables of the environment were put into.
+    substituted: RefCell<BTreeSet<usize>>,
 }
 
 /// One table of the file and the keys that it may have.
@@ -58,7 +60,8 @@ impl<'a> Source<'a> {
             (base, std::iter::once(base).chain(ends.map(|end| base + end + 1)).collect())
         };
         let starts = files.iter().map(start).collect();
-        Self { files, starts, errors: RefCell::default(), named: RefCell::default() }
+        let (errors, named) = (RefCell::default(), RefCell::default());
+        Self { files, starts, errors, named, substituted: RefCell::default() }
     }
 
     /// The files' texts, each with the offset at which it begins.
@@ -84,6 +87,16 @@ impl<'a> Source<'a> {
 
     pub(super) fn add(&self, place: &Place, wrong: Wrong) {
         self.errors.borrow_mut().add(place, wrong);
+    }
+
+    /// The string that begins there has a variable of the environment in it.
+    pub(super) fn has_variable(&self, offset: usize) {
+        self.substituted.borrow_mut().insert(offset);
+    }
+
+    /// Whether a value is such a string.
+    pub(super) fn is_substituted(&self, value: &Spanned<DeValue<'_>>) -> bool {
+        self.substituted.borrow().contains(&value.span().start)
     }
 
     /// Reads a file that a value names, and remembers what it held: it is watched like the
@@ -228,7 +241,7 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         right: &str,
-    ) -> Vec<(&'a str, Place, &'a DeValue<'a>, Place)> {
+    ) -> Vec<(&'a str, Place, &'a Spanned<DeValue<'a>>, Place)> {
         let Some((value, place)) = self.get(key) else { return Vec::new() };
         let DeValue::Table(table) = value else {
             self.mistyped(key, value, &place, right);
@@ -237,7 +250,7 @@ impl<'a> Section<'a> {
         let place = |offset| self.source.place(offset);
         let entry = |(name, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
             let text: &'a std::borrow::Cow<'a, str> = name.get_ref();
-            (&**text, place(name.span().start), value.get_ref(), place(value.span().start))
+            (&**text, place(name.span().start), value, place(value.span().start))
         };
         table.iter().map(entry).collect()
     }

@@ -115,7 +115,7 @@ pub(super) fn read<N: PartialEq>(
             }
         });
         let condition = match name {
-            Ok(name) => test(section, value, &place).map(|test| Condition { name, test }),
+            Ok(name) => test(section, value.get_ref(), &place).map(|test| Condition { name, test }),
             Err(wrong) => {
                 section.source.add(&at, wrong);
                 None

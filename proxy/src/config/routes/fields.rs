@@ -2,11 +2,14 @@
 //!
 //! Fields that frame a message or are for one connection are not for a configuration to
 //! write: a wrong one would let a request be read in two ways.
+//!
+//! Invariant: a value that may be a secret is marked as one, and neither shown nor repeated in a
+//! problem. (HTTP/2 does not index it either.)
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
-use super::super::{errors::Wrong, section::Section};
+use super::super::{effective::quoted, errors::Wrong, record, section::Section};
 
 /// Which head is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +104,10 @@ pub(super) fn entries(
     let mut entries: Vec<(HeaderName, HeaderValue)> = Vec::new();
     let right = format!("{key} = {{ X-Name = \"value\" }}");
     for (text, at, given, place) in section.entries(key, &right) {
-        let values = match given {
-            DeValue::String(text) => vec![text.as_ref()],
+        let values: Vec<&Spanned<DeValue<'_>>> = match given.get_ref() {
+            DeValue::String(_) => vec![given],
             DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_str()) => {
-                items.iter().filter_map(|item| item.get_ref().as_str()).collect()
+                items.iter().collect()
             }
             _ => {
                 let wrong =
@@ -126,10 +129,17 @@ pub(super) fn entries(
             continue;
         }
         for value in values {
-            match HeaderValue::from_str(value) {
-                Ok(value) => entries.push((name.clone(), value)),
+            match HeaderValue::from_str(value.get_ref().as_str().unwrap_or_default()) {
+                Ok(mut field) => {
+                    let named = record::HEADERS.contains(&name.as_str());
+                    field.set_sensitive(named || section.source.is_substituted(value));
+                    entries.push((name.clone(), field));
+                }
                 Err(_) => {
-                    let what = format!("`{}` is no value of a field", value.escape_default());
+                    let what = format!(
+                        "the value of `{text}` has a line break, another control character or \
+                         a letter that is not ASCII"
+                    );
                     section.source.add(&place, Wrong::new(what, "write printable ASCII"));
                 }
             }
@@ -165,14 +175,18 @@ fn name(text: &str, side: Side) -> Result<HeaderName, Wrong> {
     }
 }
 
-/// As an inline table, several values of a name as a list.
+/// As an inline table, several values of a name as a list; secrets as `***`.
 pub(super) fn shown<'a>(fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> String {
     let mut shown: Vec<(&HeaderName, Vec<String>)> = Vec::new();
     for (name, value) in fields {
-        let value = toml::Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let value = match value.is_sensitive() {
+            true => "***".into(),
+            false => String::from_utf8_lossy(value.as_bytes()),
+        };
+        let value = quoted(value);
         match shown.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, values)) => values.push(value.to_string()),
-            None => shown.push((name, vec![value.to_string()])),
+            Some((_, values)) => values.push(value),
+            None => shown.push((name, vec![value])),
         }
     }
     let shown: Vec<String> = shown

@@ -2,7 +2,7 @@
 
 use mantra_macros::req_test;
 
-use super::super::parse;
+use super::super::{include::File, parse, read};
 
 /// A listener and an upstream in six lines, then the route, whose first line is 8.
 fn file(route: &str) -> String {
@@ -295,5 +295,55 @@ fn actions_and_changes_read_back_as_they_were() {
             format!("{:?} {:?}", config.routes[0].action, config.routes[0].changes)
         };
         assert_eq!(debug(&again), debug(&config));
+    }
+}
+
+/// Reads a route where the environment has a token, and a key with a line break in it.
+fn with_secrets(route: &str) -> Result<super::super::Config, super::super::Errors> {
+    let files = [File { name: "secret.toml".to_owned(), text: file(route) }];
+    let (draft, errors) = read::draft(&files, &|name: &str| match name {
+        "TOKEN" => Some("s3cret".to_owned()),
+        "BROKEN" => Some("s3cret\n".to_owned()),
+        _ => None,
+    });
+    draft.resolve(errors)
+}
+
+#[test]
+fn values_of_fields_that_may_be_secrets_are_not_shown() {
+    let config = with_secrets(
+        "upstream = \"api\"\nrequest_headers = { set = { Authorization = \"Bearer s3cret\", \
+         X-Own = [\"a${TOKEN}\", \"$${b}\"], X-Other = \"${NONE:-s3cret}\" }, \
+         add = { X-Plain = \"plain\" } }\nresponse_headers = { set = { X-Back = \"${TOKEN}\" } }",
+    )
+    .unwrap();
+    let effective = config.effective();
+    assert!(!effective.contains("s3cret"), "{effective}");
+    for shown in [
+        r#""authorization" = "***""#,
+        r#""x-own" = ["***", "$${b}"]"#,
+        r#""x-other" = "***""#,
+        r#""x-plain" = "plain""#,
+        r#""x-back" = "***""#,
+    ] {
+        assert!(effective.contains(shown), "{shown} in {effective}");
+    }
+    let again = parse(&effective, "effective.toml").unwrap();
+    assert_eq!(again.effective(), effective);
+    // Requests have them as they are.
+    let mut headers = http::HeaderMap::new();
+    config.routes[0].changes.request.apply(&mut headers);
+    assert_eq!(headers["authorization"], "Bearer s3cret");
+    assert_eq!(headers["x-other"], "s3cret");
+}
+
+#[test]
+fn a_value_of_a_field_that_is_wrong_is_not_repeated() {
+    for text in ["\"${BROKEN}\"", "[\"a\", \"${BROKEN}\"]", "\"s3cret\\n\""] {
+        let route =
+            format!("upstream = \"api\"\nrequest_headers = {{ set = {{ X-Key = {text} }} }}");
+        let errors = with_secrets(&route).unwrap_err().to_string();
+        assert!(errors.contains("the value of `X-Key` has a line break"), "{errors}");
+        assert!(!errors.contains("s3cret"), "{errors}");
     }
 }
