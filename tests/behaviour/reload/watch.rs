@@ -88,6 +88,38 @@ async fn a_link_on_the_way_to_the_file_is_exchanged() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// The folder of the file is exchanged as a whole, or removed and made again: what lies under its
+/// name then is followed as what lay there before.
+#[req_test("REQ-EDGE-008")]
+#[tokio::test]
+async fn the_folder_of_the_file_is_exchanged_or_made_anew() {
+    let (one, two) = (answers("one").await, answers("two").await);
+    let folder = scratch("d");
+    let (live, new) = (folder.join("site/live"), folder.join("site/new"));
+    let write = |folder: &Path, server: &Served| {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("underpass.toml"), text("", server)).unwrap();
+    };
+    write(&live, &one);
+    let proxy = watched(&live.join("underpass.toml"));
+    is_served(&proxy, "one").await;
+    write(&new, &two);
+    fs::rename(&live, folder.join("site/old")).unwrap();
+    fs::rename(&new, &live).unwrap();
+    is_served(&proxy, "two").await;
+    write(&live, &one);
+    is_served(&proxy, "one").await;
+    // With the folder above it, which is noticed before it is there again.
+    let before = proxy.reloads().await[1];
+    fs::remove_dir_all(folder.join("site")).unwrap();
+    eventually("the file to be missed", async || proxy.reloads().await[1] > before).await;
+    write(&live, &two);
+    is_served(&proxy, "two").await;
+    write(&live, &one);
+    is_served(&proxy, "one").await;
+    fs::remove_dir_all(folder).unwrap();
+}
+
 /// What the file names and is read with it, while the file itself stays as it is.
 #[req_test("REQ-EDGE-008")]
 #[tokio::test]
