@@ -172,3 +172,32 @@ async fn pauses_and_goes_on(workers: &str) {
     third.expect_status(200).await;
     assert_eq!(origin.targets().last().map(String::as_str), Some("/third"));
 }
+
+/// A connection that was accepted and waits for a place is served when its listener goes, beyond
+/// the limit: nobody else can.
+#[tokio::test]
+async fn a_connection_that_waits_for_a_place_is_served_when_its_listener_goes() {
+    let origin = Served::ok().await;
+    let text = |name: &str| {
+        format!(
+            "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
+             [[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n\
+             [listener.limits]\nmax_connections = 1\n\
+             [[route]]\nupstream = \"one\"\n\
+             [[upstream]]\nname = \"one\"\nservers = [\"{}\"]\n",
+            origin.addr()
+        )
+    };
+    let mut proxy = Proxy::config(text("web")).start();
+    let mut first = proxy.open(GET).await;
+    first.expect_status(200).await;
+    let mut waits = proxy.open("GET /waits HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    eventually("the pause to be counted", async || {
+        proxy.metrics().await.sum("underpass_accept_pauses_total", &[]) > 0.0
+    })
+    .await;
+    proxy.reload(&text("other")).await;
+    assert_eq!(waits.expect_status(200).await.head.get("connection"), Some("close"));
+    waits.expect_fin().await;
+    assert_eq!(origin.targets(), ["/", "/waits"]);
+}

@@ -1,6 +1,6 @@
 //! The accept loop of one socket of a door on one worker.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -18,7 +18,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 ///
 /// What has been established when a door closes, and waits, would be reset with the socket: it
 /// is served. Of a worker that takes nothing new either another process has the sockets as
-/// well, or it ends its connections anyway.
+/// well, or it ends its connections anyway. The one that was accepted and waits for a place is
+/// nobody else's in either case: it is served beyond the limit, and ends with its first answer,
+/// as all connections do by then.
 ///
 /// Implements: REQ-CORE-001.F-001
 pub async fn run(
@@ -28,15 +30,20 @@ pub async fn run(
     seat: Option<Rc<Seat>>,
 ) {
     let mut drain = worker.drain.clone();
+    let waiting = Cell::new(None);
     tokio::select! {
         biased;
         () = drain.leaving() => {}
         () = door.closed() => {}
-        () = accept(&worker, &door, &socket, seat.as_deref()) => {}
+        () = accept(&worker, &door, &socket, seat.as_deref(), &waiting) => {}
     }
     // Before the socket: what comes now goes to others, if there are any.
     if let Some(seat) = &seat {
         seat.close();
+    }
+    if let Some((stream, peer)) = waiting.take() {
+        let slot = door.slots.take_over_limit();
+        welcome(&worker, &door.listener(), seat.as_deref(), stream, peer, slot);
     }
     if worker.drain.is_leaving() {
         return;
@@ -57,7 +64,14 @@ pub async fn run(
     }
 }
 
-async fn accept(worker: &Rc<Worker>, door: &Rc<Door>, socket: &TcpListener, seat: Option<&Seat>) {
+/// `waiting` has the connection that waits for a place, while one does.
+async fn accept(
+    worker: &Rc<Worker>,
+    door: &Rc<Door>,
+    socket: &TcpListener,
+    seat: Option<&Seat>,
+    waiting: &Cell<Option<(TcpStream, SocketAddr)>>,
+) {
     let mut pause = PAUSE.0;
     loop {
         // A connection is taken first and counted then: a place held while nobody comes
@@ -78,11 +92,15 @@ async fn accept(worker: &Rc<Worker>, door: &Rc<Door>, socket: &TcpListener, seat
         };
         pause = PAUSE.0;
         let listener = door.listener();
-        let slot = match door.slots.try_take() {
-            Some(slot) => slot,
+        let (stream, peer, slot) = match door.slots.try_take() {
+            Some(slot) => (stream, peer, slot),
             None => {
                 listener.metrics.accept_paused();
-                door.slots.take().await
+                waiting.set(Some((stream, peer)));
+                let slot = door.slots.take().await;
+                // Nobody takes it but who has ended this.
+                let Some((stream, peer)) = waiting.take() else { return };
+                (stream, peer, slot)
             }
         };
         welcome(worker, &listener, seat, stream, peer, slot);
@@ -94,7 +112,7 @@ fn welcome(
     listener: &Rc<Listener>,
     seat: Option<&Seat>,
     stream: TcpStream,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
     slot: super::slots::Slot,
 ) {
     // The client may have reset it meanwhile.

@@ -100,6 +100,31 @@ async fn tunnels_of_the_process_before_live_until_its_drain_is_over() {
     Wire::open(new.listener("web"), GET).await.expect_status(200).await;
 }
 
+/// A connection that was accepted and waits for a place is in no queue that goes over: the old
+/// process serves it.
+#[req_test("REQ-EDGE-008")]
+#[tokio::test]
+async fn a_connection_that_waits_for_a_place_is_served_by_the_old_process() {
+    let served = Served::ok().await;
+    let site = Site::new("workers = 1", served.addr(), served.addr());
+    let text = fs::read_to_string(&site.config).unwrap();
+    fs::write(&site.config, text + "[limits]\nmax_connections = 1\n").unwrap();
+    let mut old = site.process().start();
+    let mut kept = Wire::open(old.listener("web"), GET).await;
+    kept.expect_status(200).await;
+    let mut waits = Wire::open(old.listener("web"), GET).await;
+    eventually("the pause to be counted", async || {
+        old.metrics().await.sum("underpass_accept_pauses_total", &[]) > 0.0
+    })
+    .await;
+    let new = site.successor().start();
+    assert_eq!(waits.expect_status(200).await.head.get("connection"), Some("close"));
+    waits.expect_fin().await;
+    drop(kept);
+    assert_eq!(old.exited().await.code(), Some(0));
+    Wire::open(new.listener("web"), GET).await.expect_status(200).await;
+}
+
 /// A new process that cannot start leaves the old one as it was, its program at the sockets
 /// included.
 #[req_test("REQ-EDGE-008", "REQ-EDGE-001")]
