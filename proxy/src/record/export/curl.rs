@@ -35,7 +35,9 @@ pub(super) fn command(record: &Record, most: usize) -> Option<String> {
     if binary {
         command = format!("printf %s {} | base64 -d | ", quoted(&STANDARD.encode(&body.bytes)));
     }
-    command += &format!("curl -X {} {}", quoted(&begin.method), quoted(&begin.url()));
+    // What was asked for is asked for again: no pattern is looked for in it, no `..` resolved.
+    let (method, url) = (quoted(&begin.method), quoted(&begin.url()));
+    command += &format!("curl --globoff --path-as-is -X {method} {url}");
     for (name, value) in &begin.headers {
         let (name, value) = (name.lossy(), value.lossy());
         if !LEFT_OUT.contains(&name.as_ref()) {

@@ -184,8 +184,8 @@ fn a_command_means_what_was_sent_and_nothing_else() {
         let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let parts: Vec<&[u8]> = output.stdout.split(|byte| *byte == 0).collect();
-        assert_eq!(parts[..2], [&b"-X"[..], b"POST"]);
-        assert_eq!(parts[2], format!("http://h/a?q={HOSTILE}&key=***").as_bytes());
+        assert_eq!(parts[..4], [&b"--globoff"[..], b"--path-as-is", b"-X", b"POST"]);
+        assert_eq!(parts[4], format!("http://h/a?q={HOSTILE}&key=***").as_bytes());
         assert!(parts.contains(&format!("x-hostile: {HOSTILE}").as_bytes()));
         if sent == binary {
             assert!(output.stdout.ends_with(&[b"--data-binary\0@-\0", sent].concat()));

@@ -85,7 +85,7 @@ pub struct Begin {
 impl Begin {
     /// The URL that was asked for.
     pub fn url(&self) -> String {
-        if self.method == "CONNECT" || self.target.contains("://") {
+        if self.method == "CONNECT" || self.behind_scheme().is_some() {
             return self.target.clone();
         }
         format!("{}://{}{}", self.scheme, self.host, self.target)
@@ -108,10 +108,21 @@ impl Begin {
 
     /// The target's path.
     pub fn path(&self) -> &str {
-        let rest = self.target.split_once("://").map_or(self.target.as_str(), |(_, rest)| {
-            rest.find('/').map_or("/", |slash| &rest[slash..])
-        });
-        rest.split('?').next().unwrap_or_default()
+        let rest = self.behind_scheme().unwrap_or(&self.target);
+        let rest = rest.split('?').next().unwrap_or_default();
+        match self.behind_scheme() {
+            Some(_) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+            None => rest,
+        }
+    }
+
+    /// Authority, path and query of a target in absolute form (RFC 9112 section 3.2.2). A path may
+    /// have a URL in it, or in its query.
+    fn behind_scheme(&self) -> Option<&str> {
+        if self.target.starts_with(['/', '*', '?']) {
+            return None;
+        }
+        self.target.split_once("://").map(|(_, rest)| rest)
     }
 }
 
@@ -190,6 +201,38 @@ mod tests {
 
     use super::*;
     use crate::access_log::timestamp::Rfc3339Micros;
+
+    fn begin(method: &str, target: &str) -> Begin {
+        let text = |text: &str| text.to_owned();
+        Begin {
+            time: text("2026-01-02T03:04:05.678901Z"),
+            listener: text("web"),
+            client: text("127.0.0.1:1"),
+            route: None,
+            version: text("HTTP/1.1"),
+            scheme: text("http"),
+            method: text(method),
+            host: text("h"),
+            target: text(target),
+            headers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_form_of_the_target_is_told_by_its_beginning() {
+        for (method, target, url, path) in [
+            ("GET", "/a?b=c", "http://h/a?b=c", "/a"),
+            ("GET", "/login?next=https://x/y", "http://h/login?next=https://x/y", "/login"),
+            ("GET", "/go/https://x/y?z", "http://h/go/https://x/y?z", "/go/https://x/y"),
+            ("GET", "http://o:1/a?b=http://x/y", "http://o:1/a?b=http://x/y", "/a"),
+            ("GET", "http://o", "http://o", "/"),
+            ("GET", "http://o?a=/b", "http://o?a=/b", "/"),
+            ("CONNECT", "o:443", "o:443", "o:443"),
+        ] {
+            let begin = begin(method, target);
+            assert_eq!((begin.url().as_str(), begin.path()), (url, path), "{method} {target}");
+        }
+    }
 
     #[test]
     fn times_are_read_as_they_were_written() {
