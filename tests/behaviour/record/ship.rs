@@ -100,6 +100,25 @@ async fn every_line_arrives_over_failures_and_restarts() {
     }
 }
 
+/// What the cap removes while the server is away is counted then, and not when it is back.
+#[req_test("REQ-REC-006")]
+#[tokio::test]
+async fn files_that_are_removed_before_they_were_sent_are_counted_at_once() {
+    let (origin, records) = (Served::ok().await, Records::default());
+    let answer = "HTTP/1.1 503 Not now\r\nContent-Length: 0\r\n\r\n";
+    let collector = Origin::bind().await.serve(move |_| Reply::from(answer));
+    let more = "segment_bytes = \"4KiB\"\nmax_total_bytes = \"16KiB\"\nbatch_bytes = \"2KiB\"";
+    let proxy = proxy(&records, &origin, &collector, more).start();
+    ask(&proxy, 0..200).await;
+    eventually("what is removed to be counted as unsent", async || {
+        let metrics = proxy.metrics().await;
+        let removed = metrics.sum("underpass_record_segments_removed_total", &[]);
+        let unsent = metrics.sum("underpass_record_segments_unshipped_total", &[]);
+        removed > 3.0 && unsent == removed
+    })
+    .await;
+}
+
 /// Over TLS, whose server is verified, in both forms.
 #[req_test("REQ-REC-006")]
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! How far each segment of a folder has been sent.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     ops::ControlFlow,
     os::unix::fs::OpenOptionsExt as _,
@@ -18,23 +18,25 @@ const FILE: &str = "shipped.json";
 
 /// How far segments have been sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cursor {
+pub(in crate::record) struct Cursor {
     directory: PathBuf,
     /// Bytes of each segment, by its name, that the server has taken.
     sent: BTreeMap<String, u64>,
-    /// How large each was when it was looked at last.
-    seen: BTreeMap<String, u64>,
 }
 
 impl Cursor {
     /// As it was stored; at the beginning of everything, if it was not.
-    pub(super) fn load(directory: &Path) -> Self {
+    pub(in crate::record) fn load(directory: &Path) -> Self {
         let text = fs::read(directory.join(FILE)).unwrap_or_default();
         Self {
             directory: directory.to_owned(),
             sent: serde_json::from_slice(&text).unwrap_or_default(),
-            seen: BTreeMap::new(),
         }
+    }
+
+    /// Whether the server has taken all of a segment of this size.
+    pub(in crate::record) fn has_sent(&self, segment: &Path, size: u64) -> bool {
+        self.sent.get(&name(segment)).copied().unwrap_or_default() >= size
     }
 
     /// Stores it, all of it or nothing.
@@ -46,12 +48,9 @@ impl Cursor {
         fs::rename(new, path)
     }
 
-    /// Appends the next lines, about so many bytes, and goes on behind them. Returns how many
-    /// segments have been removed before all that was seen of them was sent.
-    pub(super) fn read(&mut self, most: usize, lines: &mut Vec<u8>) -> io::Result<u64> {
+    /// Appends the next lines, about so many bytes, and goes on behind them.
+    pub(super) fn read(&mut self, most: usize, lines: &mut Vec<u8>) -> io::Result<()> {
         let segments = list(&self.directory)?;
-        let name =
-            |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for (path, size) in &segments {
             let mut place = self.sent.get(&name(path)).copied().unwrap_or_default();
             if place < *size {
@@ -75,14 +74,12 @@ impl Cursor {
                 break;
             }
         }
-        let now: BTreeMap<String, u64> =
-            segments.iter().map(|(path, size)| (name(path), *size)).collect();
-        let unsent = |(name, size): &(&String, &u64)| {
-            !now.contains_key(*name) && self.sent.get(*name).is_none_or(|sent| sent < *size)
-        };
-        let lost = self.seen.iter().filter(unsent).count() as u64;
-        self.sent.retain(|name, _| now.contains_key(name));
-        self.seen = now;
-        Ok(lost)
+        let now: BTreeSet<String> = segments.iter().map(|(path, _)| name(path)).collect();
+        self.sent.retain(|name, _| now.contains(name));
+        Ok(())
     }
+}
+
+fn name(segment: &Path) -> String {
+    segment.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

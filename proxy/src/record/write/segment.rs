@@ -26,7 +26,7 @@ use crate::{
         Record,
         record::{Compression, Sync},
     },
-    record::metrics::Counters,
+    record::{metrics::Counters, ship::Cursor},
 };
 
 /// Level of Zstandard: the fast end, a few hundred megabytes a second on one core.
@@ -42,6 +42,8 @@ pub(in crate::record) struct Segments {
     directory: PathBuf,
     limits: crate::config::record::Segments,
     counters: Counters,
+    /// Whether they are sent to a server as well.
+    ship: bool,
     current: Option<Segment>,
     /// The last one that was begun.
     last: Option<Name>,
@@ -81,6 +83,7 @@ impl Segments {
             directory: config.directory.clone(),
             limits,
             counters: counters.clone(),
+            ship: config.ship.is_some(),
             current: None,
             last: None,
             packer,
@@ -189,6 +192,7 @@ impl Segments {
     fn remove_old(&self, mut segments: Vec<(PathBuf, u64)>) {
         let mut total: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
         segments.reverse();
+        let mut sent = None;
         while total + self.limits.bytes > self.limits.total_bytes {
             let Some((path, bytes)) = segments.pop() else { return };
             // What has been put in its place since is not followed, and not waited for.
@@ -197,6 +201,10 @@ impl Segments {
                 .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
             if unlocked && fs::remove_file(&path).is_ok() {
                 self.counters.removed.inc();
+                let cursor = || Cursor::load(&self.directory);
+                if self.ship && !sent.get_or_insert_with(cursor).has_sent(&path, bytes) {
+                    self.counters.ship_lost.inc();
+                }
                 total -= bytes;
             }
         }
