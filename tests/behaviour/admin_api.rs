@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use mantra_macros::req_test;
-use underpass_tests::{Message, Origin, Proxy, ProxyBuilder, Reply, Served, Wire, proxy::scratch};
+use underpass_tests::{
+    Message, Origin, Proxy, ProxyBuilder, Reply, Served, Wire,
+    proxy::{run, scratch},
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -202,4 +205,29 @@ async fn what_was_changed_holds_over_reloads_and_restarts() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("not a state file; remove it"), "{said}");
+}
+
+/// A change that cannot be stored holds until the restart, and the answer says that it does; where
+/// none could be, the process does not start.
+#[req_test("REQ-EDGE-008")]
+#[tokio::test]
+async fn a_change_that_cannot_be_stored_is_told_as_what_it_is() {
+    let (one, two) = (answers("one").await, answers("two").await);
+    let folder = scratch("d");
+    fs::create_dir(&folder).unwrap();
+    let mut site = Site::new(&one);
+    site.state = folder.join("state.json");
+    site.write(&one);
+    let proxy = site.start();
+    fs::remove_dir(&folder).unwrap();
+    let path = format!("/upstreams/api/servers/{}", two.addr());
+    let (status, text) = change(&proxy, "PUT", &path).await;
+    assert_eq!(status, 500, "{text}");
+    assert!(text.starts_with("in force, but not stored: "), "{text}");
+    assert_eq!(served_by(&proxy).await, set(["one", "two"]));
+    drop(proxy);
+    let output = run(&["run", "--config", site.config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("state_file: nothing can be stored in"), "{said}");
 }

@@ -25,6 +25,8 @@ pub enum NotDone {
     Refused(Refused),
     /// It could not come into force; what was before stays.
     Failed(String),
+    /// It is in force, and lost with the next restart.
+    Unstored(String),
 }
 
 /// A question to the control plane.
@@ -138,6 +140,9 @@ pub(super) async fn ask(state: &State, wanted: Wanted) -> (StatusCode, String) {
         }
         Ok(Err(NotDone::Failed(what))) => {
             (StatusCode::UNPROCESSABLE_ENTITY, format!("nothing has changed: {what}\n"))
+        }
+        Ok(Err(NotDone::Unstored(what))) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("in force, but not stored: {what}\n"))
         }
         Err(_) => gone(),
     }

@@ -75,7 +75,10 @@ impl Control {
     ) -> anyhow::Result<(Self, Vec<Address>)> {
         let base = config.clone();
         let overlay = match &config.state_file {
-            Some(path) => state_file::load(path)?,
+            Some(path) => {
+                state_file::probe(path)?;
+                state_file::load(path)?
+            }
             None => Overlay::default(),
         };
         let told = config.warnings.len();

@@ -95,9 +95,9 @@ impl Control {
         if let Some(path) = self.config().state_file.as_deref()
             && let Err(error) = state_file::store(path, &self.overlay)
         {
-            let what = format!("in force, but not stored in {}: {error}", path.display());
-            tracing::error!("{what}");
-            return Err(NotDone::Failed(what));
+            let what = format!("{}: {error}", path.display());
+            tracing::error!("in force, but not stored: {what}");
+            return Err(NotDone::Unstored(what));
         }
         Ok(new)
     }
@@ -140,6 +140,11 @@ impl Control {
         if self.process.kernel.is_none() && wants_bypass(&config) && !wants_bypass(&running) {
             warnings
                 .push("`local_bypass` needs a restart: the programs are loaded at start".into());
+        }
+        if let Some(path) = config.state_file.as_deref()
+            && config.state_file != running.state_file
+        {
+            state_file::probe(path)?;
         }
         let plan =
             self.doors.plan(&mut config, &self.places, &mut Inherited::default(), warnings)?;

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -27,17 +27,40 @@ pub(super) fn load(path: &Path) -> anyhow::Result<Overlay> {
         .with_context(|| format!("{}: not a state file; remove it to begin anew", path.display()))
 }
 
+/// Tries whether changes could be stored: who makes one is to hear of that before it is needed.
+///
+/// # Errors
+/// If no file can be made beside it, which is how it is replaced.
+pub(super) fn probe(path: &Path) -> anyhow::Result<()> {
+    // Of a name of its own: another process may store something now.
+    let probe = beside(path, &format!(".{}", std::process::id()));
+    let made = File::options().write(true).create(true).truncate(true).mode(0o600).open(&probe);
+    let tried = made.and_then(|_| fs::remove_file(&probe));
+    tried.with_context(|| {
+        format!(
+            "admin: state_file: nothing can be stored in {}; its folder has to be there, and \
+             writable for the user of the proxy",
+            path.display()
+        )
+    })
+}
+
 /// Stores all changes.
 ///
 /// # Errors
 /// As write(2), fsync(2) and rename(2); then the file is as before.
 pub(super) fn store(path: &Path, overlay: &Overlay) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
+    let new = beside(path, ".new");
     let mut options = File::options();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&serde_json::to_vec_pretty(overlay)?)?;
     file.sync_all()?;
     fs::rename(&new, path)
+}
+
+/// The same path with something behind its name.
+fn beside(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(more);
+    path.with_file_name(name)
 }
