@@ -212,6 +212,7 @@ fn wrong_command_lines_say_what_would_be_right_and_give_status_2() {
         ("underpass record lst", "ls"),
         ("underpass record ls", "--dir <DIR>"),
         ("underpass record ls --dir d --status 6oo", "write a status"),
+        ("underpass record ls --dir d --status 999xx", "write a status"),
         ("underpass record ls --dir d --since 5", "\"5s\""),
         ("underpass reverse", "--to <SERVER>"),
         ("underpass reverse --to ftp://a", "write \"http://a\""),

@@ -53,8 +53,9 @@ fn statuses(text: &str) -> Result<RangeInclusive<u16>, Wrong> {
     };
     let number = |text: &str| text.parse::<u16>().map_err(|_| bad());
     if let Some(class) = text.strip_suffix("xx") {
-        let class = number(class)?;
-        return Ok(class * 100..=class * 100 + 99);
+        let class = number(class)?.checked_mul(100).filter(|first| *first <= 900);
+        let first = class.ok_or_else(bad)?;
+        return Ok(first..=first + 99);
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     Ok(number(first)?..=number(last)?)

@@ -53,6 +53,14 @@ pub enum Text {
 }
 
 impl Text {
+    /// As bytes.
+    pub fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
+        match self {
+            Self::Text(text) => text.as_bytes().into(),
+            Self::Bytes { base64 } => STANDARD.decode(base64).unwrap_or_default().into(),
+        }
+    }
+
     /// As text, whatever it takes.
     pub fn lossy(&self) -> std::borrow::Cow<'_, str> {
         match self {

@@ -42,11 +42,18 @@ pub fn redact(record: &mut Record, rules: &Redact, most: usize) {
 
 fn blank_fields(heads: &Heads, fields: &mut Fields) {
     for (name, value) in fields {
-        let (Text::Text(name), Text::Text(text)) = (&*name, &*value) else { continue };
+        let Text::Text(name) = &*name else { continue };
         let Ok(name) = name.parse::<HeaderName>() else { continue };
         let mut out = Vec::new();
-        heads.value(&mut out, &name, text.as_bytes());
-        *value = Text::Text(String::from_utf8_lossy(&out).into_owned());
+        let changes = {
+            let bytes = value.bytes();
+            heads.value(&mut out, &name, &bytes);
+            *out != *bytes
+        };
+        // What is no UTF-8 and stays as it is keeps its bytes.
+        if changes {
+            *value = Text::Text(String::from_utf8_lossy(&out).into_owned());
+        }
     }
 }
 
@@ -207,6 +214,19 @@ mod tests {
             ..Body::default()
         };
         record
+    }
+
+    #[mantra_macros::req_test("REQ-REC-006")]
+    #[test]
+    fn values_that_are_no_text_are_blanked_as_others_are() {
+        let mut record = record(&[("x-own", "a"), ("x-other", "b")], b"", 1);
+        let odd = || Text::Bytes { base64: "czNjcmV0/w==".to_owned() };
+        let headers = &mut record.answer.as_mut().unwrap().headers;
+        headers.iter_mut().for_each(|(_, value)| *value = odd());
+        redact(&mut record, &rules("headers = [\"x-own\"]"), 1 << 20);
+        let headers = &record.answer.as_ref().unwrap().headers;
+        assert_eq!(headers[0].1, Text::Text("***".to_owned()));
+        assert_eq!(headers[1].1, odd());
     }
 
     #[mantra_macros::req_test("REQ-REC-006")]
