@@ -56,6 +56,7 @@ pub mod metrics;
 pub mod middleware;
 pub mod placement;
 pub mod post;
+mod process_log;
 pub mod proxy_protocol;
 pub mod reclaim;
 pub mod record;

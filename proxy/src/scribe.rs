@@ -131,6 +131,7 @@ pub(crate) struct Scribe {
     thread: Option<JoinHandle<()>>,
     /// What is said where it is not over in time.
     stalled: &'static str,
+    patience: Duration,
 }
 
 impl Scribe {
@@ -150,7 +151,14 @@ impl Scribe {
             let _ = own.thread.set(thread::current());
             run();
         })?;
-        Ok(Self { bell: Arc::clone(bell), thread: Some(thread), stalled })
+        let (bell, thread) = (Arc::clone(bell), Some(thread));
+        Ok(Self { bell, thread, stalled, patience: SHUTDOWN_TIMEOUT })
+    }
+
+    /// Waits so long for its end, instead of [`SHUTDOWN_TIMEOUT`].
+    pub(crate) fn patient_for(mut self, longest: Duration) -> Self {
+        self.patience = longest;
+        self
     }
 }
 
@@ -159,7 +167,7 @@ impl Drop for Scribe {
         self.bell.stopping.store(true, Release);
         let Some(thread) = self.thread.take() else { return };
         thread.thread().unpark();
-        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+        let deadline = Instant::now() + self.patience;
         while !thread.is_finished() {
             if Instant::now() >= deadline {
                 tracing::warn!("{}", self.stalled);

@@ -44,6 +44,7 @@ mod nginx_origin;
 mod no_delay;
 mod parked_upstream;
 mod parking;
+mod process_log;
 mod proxy_protocol;
 mod record;
 mod refused_upgrade;

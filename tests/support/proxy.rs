@@ -10,7 +10,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -43,6 +43,7 @@ pub struct ProxyBuilder {
     config: Option<String>,
     env: Vec<(String, String)>,
     listening: Vec<std::net::TcpListener>,
+    stderr_unread: bool,
     /// Stdout lines that make it ready.
     expected: usize,
 }
@@ -55,6 +56,8 @@ pub struct Proxy {
     stderr: Arc<Mutex<String>>,
     /// Reads stderr to its end.
     capture: Option<JoinHandle<()>>,
+    /// Stderr, where nobody reads it.
+    unread: Option<ChildStderr>,
     /// Lines of stdout behind those that made it ready.
     lines: Mutex<mpsc::Receiver<String>>,
     config: Option<PathBuf>,
@@ -75,8 +78,8 @@ impl ProxyBuilder {
 
     fn new(args: Vec<String>, config: Option<String>, expected: usize) -> Self {
         let (unprotected, env, listening) = (Vec::new(), Vec::new(), Vec::new());
-        let (log, without) = (None, None);
-        Self { args, log, without, unprotected, config, env, listening, expected }
+        let (log, without, stderr_unread) = (None, None, false);
+        Self { args, log, without, unprotected, config, env, listening, stderr_unread, expected }
     }
 
     /// More arguments.
@@ -129,6 +132,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Gives it a pipe of 4 KiB as stderr that nobody reads, until [`Proxy::read_stderr`].
+    pub fn stderr_unread(mut self) -> Self {
+        self.stderr_unread = true;
+        self
+    }
+
     /// Takes something away from it.
     pub fn without(mut self, what: Without) -> Self {
         self.without = Some(what);
@@ -173,13 +182,22 @@ impl ProxyBuilder {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start underpass");
-        let (stderr, capture) = capture(child.stderr.take().expect("stderr"));
+        let pipe = child.stderr.take().expect("stderr");
+        let stderr = Arc::default();
+        let (unread, capture) = match self.stderr_unread {
+            true => {
+                rustix::pipe::fcntl_setpipe_size(&pipe, 4096).expect("F_SETPIPE_SZ");
+                (Some(pipe), None)
+            }
+            false => (None, Some(capture(pipe, Arc::clone(&stderr)))),
+        };
         let lines = lines(child.stdout.take().expect("stdout"));
         let mut proxy = Proxy {
             child,
             listening: HashMap::new(),
             stderr,
-            capture: Some(capture),
+            capture,
+            unread,
             lines: Mutex::new(lines),
             config,
         };
@@ -299,6 +317,12 @@ impl Proxy {
         self.stderr.lock().expect("stderr").clone()
     }
 
+    /// Begins to read what nobody has read.
+    pub fn read_stderr(&mut self) {
+        let pipe = self.unread.take().expect("started with `stderr_unread`");
+        self.capture = Some(capture(pipe, Arc::clone(&self.stderr)));
+    }
+
     /// Waits for a line on stderr that contains all of `parts`.
     pub async fn log_line(&self, parts: &[&str]) -> String {
         let find = || {
@@ -391,16 +415,13 @@ fn listening(line: &str) -> Option<(String, SocketAddr)> {
     Some((name.to_owned(), address.parse().ok()?))
 }
 
-fn capture(mut pipe: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
-    let text = Arc::new(Mutex::new(String::new()));
-    let sink = text.clone();
-    let reader = thread::spawn(move || {
+fn capture(mut pipe: ChildStderr, sink: Arc<Mutex<String>>) -> JoinHandle<()> {
+    thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(n @ 1..) = pipe.read(&mut chunk) {
             sink.lock().expect("stderr").push_str(&String::from_utf8_lossy(&chunk[..n]));
         }
-    });
-    (text, reader)
+    })
 }
 
 fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {

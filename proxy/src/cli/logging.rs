@@ -1,4 +1,5 @@
-//! The process log: text or JSON lines on stderr, filtered by `UNDERPASS_LOG`.
+//! The process log: text or JSON lines on stderr, filtered by `UNDERPASS_LOG`. They go by
+//! [`process_log`], whose reader nobody waits for.
 //!
 //! Invariant: nothing is logged to stdout; scripts read `listening …` lines there.
 
@@ -9,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Errors, LogFormat, Place, Wrong},
+    process_log,
     splice::without,
 };
 
@@ -21,9 +23,10 @@ pub(super) fn init(format: LogFormat) -> anyhow::Result<()> {
         Ok(text) => filter(&text)?,
         Err(_) => EnvFilter::new(DEFAULT_FILTER),
     };
+    let lines = process_log::start().context("starting the process log")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lines)
         .with_ansi(std::io::stderr().is_terminal());
     let installed = match format {
         LogFormat::Text => builder.try_init(),

@@ -5,11 +5,11 @@
 //! stdout carries only what the command was asked for; logs and errors go to stderr.
 //! Exit status: 0 after a clean drain, 2 for bad arguments or configuration, 1 otherwise.
 
-use std::{ffi::OsString, io::Write as _, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Errors;
+use crate::{config::Errors, process_log};
 
 mod cache;
 mod check;
@@ -71,6 +71,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
+    let _log = Log;
     let outcome = match cli.command {
         Command::Reverse(args) => reverse::run(args),
         Command::Forward(args) => forward::run(args),
@@ -86,12 +87,19 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Tells an error on stderr and gives the status that belongs to it.
 fn report(error: &anyhow::Error) -> ExitCode {
-    // stderr may be closed; there is no better place to say so.
-    let mut stderr = std::io::stderr().lock();
     if let Some(errors) = error.downcast_ref::<Errors>() {
-        let _ = writeln!(stderr, "{errors}");
+        process_log::tell(&format!("{errors}\n"));
         return ExitCode::from(BAD_CONFIGURATION);
     }
-    let _ = writeln!(stderr, "underpass: {error:#}");
+    process_log::tell(&format!("underpass: {error:#}\n"));
     ExitCode::FAILURE
+}
+
+/// The process log, if there is one: it is written before the process ends, also by a panic.
+struct Log;
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        process_log::finish();
+    }
 }

@@ -17,8 +17,9 @@ use std::{
 use prometheus_client::{encoding::text, metrics::counter::Counter, registry::Registry};
 
 use crate::{
-    cache, middleware::mirror, placement::Place, record, spans, splice::kernel::Steering,
-    tunnel::registry::Registry as Tunnels, upstream::directory::Directory,
+    cache, middleware::mirror, placement::Place, process_log, record, spans,
+    splice::kernel::Steering, tunnel::registry::Registry as Tunnels,
+    upstream::directory::Directory,
 };
 
 mod cells;
@@ -101,6 +102,11 @@ impl Metrics {
             "access_log_lines_dropped",
             "Access log lines that found the queue full or could not be written",
             access_log_dropped.clone(),
+        );
+        ours.register(
+            "process_log_lines_dropped",
+            "Lines of the process log that found the queue full or could not be written",
+            process_log::dropped(),
         );
         let spans = spans::Counters::default();
         ours.register(
