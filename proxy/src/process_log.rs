@@ -258,8 +258,11 @@ mod tests {
         }
     }
 
+    /// Queue, its thread, what lets that write, and what it has written.
+    type Rig = (Arc<Queue>, Scribe, mpsc::Sender<bool>, Arc<Mutex<Vec<u8>>>);
+
     /// A queue of 16 bytes, whose thread writes when it is let.
-    fn rig() -> (Arc<Queue>, Scribe, mpsc::Sender<bool>, Arc<Mutex<Vec<u8>>>) {
+    fn rig() -> Rig {
         let queue = Queue::new(16, Counter::default());
         let (tell, lets) = mpsc::channel();
         let has = Arc::<Mutex<Vec<u8>>>::default();

@@ -228,9 +228,7 @@ impl Step {
                 policy.answer(noted.origin.as_ref(), fields);
             }
             Step::Compression(rules) if status == StatusCode::NOT_MODIFIED => {
-                if noted.coding.is_some() {
-                    rules.not_modified(fields, &noted.held);
-                }
+                noted.coding.inspect(|_| rules.not_modified(fields, &noted.held));
             }
             Step::Compression(rules) => {
                 let length = fields.get(header::CONTENT_LENGTH);
