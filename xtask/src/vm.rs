@@ -195,7 +195,7 @@ struct Binaries {
 }
 
 impl Binaries {
-    /// Of what the tests of `.ci/run` are built of, so that it is built once for both.
+    /// By one call, which builds what both are made of once.
     fn build(cache: &Path) -> Result<Self> {
         let build = || {
             let mut build = cargo();
