@@ -2,10 +2,9 @@
 //!
 //! A request or stream takes a dozen blocks of memory, up to its task of some kilobytes, and gives
 //! them back soon, dozens of requests at a time. glibc keeps seven free blocks of a size for a
-//! thread, and only up to 1,032 bytes (`tcache`); beyond these it locks, splits and joins, which
-//! is a tenth of the instructions of a request over HTTP/2. So a worker keeps more of them, by size,
-//! in the manner of Bonwick and Adams ("Magazines and Vmem", USENIX 2001). mimalloc, which does that
-//! too, takes several times the memory while nothing happens.
+//! thread, and only up to 1,032 bytes (`tcache`); beyond these it locks, splits and joins. So a
+//! worker keeps more of them, by size, in the manner of Bonwick and Adams ("Magazines and Vmem",
+//! USENIX 2001). mimalloc, which does that too, keeps much more memory while nothing happens.
 //!
 //! Invariant: a block in a magazine is one of the system's allocator, of the size and alignment of
 //! its class, that nobody has. Only a thread that has [`open`]ed its magazines keeps any, at most
