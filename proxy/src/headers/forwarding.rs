@@ -115,6 +115,10 @@ impl Forwarding {
 /// those members stay, from the last one on, that nobody can read as one with what follows them:
 /// a quoted string that a client opened would take in ours.
 fn append_to_list(headers: &mut HeaderMap, name: HeaderName, member: &HeaderValue) {
+    if !headers.contains_key(&name) {
+        headers.insert(name, member.clone());
+        return;
+    }
     let mut members = sound_from_end(headers, &name);
     members.reverse();
     members.push(member.as_bytes());
