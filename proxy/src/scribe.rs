@@ -55,7 +55,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What the thread is woken by. Rung by workers, which never wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Bell {
     /// It rests, or is about to: what comes now is to wake it. Otherwise it looks again by itself.
     rests: AtomicBool,
@@ -63,6 +63,15 @@ pub(crate) struct Bell {
     urgent: AtomicBool,
     stopping: AtomicBool,
     thread: OnceLock<Thread>,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        let off = AtomicBool::default;
+        // The thread begins with a look, however late.
+        let rests = AtomicBool::new(true);
+        Self { rests, urgent: off(), stopping: off(), thread: OnceLock::new() }
+    }
 }
 
 impl Bell {
@@ -82,6 +91,12 @@ impl Bell {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
+    }
+
+    /// Whether it has looked, and waits for company of what it knows to be there.
+    #[cfg(test)]
+    pub(crate) fn waits_for_company(&self) -> bool {
+        !self.rests.load(Acquire)
     }
 
     /// The end is near: what is left now is the last.

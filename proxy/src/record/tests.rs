@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -188,13 +189,13 @@ fn marks_account_for_what_found_no_room() {
     let folder = Folder::new();
     let mut config = folder.config();
     config.memory_bytes = 64 << 10;
-    // Nothing is written before the end.
-    config.batch.delay = std::time::Duration::from_secs(3600);
+    config.batch.delay = Duration::from_secs(3600);
     (config.batch.bytes, config.batch.entries) = (16 << 20, 1 << 20);
     let counters = Counters::default();
     let recorder = Recorder::start(&config, 1, counters.clone()).unwrap();
     let lane = Rc::new(recorder.lane(0));
     let first = begin(&lane, "/first").unwrap();
+    rests_until_the_end(&lane);
     let mut sent = 0;
     for size in 1..400_usize {
         first.chunk(Side::Response, &Bytes::from(vec![b'a'; size]));
@@ -241,8 +242,7 @@ fn what_is_not_sampled_is_kept_if_it_fails() {
     let folder = Folder::new();
     let mut config = folder.config();
     config.sampling.ratio = 0.0;
-    // The writer comes at the end only.
-    config.batch.delay = std::time::Duration::from_secs(3600);
+    config.batch.delay = Duration::from_secs(3600);
     let counters = Counters::default();
     let recorder = Recorder::start(&config, 1, counters.clone()).unwrap();
     let lane = Rc::new(recorder.lane(0));
@@ -251,6 +251,7 @@ fn what_is_not_sampled_is_kept_if_it_fails() {
     broken.answer(StatusCode::OK, &HeaderMap::new(), true);
     broken.chunk(Side::Response, &Bytes::from_static(b"half"));
     end(&broken, true);
+    rests_until_the_end(&lane);
     let late = begin(&lane, "/late").unwrap();
     late.chunk(Side::Request, &Bytes::from_static(b"ask"));
     late.answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), false);
@@ -267,7 +268,17 @@ fn what_is_not_sampled_is_kept_if_it_fails() {
     assert_eq!(counters.exchanges.get(), 2);
 }
 
-/// What the events that wait in a lane cost. The writer must not have been there.
+/// Has the writer, whose first look may be late, done with what has been told; it comes again in an
+/// hour, or at the end.
+fn rests_until_the_end(lane: &Lane) {
+    let begin = Instant::now();
+    while !lane.shared.bell.waits_for_company() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the writer does not look");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What the events that wait in a lane cost. The writer must not be there.
 fn lane_cost(lane: &Lane) -> usize {
     let mut cost = 0;
     lane.queue.buffers.each(|buffer| {
