@@ -52,6 +52,27 @@ struct Told {
     stop: AtomicBool,
 }
 
+/// Whoever tells them. Dropped, also by a test that fails, it lets them go on to their end: the
+/// runtime waits for their threads.
+#[derive(Debug, Default)]
+struct Teller(Arc<Told>);
+
+impl std::ops::Deref for Teller {
+    type Target = Arc<Told>;
+
+    fn deref(&self) -> &Arc<Told> {
+        &self.0
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        let Told { receiver_reads, receiver_sends, sender_reads, stop } = &*self.0;
+        let all = [stop, receiver_reads, receiver_sends, sender_reads];
+        all.iter().for_each(|it| it.store(true, Relaxed));
+    }
+}
+
 /// What an end has sent, and what it has read that was right, up to the first byte that was not.
 #[derive(Debug, Clone, Copy)]
 struct Played {
@@ -87,6 +108,10 @@ async fn play(stream: TcpStream, told: &Told, bulk: bool, mut sent: u64) -> Play
             right += wrong.unwrap_or(n) as u64;
             if n == 0 || wrong.is_some() {
                 return io::Result::Ok(right);
+            }
+            if !bulk {
+                // Slower than what is sent, on any machine: else the programs soon pass it again.
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
     };
@@ -211,7 +236,7 @@ async fn unread(bed: &Bed, (way, back): (&str, &str), given: u64, gone: &[Protec
         let is_given = async || Seen::of(&proxy, back).await.bytes == given;
         eventually("bytes past the proxy", is_given).await;
     }
-    let told = Arc::new(Told::default());
+    let told = Teller::default();
     let ends = [start(sender, &told, true, 0), start(receiver, &told, false, given)];
     // It is refused for the first time because nobody reads.
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -280,7 +305,7 @@ async fn bulk_from_the_first_moment() {
         let tunnel = plan.open().await;
         let proxy = tunnel.proxy;
         let [sender, receiver] = in_order(way, tunnel.client, tunnel.server);
-        let told = Arc::new(Told::default());
+        let told = Teller::default();
         told.sender_reads.store(true, Relaxed);
         let ends = [start(sender, &told, true, 0), start(receiver, &told, false, 0)];
         tokio::time::sleep(Duration::from_millis(300)).await;
