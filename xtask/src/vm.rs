@@ -34,9 +34,6 @@ mod lacking;
 mod qemu;
 mod report;
 
-/// What runs on an emulated processor is optimised a little.
-const OPT_LEVEL: &str = "1";
-
 /// What the waits of the tests are multiplied by (`tests/support/clock.rs`).
 const TIME_SCALE: &str = "5";
 
@@ -200,7 +197,6 @@ impl Binaries {
         let build = || {
             let mut build = cargo();
             build.args(["build", "--workspace", "--bin", "underpass", "--test", "kernel"]);
-            build.env("CARGO_PROFILE_DEV_OPT_LEVEL", OPT_LEVEL);
             build.env("UNDERPASS_TEST_TIME_SCALE", TIME_SCALE);
             build
         };
