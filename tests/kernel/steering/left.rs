@@ -29,9 +29,9 @@ fn the_program_goes_with_the_last_socket() {
     assert_eq!(group.accept(20), [10, 10], "it goes on choosing");
     drop(seats);
     group.clients.clear();
-    group.listeners.pop();
+    group.lose(1..);
     assert!(loaded());
-    group.listeners.pop();
+    group.lose(..);
     eventually("program and maps are gone", || !loaded());
 }
 

@@ -6,13 +6,13 @@ mod proxy;
 
 use std::{
     io::ErrorKind,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
 };
 
 use mantra_macros::req_test;
 use proxy_ebpf::seat::Choice;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use underpass::splice::kernel::{Seat, Steering, Unavailable};
 use underpass_tests::skip;
 
@@ -55,6 +55,14 @@ impl Group {
 
     fn new(workers: usize) -> Self {
         Self::bind((Ipv4Addr::LOCALHOST, 0).into(), workers).unwrap()
+    }
+
+    /// Has sockets go that do not listen any more, as when their process has ended. Dropped alone
+    /// they would go on for as long as a process has them that another test is about to start.
+    fn lose(&mut self, which: impl std::ops::RangeBounds<usize>) {
+        for listener in self.listeners.drain(which) {
+            SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
+        }
     }
 
     fn steered(&self, cpus: &[Option<usize>]) -> (Steering, Vec<Seat>) {
@@ -186,7 +194,7 @@ fn a_worker_that_drains_or_is_gone_gets_none() {
     group.connect(50);
     assert_eq!(group.accept(50), [0, 50, 0]);
     // The next one goes without a word, as in a crash: its seat is still open.
-    group.listeners.remove(1);
+    group.lose(1..2);
     group.connect(50);
     assert_eq!(group.accept(50), [0, 50]);
     assert_eq!(count_of(&steering, Choice::Hash), 0);
@@ -213,7 +221,8 @@ fn where_no_open_seat_has_a_socket_the_kernel_chooses() {
     stranger.set_nonblocking(true).unwrap();
     stranger.bind(&group.address.into()).unwrap();
     stranger.listen(16).unwrap();
-    group.listeners = vec![stranger.into()];
+    group.lose(..);
+    group.listeners.push(stranger.into());
     group.connect(5);
     assert_eq!(group.accept(5), [5]);
     assert_eq!(count_of(&steering, Choice::Hash), 5);
@@ -277,7 +286,7 @@ fn as_many_workers_as_the_program_looks_at_are_loaded_and_no_more() {
     let mut group = Group::new(most + 1);
     let refused = Steering::start(&group.listeners, &[]).unwrap_err();
     assert!(refused.to_string().contains("256"), "{refused}");
-    group.listeners.pop();
+    group.lose(most..);
     let (_steering, _seats) = group.steered(&[]);
     group.connect(2 * most);
     assert_eq!(group.accept(2 * most), vec![2; most]);
