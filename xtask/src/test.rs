@@ -7,6 +7,7 @@
 use std::{
     env, fs,
     process::{Command, ExitCode},
+    thread,
 };
 
 use anyhow::{Result, ensure};
@@ -69,7 +70,12 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     for what in [&others[..], &["--workspace", "--doc"]] {
         passed &= tests(what)?.status()?.success();
     }
-    let code = exit(&mut tests(&["--workspace", "--test", KERNEL])?)?;
+    let kernel = ["--workspace", "--test", KERNEL];
+    let mut tunnels = tests(&kernel)?;
+    let threads = thread::available_parallelism()?.get() * WAITING;
+    tunnels.args(["tunnel::", "--", &format!("--test-threads={threads}")]);
+    passed &= tunnels.status()?.success();
+    let code = exit(tests(&kernel)?.args(["--", "--skip", "tunnel::"]))?;
     Ok(if passed { code } else { ExitCode::FAILURE })
 }
 
@@ -80,6 +86,10 @@ fn with_tests() -> Command {
     build.args(["build", "--workspace", "--test", "no_buffering"]);
     build
 }
+
+/// Tests that run on each processor at a time where they wait for most of their time, for what must
+/// not come.
+const WAITING: usize = 2;
 
 /// The tests of the kernel path.
 const KERNEL: &str = "kernel";
