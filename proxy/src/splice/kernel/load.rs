@@ -278,7 +278,7 @@ impl Kernel {
             u64::from(route.k) | u64::from(route.budget_bytes) << 32,
         ];
         self.routes().insert(from, words, 0).map_err(into_io)?;
-        Ok(RouteGuard { kernel: Arc::clone(self), from })
+        Ok(RouteGuard { kernel: Arc::clone(self), from, words })
     }
 
     /// What the programs log, once.
@@ -337,6 +337,7 @@ impl Drop for Enrolled {
 pub(crate) struct RouteGuard {
     kernel: Arc<Kernel>,
     from: SocketAddress,
+    words: [u64; 5],
 }
 
 impl fmt::Debug for RouteGuard {
@@ -348,7 +349,11 @@ impl fmt::Debug for RouteGuard {
 
 impl Drop for RouteGuard {
     fn drop(&mut self) {
-        let _ = self.kernel.routes().remove(&self.from);
+        let mut routes = self.kernel.routes();
+        // The kernel may have given the address to another socket of ours since.
+        if routes.get(&self.from, 0).is_ok_and(|words| words == self.words) {
+            let _ = routes.remove(&self.from);
+        }
     }
 }
 
