@@ -368,12 +368,6 @@ impl Bypass {
         self.timer = None;
     }
 
-    /// Whether a direction is or may yet be opened.
-    pub(crate) fn claims(&self, direction: Direction) -> bool {
-        let (from, _) = direction.ends();
-        !matches!(self.hops[from].state(), State::Excluded(_))
-    }
-
     /// Why a hop stays out, for `/tunnels`.
     pub(crate) fn excluded(&self) -> [Option<Excluded>; 2] {
         [0, 1].map(|at| match self.hops[at].state() {

@@ -141,13 +141,16 @@ impl Tier {
     }
 
     /// After a turn that left nothing to do. `moved`: bytes that the lanes have moved in it.
-    pub(crate) fn after(&mut self, cx: &mut Context<'_>, moved: [usize; 2], parts: &mut Parts<'_>) {
+    pub(crate) fn after(&mut self, moved: [usize; 2], parts: &mut Parts<'_>) {
+        // A local application is taken for quiet where nobody but this process writes to it: no
+        // redirect to it begins before that is decided.
+        if self.bypass.is_some() {
+            return;
+        }
         let done = match &self.redirects {
             Redirects::Never => return,
-            Redirects::Always => {
-                self.join(cx, Direction::ToDownstream, Load::All, parts).map(|_| ())
-            }
-            Redirects::Streams(_) => self.follow(cx, moved, parts),
+            Redirects::Always => self.join(Direction::ToDownstream, Load::All, parts).map(|_| ()),
+            Redirects::Streams(_) => self.follow(moved, parts),
         };
         if let Err(error) = done {
             tracing::debug!(%error, "a redirect between our own sockets");
@@ -156,15 +159,7 @@ impl Tier {
     }
 
     /// Has streams redirected as long as they are some.
-    fn follow(
-        &mut self,
-        cx: &mut Context<'_>,
-        moved: [usize; 2],
-        parts: &mut Parts<'_>,
-    ) -> io::Result<()> {
-        if self.bypass.is_some() {
-            return Ok(());
-        }
+    fn follow(&mut self, moved: [usize; 2], parts: &mut Parts<'_>) -> io::Result<()> {
         // Answers that bypass this process are answers all the same.
         let mut moved = moved;
         for (at, open) in self.settled.open.iter().enumerate() {
@@ -181,7 +176,7 @@ impl Tier {
             let Advice::Join(at) = streams.turn(moved, None) else { return Ok(()) };
             let direction = Direction::ALL[at];
             let joined = parts.lanes[at].carries_messages()
-                && self.join(cx, direction, Load::Messages, parts)?;
+                && self.join(direction, Load::Messages, parts)?;
             let messages = parts.lanes[at].redirect().map_or(0, |redirect| redirect.messages());
             if let Redirects::Streams(streams) = &mut self.redirects {
                 if joined { streams.joined(messages) } else { streams.missed() }
@@ -207,33 +202,24 @@ impl Tier {
         Ok(())
     }
 
-    /// Has a direction redirected, if it can be now. Whether it is.
-    fn join(
-        &self,
-        cx: &mut Context<'_>,
-        direction: Direction,
-        load: Load,
-        parts: &mut Parts<'_>,
-    ) -> io::Result<bool> {
+    /// Has a direction redirected, if it can be now. Whether it is. Where not, a later turn asks
+    /// again: bytes that have come by now are a reason for one, and none is made for a place that
+    /// nobody may ever give back.
+    fn join(&self, direction: Direction, load: Load, parts: &mut Parts<'_>) -> io::Result<bool> {
         let at = direction as usize;
-        let claimed = self.settled.open[at].is_some()
-            || self.bypass.as_ref().is_some_and(|bypass| bypass.claims(direction));
-        if claimed || parts.lanes[at].redirect().is_some() || !parts.lanes[at].is_idle() {
+        if self.settled.open[at].is_some()
+            || parts.lanes[at].redirect().is_some()
+            || !parts.lanes[at].is_idle()
+        {
             return Ok(false);
         }
         let (from, to) = direction.ends();
         let (end, to) = (parts.sockets[from], parts.sockets[to].stream());
-        match Redirect::join(&self.anchors, direction, end.stream(), to, parts.meters[at], load)? {
-            Some(redirect) => {
-                end.has_two_queues();
-                parts.lanes[at].join(redirect);
-                Ok(true)
-            }
-            None => {
-                // It has bytes by now: the lane reads them first.
-                cx.waker().wake_by_ref();
-                Ok(false)
-            }
-        }
+        let (from, meter) = (end.stream(), parts.meters[at]);
+        let redirect = Redirect::join(&self.anchors, direction, from, to, meter, load)?;
+        let Some(redirect) = redirect else { return Ok(false) };
+        end.has_two_queues();
+        parts.lanes[at].join(redirect);
+        Ok(true)
     }
 }

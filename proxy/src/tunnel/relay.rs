@@ -162,7 +162,7 @@ impl<D: Endpoint, U: Endpoint> Relay<D, U> {
         if done == [true; 2] || done != [false; 2] && without(Protection::HalfClose) {
             return Poll::Ready(End::Finished);
         }
-        self.with_tier(|tier, parts| tier.after(cx, moved, parts));
+        self.with_tier(|tier, parts| tier.after(moved, parts));
         if let Poll::Ready(error) = self.downstream.poll_failed(cx) {
             return Poll::Ready(end_of(Side::Downstream, error));
         }

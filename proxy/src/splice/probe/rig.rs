@@ -211,7 +211,7 @@ impl Rig {
             }
         }
         let moved = [parts.lanes[0].take_moved(), parts.lanes[1].take_moved()];
-        self.tier.after(cx, moved, &mut parts);
+        self.tier.after(moved, &mut parts);
         Ok(())
     }
 
