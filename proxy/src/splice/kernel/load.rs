@@ -337,7 +337,7 @@ impl Drop for Enrolled {
 pub(crate) struct RouteGuard {
     kernel: Arc<Kernel>,
     from: SocketAddress,
-    words: [u64; 5],
+    words: Words,
 }
 
 impl fmt::Debug for RouteGuard {
