@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Request, Uri, Version, header};
+use http::{HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 
 use super::{switch::Offer, target};
@@ -125,7 +125,32 @@ pub(super) fn names_host(exchange: &Exchange) -> bool {
 fn origin_form(uri: &Uri, for_server: bool) -> Uri {
     match uri.path_and_query() {
         _ if for_server => Uri::from_static("*"),
+        // Of `http://host?query` (RFC 3986 section 3.3 allows an empty path there, RFC 9112 section
+        // 3.2.1 and RFC 9113 section 8.3.1 do not). `Display` puts the `/` in its place.
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(path.to_string()).map_or_else(|_| uri.clone(), Uri::from)
+        }
         Some(path) => Uri::from(path.clone()),
         None => Uri::from_static("/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_begins_with_a_slash() {
+        for (uri, for_server, target) in [
+            ("http://a.test?q=1", false, "/?q=1"),
+            ("http://a.test", false, "/"),
+            ("http://a.test/x?y", false, "/x?y"),
+            ("/x?/y", false, "/x?/y"),
+            ("http://a.test", true, "*"),
+        ] {
+            let target_of = origin_form(&uri.parse().unwrap(), for_server);
+            // Not by `Display`, which would add a slash that is not there.
+            assert_eq!(target_of.path_and_query().unwrap().as_str(), target, "{uri}");
+        }
     }
 }
