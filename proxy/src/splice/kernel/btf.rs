@@ -26,6 +26,12 @@ const KIND_ENUM64: u32 = 19;
 /// Kinds that stand for another type: typedef, volatile, const, restrict, type_tag.
 const ALIASES: [u32; 5] = [8, 9, 10, 11, 18];
 
+/// All parts of a record are multiples of this, bytes.
+const WORD: usize = 4;
+
+/// What each record begins with, bytes: name, info, and size or type.
+const HEAD: usize = 3 * WORD;
+
 /// How deep structures without a name are searched.
 const MAX_DEPTH: u32 = 8;
 
@@ -42,7 +48,6 @@ pub(super) struct Btf<'a> {
 
 #[derive(Debug, Clone, Copy)]
 struct Record {
-    name: u32,
     info: u32,
     /// Size, or the type that is stood for.
     value: u32,
@@ -52,25 +57,33 @@ struct Record {
 
 impl Record {
     fn kind(&self) -> u32 {
-        (self.info >> 24) & 0x1f
+        kind(self.info)
     }
 
     fn members(&self) -> usize {
-        (self.info & 0xffff) as usize
+        members(self.info)
     }
+}
 
-    /// Bytes behind the record that belong to it; `None` for a kind from the future.
-    fn body_bytes(&self) -> Option<usize> {
-        Some(match self.kind() {
-            KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
-            KIND_ARRAY => 12,
-            KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * self.members(),
-            KIND_ENUM | KIND_FUNC_PROTO => 8 * self.members(),
-            // Pointer, forward, typedef, volatile, const, restrict, func, float, type_tag.
-            2 | 7..=12 | 16 | 18 => 0,
-            _ => return None,
-        })
-    }
+fn kind(info: u32) -> u32 {
+    (info >> 24) & 0x1f
+}
+
+fn members(info: u32) -> usize {
+    (info & 0xffff) as usize
+}
+
+/// Bytes behind a record that belong to it; `None` for a kind from the future.
+fn body_bytes(info: u32) -> Option<usize> {
+    Some(match kind(info) {
+        KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+        KIND_ARRAY => 12,
+        KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * members(info),
+        KIND_ENUM | KIND_FUNC_PROTO => 8 * members(info),
+        // Pointer, forward, typedef, volatile, const, restrict, func, float, type_tag.
+        2 | 7..=12 | 16 | 18 => 0,
+        _ => return None,
+    })
 }
 
 impl<'a> Btf<'a> {
@@ -91,17 +104,24 @@ impl<'a> Btf<'a> {
         let records = part(word(8)?, word(12)?).ok_or_else(cut)?;
         let strings = part(word(16)?, word(20)?).ok_or_else(cut)?;
         let mut btf = Btf { types: vec![usize::MAX], structs: Vec::new(), records, strings };
+        let (words, _) = records.as_chunks::<WORD>();
+        let word = |index: usize| words.get(index).map(|word| u32::from_ne_bytes(*word));
         let mut at = 0;
-        while at < records.len() {
-            let record = btf.record_at(at).ok_or_else(cut)?;
-            let body = record.body_bytes().ok_or_else(|| {
-                format!("the kernel's type information (BTF) has a kind {}", record.kind())
+        while at < records.len() / WORD {
+            let info = word(at + 1).ok_or_else(cut)?;
+            let body = body_bytes(info).ok_or_else(|| {
+                format!("the kernel's type information (BTF) has a kind {}", kind(info))
             })?;
-            if record.kind() == KIND_STRUCT && record.name != 0 {
-                btf.structs.push((record.name, btf.types.len() as u32));
+            if kind(info) == KIND_STRUCT
+                && let Some(name @ 1..) = word(at)
+            {
+                btf.structs.push((name, btf.types.len() as u32));
             }
-            btf.types.push(at);
-            at = record.body + body;
+            btf.types.push(at * WORD);
+            at += (HEAD + body) / WORD;
+        }
+        if at * WORD != records.len() {
+            return Err(cut());
         }
         Ok(btf)
     }
@@ -161,7 +181,6 @@ impl<'a> Btf<'a> {
 
     fn record_at(&self, at: usize) -> Option<Record> {
         Some(Record {
-            name: u32_at(self.records, at)?,
             info: u32_at(self.records, at.checked_add(4)?)?,
             value: u32_at(self.records, at.checked_add(8)?)?,
             body: at.checked_add(12)?,

@@ -362,11 +362,16 @@ pub(crate) fn describes_itself() -> Result<(), String> {
     kernel_offsets().map(|_| ()).map_err(|reason| reason.to_string())
 }
 
+/// Read once: the kernel stays the same, and has a hundred thousand types.
 fn kernel_offsets() -> Result<Offsets, Unavailable> {
-    let bytes = fs::read(KERNEL_BTF).map_err(|error| {
-        Unavailable(format!("the kernel does not describe its types: {KERNEL_BTF}: {error}"))
-    })?;
-    btf::offsets(&bytes).map_err(Unavailable)
+    static OFFSETS: OnceLock<Result<Offsets, String>> = OnceLock::new();
+    let read = || {
+        let bytes = fs::read(KERNEL_BTF).map_err(|error| {
+            format!("the kernel does not describe its types: {KERNEL_BTF}: {error}")
+        })?;
+        btf::offsets(&bytes)
+    };
+    OFFSETS.get_or_init(read).clone().map_err(Unavailable)
 }
 
 fn attach_verdict(bpf: &mut Ebpf, name: &str, map: &SockMapFd) -> Result<(), Unavailable> {

@@ -10,7 +10,7 @@ use std::{
     future::poll_fn,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll},
     thread,
     time::{Duration, Instant},
@@ -54,14 +54,21 @@ const SETTLING: usize = 64;
 /// Bytes of one write.
 const PIECE: usize = 16 * 1024;
 
+/// What whole pieces are made of.
+static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut bytes = vec![0; PIECE];
+    fastrand::fill(&mut bytes);
+    bytes
+});
+
 /// An application at one end.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) socket: TcpStream,
     /// What was sent and has not been read at the other end.
     sent: Vec<u8>,
-    /// State of the generator of what is sent.
-    state: u64,
+    /// What is sent.
+    pattern: fastrand::Rng,
     /// Bytes that its socket has taken and given.
     exchanged: u64,
 }
@@ -244,7 +251,7 @@ impl Rig {
 
 impl Peer {
     fn new(socket: TcpStream, seed: u64) -> Self {
-        Self { socket, sent: Vec::new(), state: seed, exchanged: 0 }
+        Self { socket, sent: Vec::new(), pattern: fastrand::Rng::with_seed(seed), exchanged: 0 }
     }
 
     /// Bytes that no shift, loss or repetition turns into themselves, as many as are taken.
@@ -253,12 +260,15 @@ impl Peer {
         while taken < bytes {
             let begin = self.sent.len();
             let size = PIECE.min(bytes - taken);
-            while self.sent.len() < begin + size {
-                // Knuth's multiplier; the upper bits are the good ones.
-                self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                self.sent.extend_from_slice(&self.state.to_be_bytes()[..4]);
+            if size == PIECE {
+                // Made once, for floods are megabytes: each begins as no other does.
+                self.sent.extend_from_slice(&*WHOLE);
+                let stamp = self.pattern.u64(..).to_ne_bytes();
+                self.sent[begin..begin + stamp.len()].copy_from_slice(&stamp);
+            } else {
+                self.sent.resize(begin + size, 0);
+                self.pattern.fill(&mut self.sent[begin..]);
             }
-            self.sent.truncate(begin + size);
             let written = match (&self.socket).write(&self.sent[begin..]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                 written => written?,
