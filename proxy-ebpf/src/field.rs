@@ -27,6 +27,13 @@ pub(crate) fn read<T: Default>(base: u64, offset: u32) -> T {
     value
 }
 
+/// Whether a socket is one that connections come to, not one of them.
+#[inline(always)]
+pub(crate) fn is_listener(socket: u64) -> bool {
+    // TCP_LISTEN (<net/tcp_states.h>).
+    read::<u8>(socket, offsets().sock_state) == 10
+}
+
 /// Whether a connection can still send, or receive.
 #[inline(always)]
 pub(crate) fn is_alive(socket: u64, sends: bool) -> bool {

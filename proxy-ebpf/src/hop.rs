@@ -31,6 +31,8 @@ pub const NOT_QUIET: u32 = 4;
 pub const REFUSED: u32 = 5;
 /// The question was not understood.
 pub const BAD_REQUEST: u32 = 6;
+/// The other end is not a connection yet, but about to become one on this host.
+pub const NOT_YET: u32 = 7;
 
 /// Addresses and ports as in the packets from the peer to us, in network byte order.
 #[derive(Debug, Clone, Copy)]

@@ -27,7 +27,7 @@ pub use without::Protection;
 
 /// Version of everything in this crate. Each object carries it as the number of entries of
 /// the map [`names::ABI`]: readable without running anything, whatever the object's layout.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Sockets that can be enrolled in one map at once. Allocated by entry, not in advance.
 pub const MAX_SOCKETS: u32 = 1 << 17;

@@ -22,7 +22,7 @@ use proxy_ebpf::{
 };
 
 use crate::{
-    field::{address, read},
+    field::{address, is_listener, read},
     maps::{UP_APPS, UP_INPUTS, UP_PASSED, offsets, without},
 };
 
@@ -44,9 +44,15 @@ fn look(ctx: &TcContext, request: &HopRequest, report: &mut HopReport) -> u32 {
     if own.is_null() {
         return hop::NO_OWN;
     }
-    report.own = end(address(own));
+    let address = address(own);
+    report.own = end(address);
+    // A connection that is bound to a device is not found without it, but its listener is.
+    let is_another = is_listener(address);
     // SAFETY: found above, and given back once.
     unsafe { bpf_sk_release(own) };
+    if is_another {
+        return hop::NO_OWN;
+    }
     let peer = lookup(ctx, request, true);
     if peer.is_null() {
         return hop::NO_PEER;
@@ -60,6 +66,11 @@ fn look(ctx: &TcContext, request: &HopRequest, report: &mut HopReport) -> u32 {
 #[inline(always)]
 fn judge(peer: *mut c_void, request: &HopRequest, report: &mut HopReport) -> u32 {
     let address = address(peer);
+    if is_listener(address) {
+        // The connection is not made yet at that end (tcp(7), TCP_DEFER_ACCEPT): what is found for
+        // it is whoever will make it.
+        return hop::NOT_YET;
+    }
     report.peer = end(address);
     let offsets = offsets();
     report.peer_receive_memory = read(address, offsets.sock_rmem_alloc);

@@ -5,6 +5,7 @@
 //! connection can end are kept apart: FIN ([`End::Fin`]) and RST ([`End::Reset`]).
 
 use std::{
+    ffi::c_int,
     fmt::Write as _,
     io,
     net::SocketAddr,
@@ -48,19 +49,22 @@ pub fn unacknowledged(socket: impl AsFd) -> usize {
 }
 
 /// Has a socket's reader woken for so many bytes at least (SO_RCVLOWAT, socket(7)).
-pub fn set_low_water(socket: impl AsFd, bytes: std::ffi::c_int) {
-    let length = size_of_val(&bytes) as libc::socklen_t;
-    // SAFETY: the option reads one int, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            (&raw const bytes).cast(),
-            length,
-        )
-    };
-    assert_eq!(result, 0, "SO_RCVLOWAT: {}", io::Error::last_os_error());
+pub fn set_low_water(socket: impl AsFd, bytes: c_int) {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes);
+}
+
+/// Has a listener's connections made when their first bytes come, for so many seconds at most
+/// (TCP_DEFER_ACCEPT, tcp(7)).
+pub fn set_defer_accept(socket: impl AsFd, seconds: c_int) {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds);
+}
+
+fn set_option(socket: impl AsFd, level: c_int, name: c_int, value: c_int) {
+    let length = size_of_val(&value) as libc::socklen_t;
+    let (socket, value) = (socket.as_fd().as_raw_fd(), (&raw const value).cast());
+    // SAFETY: such options read one int, which outlives the call.
+    let result = unsafe { libc::setsockopt(socket, level, name, value, length) };
+    assert_eq!(result, 0, "option {name}: {}", io::Error::last_os_error());
 }
 
 /// One end of a connection.

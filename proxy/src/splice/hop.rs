@@ -174,7 +174,8 @@ impl Hop {
 
 fn verdict(report: &HopReport) -> Option<Excluded> {
     match report.status {
-        0 | hop::NOT_QUIET => None,
+        // One that is not there yet has not been accepted either.
+        0 | hop::NOT_QUIET | hop::NOT_YET => None,
         hop::NO_OWN | hop::NO_PEER => Some(Excluded::Remote),
         hop::NOT_OURS => Some(Excluded::Translated),
         _ => Some(Excluded::Refused),

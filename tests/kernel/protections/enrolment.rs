@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use underpass::splice::kernel::Set;
 use underpass_tests::{
     Bed, Engine, Fate, Plan, Proxy, Way, Wire, bed::Topology, clock, eventually, pattern,
-    tunnel::SWITCHING,
+    tunnel::SWITCHING, wire::set_defer_accept,
 };
 
 use super::{MEGABYTE, comes_to, patience, ready, shown};
@@ -29,12 +29,39 @@ use crate::{machine::kernel, tunnel::resets::is_stopped};
 /// A tunnel by local bypass to a server that has yet to accept its connection.
 pub(super) async fn unaccepted(gone: &[Protection]) -> (Wire, TcpListener, Proxy) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (client, proxy) = tunnel_to(&listener, gone).await;
+    (client, listener, proxy)
+}
+
+async fn tunnel_to(listener: &TcpListener, gone: &[Protection]) -> (Wire, Proxy) {
     let proxy = Proxy::forward().splice(Engine::Bypass).unprotected(gone).start();
     let request = Way::Connect.request_to(listener.local_addr().unwrap());
     let mut client = proxy.open(request).await;
     Way::Connect.opened(&mut client).await;
     proxy.until_tunnels(1).await;
-    (client, listener, proxy)
+    (client, proxy)
+}
+
+/// Nobody has the connection at the server's end until its first bytes come (nginx, `deferred`):
+/// what is found there meanwhile is the listener, whose sequence numbers are nobody's.
+#[req_test("REQ-TUN-001", "REQ-TUN-003")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deferred_server() {
+    if !ready(Engine::Bypass) {
+        return;
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    set_defer_accept(&listener, 60);
+    let (mut client, proxy) = tunnel_to(&listener, &[]).await;
+    tokio::time::sleep(clock::STALL).await;
+    client.send(pattern::at(0, 100)).await;
+    let (stream, _) = tokio::task::block_in_place(|| listener.accept()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut server = Wire::over(stream, "server");
+    server.check_pattern(0, 100).await;
+    assert!(comes_to(&proxy, "to_upstream", "bypass").await);
+    client.send(pattern::at(100, 3000)).await;
+    assert_eq!(server.fate_of(100, 3000, clock::BOUND).await, Fate::Whole);
 }
 
 /// The server reads a part of a segment before its socket may be enrolled: the kernel would
