@@ -24,7 +24,6 @@ use crate::{
     cache::reader::Reader,
     error::{Error, Kind},
     exchange::Exchange,
-    grpc,
     middleware::mirror::{Copied, IsCut},
     record::Side,
     upstream::{
@@ -34,10 +33,12 @@ use crate::{
     },
 };
 
+mod answer;
 mod cached;
 mod coded;
 mod lent;
 
+use answer::{ResponseTap, counted, poll_last, poll_response};
 use cached::poll_cached;
 use coded::Coded;
 use lent::Again;
@@ -84,14 +85,6 @@ enum Tap {
     Response(ResponseTap),
 }
 
-/// Holds what has to last as long as the response does.
-#[derive(Debug)]
-struct ResponseTap {
-    exchange: Rc<Exchange>,
-    connection: Option<Connection>,
-    ended: bool,
-}
-
 impl BodyStream {
     /// No body.
     pub fn empty() -> Self {
@@ -133,7 +126,7 @@ impl BodyStream {
         // Over HTTP/2 hyper does not know that HEAD has no body, and sends what it is given.
         let text = if exchange.is_to_head() { Bytes::new() } else { text };
         // Nobody asks for the end of a body that is empty from the start.
-        let tap = ResponseTap { exchange, connection: None, ended: text.is_empty() };
+        let tap = ResponseTap::new(exchange, None, text.is_empty());
         Self { source: Source::Fixed(text), tap: Tap::Response(tap) }
     }
 
@@ -147,7 +140,7 @@ impl BodyStream {
         connection: Connection,
     ) -> Self {
         let ended = body.is_end_stream();
-        let mut tap = ResponseTap { exchange, connection: Some(connection), ended };
+        let mut tap = ResponseTap::new(exchange, Some(connection), ended);
         let source = match announced {
             _ if !ended => Source::Answer(body),
             Some(length) => Source::Announced(length),
@@ -173,6 +166,11 @@ impl BodyStream {
         matches!(&self.tap, Tap::Response(tap) if tap.exchange.record_keeps())
     }
 
+    /// Whether the last byte has yet to go.
+    fn owes_last(&self) -> bool {
+        matches!(&self.tap, Tap::Response(tap) if tap.owes_last())
+    }
+
     fn is_to_head(&self) -> bool {
         matches!(&self.tap, Tap::Response(tap) if tap.exchange.is_to_head())
     }
@@ -187,6 +185,11 @@ impl Body for BodyStream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
+        if let Tap::Response(tap) = &mut this.tap
+            && let Some(last) = tap.take_last()
+        {
+            return Poll::Ready(Some(Ok(last)));
+        }
         match &mut this.source {
             Source::Empty | Source::Announced(_) => match &mut this.tap {
                 Tap::Response(tap) => {
@@ -252,13 +255,15 @@ impl Body for BodyStream {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Empty => !self.keeps(),
+            Source::Empty => !self.keeps() && !self.owes_last(),
             Source::Announced(_) => false,
             Source::Fixed(text) => text.is_empty(),
             Source::Incoming(body) => body.is_end_stream(),
-            Source::Answer(body) => body.is_end_stream() && !self.keeps(),
-            Source::Cached(reader) => reader.left() == Some(0) && !self.keeps(),
-            Source::Coded(coded) => coded.is_over(),
+            Source::Answer(body) => body.is_end_stream() && !self.keeps() && !self.owes_last(),
+            Source::Cached(reader) => {
+                reader.left() == Some(0) && !self.keeps() && !self.owes_last()
+            }
+            Source::Coded(coded) => coded.is_over() && !self.owes_last(),
             Source::Copied { copied, .. } => copied.is_over(),
             Source::Lent(lent) => lent.is_end_stream(),
             Source::Again(again) => again.is_end_stream(),
@@ -287,23 +292,6 @@ impl Body for BodyStream {
             }
         }
     }
-}
-
-/// Counts what goes to the client.
-fn counted(
-    frame: Poll<Option<Result<Frame<Bytes>, Error>>>,
-    tap: &ResponseTap,
-) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-    match &frame {
-        Poll::Ready(Some(Ok(frame))) => {
-            if let Some(data) = frame.data_ref() {
-                tap.exchange.sent(data.len());
-            }
-        }
-        Poll::Ready(None) => tap.exchange.answer_ends(),
-        _ => {}
-    }
-    frame
 }
 
 fn poll_request(
@@ -348,103 +336,4 @@ fn poll_request(
             None
         }
     })
-}
-
-fn poll_response(
-    body: &mut AnswerBody,
-    tap: &mut ResponseTap,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-    if let Some(last) = ready!(tap.exchange.poll_record_kept(cx)) {
-        return Poll::Ready(last.map(Ok));
-    }
-    ready!(tap.exchange.poll_record_room(Side::Response, cx));
-    let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
-        // Over HTTP/2 nobody else looks at the deadline of this stream.
-        return tap.exchange.poll_stalled(cx).map(|error| Some(tap.fails(error)));
-    };
-    Poll::Ready(match frame {
-        Some(Ok(frame)) => {
-            if frame.is_trailers() || body.is_end_stream() {
-                tap.ended = true;
-                tap.release();
-            }
-            let exchange = &tap.exchange;
-            exchange.record_frame(Side::Response, &frame);
-            let taken = frame
-                .trailers_ref()
-                .is_some_and(|trailers| exchange.pass_answer_trailers(trailers));
-            let frame = (!taken).then_some(frame);
-            if tap.ended {
-                return poll_last(exchange, frame, cx);
-            }
-            frame.map(Ok)
-        }
-        Some(Err(error)) => {
-            let fault = tap.connection.as_ref().and_then(Connection::fault);
-            let error = tap.exchange.response_broke(error, fault);
-            Some(tap.fails(error))
-        }
-        None => {
-            let sent = tap.exchange.is_request_ended();
-            let connection = tap.connection.as_ref();
-            if connection.is_some_and(|connection| connection.is_broken_off(body, sent)) {
-                let error = tap.exchange.response_broke_off();
-                return Poll::Ready(Some(tap.fails(error)));
-            }
-            tap.ended = true;
-            tap.release();
-            return poll_last(&tap.exchange, None, cx);
-        }
-    })
-}
-
-/// The last frame of an answer, or its end: where traffic waits for the recorder, it is kept
-/// until everything is written.
-fn poll_last(
-    exchange: &Exchange,
-    frame: Option<Frame<Bytes>>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-    let last = match exchange.recording() {
-        None => frame,
-        Some(recording) => match recording.keep(frame) {
-            Some(frame) => frame,
-            None => ready!(exchange.poll_record_kept(cx)).flatten(),
-        },
-    };
-    Poll::Ready(last.map(Ok))
-}
-
-impl ResponseTap {
-    /// The answer cannot be finished. A caller of gRPC is told why where HTTP has no way to: in
-    /// the trailers.
-    fn fails(&mut self, error: Error) -> Result<Frame<Bytes>, Error> {
-        self.connection = None;
-        match self.exchange.is_grpc() {
-            true => Ok(Frame::trailers(grpc::trailers(error.kind))),
-            false => Err(error),
-        }
-    }
-
-    /// The server's part is over: its connection is free if the request is through as well.
-    fn release(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && self.exchange.is_request_ended()
-        {
-            connection.give_back();
-        }
-    }
-}
-
-impl Drop for ResponseTap {
-    fn drop(&mut self) {
-        // hyper drops a body of known length without asking for its end.
-        if self.ended {
-            self.release();
-        } else {
-            self.connection = None;
-        }
-        self.exchange.finish(self.ended && !self.exchange.record_keeps());
-    }
 }

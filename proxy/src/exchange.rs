@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::{
@@ -346,31 +346,15 @@ impl Exchange {
         self.own.get()
     }
 
-    /// The answer goes out chunked, over HTTP/1.
-    pub fn answer_is_chunked(&self) {
-        self.answer_is_chunked.set(true);
-    }
-
-    /// Gives the answer's trailers to the wire. False: they are hyper's to send.
-    pub fn pass_answer_trailers(&self, trailers: &HeaderMap) -> bool {
-        let wire = self.client.wire().filter(|_| self.answer_is_chunked.get());
-        wire.is_some_and(|wire| {
-            wire.trailers.set(trailers);
-            true
-        })
-    }
-
-    /// The body of the answer is at its end, which hyper is told next.
-    pub fn answer_ends(&self) {
-        if let Some(wire) = self.client.wire() {
-            wire.trailers.follows();
-        }
-    }
-
     /// Counts bytes to the client.
     pub fn sent(&self, bytes: usize) {
         self.response_bytes.set(self.response_bytes.get() + bytes as u64);
         self.watched.wait(Wait::Response, self.client.limits().body_idle_timeout);
+    }
+
+    /// Bytes of the body that went to the client.
+    pub fn sent_bytes(&self) -> u64 {
+        self.response_bytes.get()
     }
 
     /// The answer broke off at the server's side.

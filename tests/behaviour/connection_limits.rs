@@ -3,7 +3,9 @@
 use http::Method;
 use mantra_macros::req_test;
 use underpass_tests::{
-    HttpClient, Origin, OutBody, Proxy, Served, Version, eventually, over_versions,
+    HttpClient, Origin, OutBody, Proxy, Served, Version, eventually,
+    h2_frames::{DATA, Fate, Frames},
+    over_versions,
 };
 
 over_versions!(an_idle_connection_is_closed, a_stalled_upload_is_given_up);
@@ -132,6 +134,36 @@ async fn a_stalled_answer_is_cut() {
     assert_eq!(answer.text(), "some");
     assert!(answer.cut.is_some());
     server.expect_end().await;
+}
+
+/// Over HTTP/2, where a client may let its first bytes come and then no more: the last piece of an
+/// answer is not done with when it is handed over.
+#[req_test("REQ-EDGE-005")]
+#[tokio::test]
+async fn the_last_piece_of_an_answer_has_a_deadline_too() {
+    // Together more than the window of a stream that says nothing of it, 65,535 bytes.
+    let (first, last) = (vec![b'a'; 60_000], vec![b'b'; 10_000]);
+    let origin = Origin::bind().await;
+    let proxy = Proxy::reverse(origin.addr()).limit("body_idle_timeout", "500ms").start();
+    let mut client = Frames::open(proxy.connect().await).await;
+    let authority = proxy.addr().to_string();
+    let fields: [(&[u8], &[u8]); 4] = [
+        (b":method", b"GET"),
+        (b":scheme", b"http"),
+        (b":path", b"/"),
+        (b":authority", authority.as_bytes()),
+    ];
+    let stream = client.request(&fields, true).await;
+    let mut server = origin.accept().await;
+    server.read_head().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n").await;
+    server.send(first).await;
+    assert_eq!(client.fate(stream).await, Fate::Answered(Some(200)));
+    assert_eq!(client.until(DATA).await, stream);
+    server.send(last).await;
+    let fate = client.fate(stream).await;
+    assert!(matches!(fate, Fate::Reset(_)), "{fate:?}");
+    proxy.log_line(&["response_bytes=70000", "end=client_gone"]).await;
 }
 
 /// Beyond the limit connections wait in the kernel's queue; they are not refused.

@@ -10,6 +10,7 @@ over_versions!(
     trailers_of_the_request_reach_the_origin,
     trailers_of_the_answer_reach_the_client,
     unannounced_trailers_of_the_answer_pass,
+    what_is_about_a_connection_is_left_out,
 );
 
 #[req_test("REQ-CORE-001.F-003")]
@@ -70,6 +71,24 @@ async fn unannounced_trailers_of_the_answer_pass(version: Version) {
     let trailers = trailers.expect("trailers");
     assert_eq!(trailers["grpc-status"], "0");
     assert_eq!(trailers["grpc-message"], "fine");
+}
+
+/// What is about a connection of HTTP/1 would have an HTTP/2 client get no end (RFC 9113 section
+/// 8.2.2).
+#[req_test("REQ-CORE-001.F-003", "REQ-EDGE-005")]
+async fn what_is_about_a_connection_is_left_out(version: Version) {
+    let reply = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
+                 keep-alive: timeout=5\r\nproxy-connection: close\r\nx-sum: 5\r\n\r\n";
+    let origin = Served::always(reply).await;
+    let proxy = Proxy::reverse(origin.addr()).start();
+    let mut client = HttpClient::connect(proxy.addr(), version).await;
+    let (content, trailers) = collect(client.get("/").await.into_body()).await.unwrap();
+    assert_eq!(content, b"hello");
+    let trailers = trailers.expect("trailers");
+    assert_eq!(trailers["x-sum"], "5");
+    if version == Version::H2 {
+        assert_eq!(trailers.len(), 1, "{trailers:?}");
+    }
 }
 
 #[req_test("REQ-CORE-001.F-003")]

@@ -15,7 +15,7 @@ impl BodyStream {
     /// An answer out of the cache.
     pub fn cached(reader: Reader, exchange: Rc<Exchange>) -> Self {
         let ended = reader.left() == Some(0);
-        let tap = ResponseTap { exchange, connection: None, ended };
+        let tap = ResponseTap::new(exchange, None, ended);
         Self { source: Source::Cached(Box::new(reader)), tap: Tap::Response(tap) }
     }
 }

@@ -20,7 +20,7 @@ use super::BodyStream;
 use crate::{
     error::{Error, Kind},
     upstream::http2::Place,
-    wire::{fields, http2},
+    wire::http2,
 };
 
 /// How much of a body is kept at most for being sent again.
@@ -82,8 +82,7 @@ impl Lent {
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
-            http2::without_connection(trailers);
-            fields::without_forbidden_trailers(trailers);
+            http2::trailers(trailers);
         }
         let mut given = self.given.borrow_mut();
         match (&polled, given.as_mut()) {

@@ -15,6 +15,7 @@ use http::{
 use hyper::ext::Protocol;
 
 use super::{
+    fields,
     head::{Bounds, TargetScheme, is_authority, same_authority},
     websocket,
 };
@@ -77,11 +78,17 @@ const OF_HTTP1: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Takes out what is about a connection of HTTP/1: h2 sends no such fields, of trailers either.
+/// Takes out what is about a connection of HTTP/1: h2 sends no such fields.
 pub fn without_connection(headers: &mut HeaderMap) {
     for name in OF_HTTP1 {
         headers.remove(name);
     }
+}
+
+/// Takes out of a trailer section what h2 does not send, and what may not stand in one.
+pub fn trailers(section: &mut HeaderMap) {
+    without_connection(section);
+    fields::without_forbidden_trailers(section);
 }
 
 /// Whether a request's `Host` can be an `:authority`; an empty one stands for the server.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use mantra_macros::req_test;
 use underpass_tests::{
-    HttpClient, Origin, OutBody, Proxy, Version, client::collect, h2_origin::H2Origin,
+    HttpClient, Origin, OutBody, Proxy, Version, Wire, client::collect, h2_origin::H2Origin,
     over_versions,
 };
 
@@ -52,6 +52,8 @@ async fn messages_arrive_whole_with_their_trailers(version: Version) {
         body.send_data(Bytes::from_static(b"made"), false).unwrap();
         let mut trailers = HeaderMap::new();
         trailers.insert("x-state", HeaderValue::from_static("good"));
+        // Belongs in a head (RFC 9110 section 6.5.1).
+        trailers.insert("set-cookie", HeaderValue::from_static("a=b"));
         body.send_trailers(trailers).unwrap();
     };
     let (answer, ()) = tokio::join!(answer, scripted);
@@ -60,7 +62,25 @@ async fn messages_arrive_whole_with_their_trailers(version: Version) {
     assert_eq!(answer.headers()["via"], "2.0 underpass");
     let (content, trailers) = collect(answer.into_body()).await.unwrap();
     assert_eq!(content, b"made");
-    assert_eq!(trailers.expect("trailers")["x-state"], "good");
+    let trailers = trailers.expect("trailers");
+    assert_eq!(trailers["x-state"], "good");
+    assert!(!trailers.contains_key("set-cookie"), "{trailers:?}");
+}
+
+/// `http://host?query` has no path, and `:path` must have one (RFC 9113 section 8.3.1).
+#[req_test("REQ-EDGE-005")]
+#[tokio::test]
+async fn a_target_without_a_path_gets_one() {
+    let origin = H2Origin::bind().await;
+    let proxy = proxy(origin.addr(), "");
+    let host = proxy.listener("web");
+    let request = format!("GET http://{host}?q=1 HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let mut client = Wire::open(host, &request).await;
+    let mut stream = origin.accept().await.next().await;
+    // Not by `Display`, which would add a slash that did not come.
+    assert_eq!(stream.request.uri().path_and_query().unwrap().as_str(), "/?q=1");
+    stream.begin(Response::new(())).send_data(Bytes::new(), true).unwrap();
+    client.expect_status(200).await;
 }
 
 #[req_test("REQ-EDGE-005")]
