@@ -262,7 +262,7 @@ impl Peer {
             let size = PIECE.min(bytes - taken);
             if size == PIECE {
                 // Made once, for floods are megabytes: each begins as no other does.
-                self.sent.extend_from_slice(&*WHOLE);
+                self.sent.extend_from_slice(&WHOLE);
                 let stamp = self.pattern.u64(..).to_ne_bytes();
                 self.sent[begin..begin + stamp.len()].copy_from_slice(&stamp);
             } else {
