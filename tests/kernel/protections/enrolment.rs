@@ -19,8 +19,8 @@ use proxy_ebpf::Protection;
 use rustix::process::Signal;
 use underpass::splice::kernel::Set;
 use underpass_tests::{
-    Bed, Engine, Fate, Plan, Proxy, Way, Wire, bed::Topology, clock, eventually, pattern,
-    tunnel::SWITCHING, wire::set_defer_accept,
+    Bed, Engine, Fate, Plan, Proxy, Way, Wire, bed::Topology, clock, engine::joins_applications,
+    eventually, pattern, tunnel::SWITCHING, wire::set_defer_accept,
 };
 
 use super::{MEGABYTE, comes_to, patience, ready, shown};
@@ -47,7 +47,7 @@ async fn tunnel_to(listener: &TcpListener, gone: &[Protection]) -> (Wire, Proxy)
 #[req_test("REQ-TUN-001", "REQ-TUN-003")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deferred_server() {
-    if !ready(Engine::Bypass) {
+    if !ready(Engine::Bypass) || !joins_applications() {
         return;
     }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
