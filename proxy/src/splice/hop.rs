@@ -156,8 +156,11 @@ impl Hop {
             false => hop::ENROLL_MSG,
         };
         let report = kernel.look(self.own, self.peer, action, self.key)?;
-        if report.status == hop::NOT_QUIET {
-            return Ok(Step::NotQuiet);
+        match report.status {
+            hop::NOT_QUIET => return Ok(Step::NotQuiet),
+            // Gone since the look before: a listener is what is left to be found, and nothing was done.
+            hop::NOT_YET => return Ok(Step::NotReady),
+            _ => {}
         }
         self.state = match verdict(&report) {
             Some(excluded) if !without(Protection::Refusal) => {
