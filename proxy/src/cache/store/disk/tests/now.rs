@@ -42,6 +42,27 @@ fn reads_now(store: &Store<Note>) -> bool {
     store.0.disk.as_ref().unwrap().shared.reads_now.load(SeqCst)
 }
 
+/// Reads until as much comes at once as is wanted; says whether it did. The kernel keeps what it likes
+/// (memory may be short, and some machines take back what was not used for a moment), so that one try
+/// proves nothing.
+async fn comes_at_once(store: &Store<Note>, wanted: impl Fn(usize) -> bool) -> bool {
+    for _ in 0..50 {
+        if wanted(read_at_once(store).await) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Asks the kernel to let go of what it has of the files.
+fn let_go(folder: &Folder) {
+    for path in folder.segments() {
+        let file = File::open(path).unwrap();
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    }
+}
+
 #[req_test("REQ-CACHE-007", "REQ-CACHE-002")]
 #[tokio::test]
 async fn what_the_kernel_has_is_read_at_once_and_the_rest_by_threads() {
@@ -50,29 +71,31 @@ async fn what_the_kernel_has_is_read_at_once_and_the_rest_by_threads() {
     fill(&store);
     let object = put_blocks(&store, "https://blocks/", 2);
     store.flush().await;
-    let at_once = read_at_once(&store).await;
+    let first = read_at_once(&store).await;
     if !reads_now(&store) {
-        assert_eq!(at_once, 0);
+        assert_eq!(first, 0);
         return eprintln!("skipped: this file system cannot tell what it has in memory");
     }
-    assert_eq!(at_once, LENGTHS.len());
-    assert!(matches!(store.block(object, 1), Found::Read(_)));
-    // The kernel lets go of it, which it need not do the first time.
-    let mut at_once = LENGTHS.len();
-    for _ in 0..10 {
-        for path in folder.segments() {
-            let file = File::open(path).unwrap();
-            file.sync_all().unwrap();
-            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-        }
-        at_once = at_once.min(read_at_once(&store).await);
-        if at_once < LENGTHS.len() {
+    let all = |at_once| at_once == LENGTHS.len();
+    assert!(comes_at_once(&store, all).await, "all of it is in memory");
+    let mut block_at_once = false;
+    for _ in 0..50 {
+        let block = store.block(object, 1);
+        block_at_once |= matches!(block, Found::Read(_));
+        let read = super::found(block).await.expect("it is stored");
+        assert_eq!(read.to_vec(), content("https://blocks/1", 60_000));
+    }
+    assert!(block_at_once, "a block is as good as a head");
+    let mut waited = false;
+    for _ in 0..50 {
+        let_go(&folder);
+        waited = !all(read_at_once(&store).await);
+        if waited {
             break;
         }
     }
-    assert!(at_once < LENGTHS.len(), "some of it had to be waited for");
-    // And has it again.
-    assert_eq!(read_at_once(&store).await, LENGTHS.len());
+    assert!(waited, "some of it had to be waited for");
+    assert!(comes_at_once(&store, all).await, "what was waited for is in memory again");
     let read = super::found(store.block(object, 0)).await.expect("it is stored");
     assert_eq!(read.to_vec(), content("https://blocks/0", 60_000));
     let disk = store.statistics().disk.unwrap();
