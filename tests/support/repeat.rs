@@ -6,8 +6,9 @@
 
 use std::{
     io, mem,
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::fd::{AsRawFd, RawFd},
+    time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
@@ -66,7 +67,7 @@ pub fn repeats(stream: TcpStream, bytes: u32) -> io::Result<TcpStream> {
     set(new, TCP_QUEUE_SEQ, sent.wrapping_sub(bytes))?;
     set(new, TCP_REPAIR_QUEUE, RECEIVE_QUEUE)?;
     set(new, TCP_QUEUE_SEQ, received)?;
-    socket.connect(&peer.into())?;
+    connect(&socket, peer)?;
     set(new, TCP_REPAIR_OPTIONS, OPTIONS)?;
     set(new, TCP_TIMESTAMP, clock)?;
     let window = Window {
@@ -80,6 +81,19 @@ pub fn repeats(stream: TcpStream, bytes: u32) -> io::Result<TcpStream> {
     set(new, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())
+}
+
+/// A process that is being started holds the old socket until it has its own program.
+fn connect(socket: &Socket, peer: SocketAddr) -> io::Result<()> {
+    for _ in 0..2000 {
+        match socket.connect(&peer.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+    Err(io::ErrorKind::AddrNotAvailable.into())
 }
 
 fn set<T>(socket: RawFd, option: i32, value: T) -> io::Result<()> {
