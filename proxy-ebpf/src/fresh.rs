@@ -52,11 +52,11 @@ pub(crate) fn cut(ctx: &SkBuffContext, socket: SocketAddress) -> Fresh {
         return Fresh::Nothing;
     }
     input.next = end;
-    if cut_off(ctx, known) {
+    if !without(Protection::Cut) && cut_off(ctx, known) {
         return Fresh::Whole;
     }
-    // No memory. What is new in it is lost with what is old: the reader waits for it until
-    // somebody ends the connection.
+    // No memory. What is new in it is lost with what is old: nothing that follows is delivered,
+    // and the proxy makes the end a reset.
     input.is_broken = 1;
     Fresh::Nothing
 }

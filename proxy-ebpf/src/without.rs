@@ -66,11 +66,15 @@ pub enum Protection {
     /// Local bypass of an inspected connection waits for its second message. No harm without
     /// it: so tests bring it about on every connection.
     Kept,
+    /// What is old of a segment can be cut off: without it, as if the kernel had no memory.
+    Cut,
+    /// A stream that has lost bytes ends by a reset.
+    Lost,
 }
 
 impl Protection {
     /// All of them, each at its own index.
-    pub const ALL: [Protection; 28] = {
+    pub const ALL: [Protection; 30] = {
         use Protection::*;
         [
             Probe,
@@ -101,6 +105,8 @@ impl Protection {
             Unread,
             LowWater,
             Kept,
+            Cut,
+            Lost,
         ]
     };
 
@@ -140,6 +146,8 @@ impl Protection {
             Protection::Unread => "unread",
             Protection::LowWater => "low_water",
             Protection::Kept => "kept",
+            Protection::Cut => "cut",
+            Protection::Lost => "lost",
         }
     }
 }

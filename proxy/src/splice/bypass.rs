@@ -330,8 +330,8 @@ impl Bypass {
         };
         let route = self.kernel.route(route)?;
         // Before the first message: each one counts.
-        let room =
-            (form == Form::Bypass).then(|| Room::new(Arc::clone(&self.kernel), Arc::clone(&slot)));
+        let room = (form == Form::Bypass)
+            .then(|| Room::new(Arc::clone(&self.kernel), Arc::clone(&slot), address));
         slot.set_open(true);
         let engine = match form {
             Form::HalfBypass => Engine::HalfBypass,

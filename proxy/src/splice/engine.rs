@@ -21,7 +21,7 @@ use super::{
     meter::{Engine, Meter},
     picker::Picker,
     pipe, pipe_pool,
-    redirect::Redirect,
+    redirect::{Redirect, lost},
     room::{Room, What},
     why::Why,
     without::without,
@@ -328,10 +328,11 @@ impl Lane {
                         // The end is told while passed bytes are still on their way here.
                         ready!(redirect.poll_received(cx));
                     }
-                    return Poll::Ready(Ok(match self.redirect() {
-                        Some(redirect) if redirect.owes() => Filled::OtherEngine,
-                        _ => Filled::End,
-                    }));
+                    return Poll::Ready(match self.redirect() {
+                        Some(redirect) if redirect.owes() => Ok(Filled::OtherEngine),
+                        Some(redirect) if redirect.has_lost() => Err(lost()),
+                        _ => Ok(Filled::End),
+                    });
                 };
                 self.picker.filled(engine, buffer.pending().len());
                 self.held = Held::Buffer(buffer);

@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use proxy_ebpf::{Form, Protection, Route, hop::End};
+use proxy_ebpf::{Form, Protection, Route, SocketAddress, hop::End};
 use tokio::net::TcpStream;
 
 use super::{
@@ -73,6 +73,8 @@ pub(crate) struct Redirect {
     /// What had been passed when it was last let go on.
     passed: u64,
     paused: bool,
+    /// Address of the socket that receives.
+    source: SocketAddress,
     _source: Enrolled,
     /// Last: as long as the program may run for the socket it counts.
     _route: RouteGuard,
@@ -133,6 +135,7 @@ impl Redirect {
             clear_at: None,
             again: LookAgain::new(LONGEST_WAIT),
             paused: false,
+            source: near.address,
             _source: source,
             _route: route,
         }))
@@ -181,6 +184,11 @@ impl Redirect {
         self.slot.passed_bytes() != self.slot.taken_bytes()
     }
 
+    /// Whether the kernel has lost bytes of this direction: the end of it is no clean one.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.kernel.has_lost(self.source)
+    }
+
     /// After an end was read: ready at once if nothing is owed, otherwise after a moment, to
     /// read again.
     pub(crate) fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -221,6 +229,11 @@ impl Redirect {
             }
         }
     }
+}
+
+/// What becomes of a stream with a hole in it: who reads it must not take its end for a clean one.
+pub(super) fn lost() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the kernel had no memory, and bytes were lost")
 }
 
 impl Drop for Redirect {

@@ -14,12 +14,13 @@ use std::{
     time::Duration,
 };
 
-use proxy_ebpf::Protection;
+use proxy_ebpf::{Protection, SocketAddress};
 use tokio::net::TcpStream;
 
 use super::{
     kernel::{Kernel, LaneSlot},
     look_again::LookAgain,
+    redirect::lost,
     without::without,
 };
 
@@ -32,6 +33,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(128);
 pub(crate) struct Room {
     kernel: Arc<Kernel>,
     slot: Arc<LaneSlot>,
+    /// Address of the application's socket.
+    receiver: SocketAddress,
     /// Messages that had bypassed when it was last found to have some.
     found_at: u64,
     again: LookAgain,
@@ -46,9 +49,9 @@ pub(super) enum What {
 }
 
 impl Room {
-    pub(super) fn new(kernel: Arc<Kernel>, slot: Arc<LaneSlot>) -> Self {
+    pub(super) fn new(kernel: Arc<Kernel>, slot: Arc<LaneSlot>, receiver: SocketAddress) -> Self {
         let found_at = slot.moved_messages();
-        Self { kernel, slot, found_at, again: LookAgain::new(LONGEST_WAIT) }
+        Self { kernel, slot, receiver, found_at, again: LookAgain::new(LONGEST_WAIT) }
     }
 
     /// Ready when `what` may follow by TCP. `to` is our socket.
@@ -59,6 +62,9 @@ impl Room {
         what: What,
     ) -> Poll<io::Result<()>> {
         loop {
+            if what == What::End && self.kernel.has_lost(self.receiver) {
+                return Poll::Ready(Err(lost()));
+            }
             let moved = self.slot.moved_messages();
             if self.found_at == moved || without(Protection::Room) {
                 return Poll::Ready(Ok(()));

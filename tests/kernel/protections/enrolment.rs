@@ -19,8 +19,8 @@ use proxy_ebpf::Protection;
 use rustix::process::Signal;
 use underpass::splice::kernel::Set;
 use underpass_tests::{
-    Bed, Engine, Fate, Plan, Proxy, Way, Wire, bed::Topology, clock, engine::joins_applications,
-    eventually, pattern, tunnel::SWITCHING, wire::set_defer_accept,
+    Bed, End, Engine, Fate, Plan, Proxy, Way, Wire, bed::Topology, clock,
+    engine::joins_applications, eventually, pattern, tunnel::SWITCHING, wire::set_defer_accept,
 };
 
 use super::{MEGABYTE, comes_to, patience, ready, shown};
@@ -144,6 +144,31 @@ async fn a_segment_that_is_old_in_part() {
     };
     let again = |fate: &Fate| *fate == Fate::Wrong(5000);
     shown(&[Protection::Overlap], play, |fate| *fate == Fate::Whole, again).await;
+}
+
+/// The same, with no memory to cut off what came before: bytes are lost, and whoever reads is not
+/// told that all is well.
+#[req_test("REQ-TUN-001")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_cannot_be_cut() {
+    if !ready(Engine::Kernel) {
+        return;
+    }
+    let Some(bed) = Bed::here(Topology::V4) else { return };
+    let play = async |gone: &[Protection]| {
+        let gone = [&[Protection::Probe, Protection::Cut], gone].concat();
+        let plan = Plan::new(&bed, Way::Upgrade, Engine::Kernel).unprotected(&gone);
+        let mut tunnel = plan.open_settled().await;
+        tunnel.server.send(pattern::at(0, 5000)).await;
+        super::acknowledged(&tunnel.server).await;
+        let mut server = tunnel.server.repeating(1000);
+        server.send(pattern::at(4000, 3000)).await;
+        server.finish().await;
+        tunnel.client.check_pattern(0, 5000).await;
+        tunnel.client.expect_end().await
+    };
+    assert_eq!(play(&[]).await, End::Reset);
+    assert_eq!(play(&[Protection::Lost]).await, End::Fin);
 }
 
 /// A `recv` that waits since before its socket was enrolled never sees what bypasses TCP.

@@ -23,6 +23,7 @@
 //! | unread bytes go with a map entry | `applications::entries_stay` |
 //! | a socket that cannot be enrolled | `enrolment::a_refused_socket` |
 //! | unread bytes go with a socket that leaves | `leaving` |
+//! | a stream with a hole ends as if it were whole | `enrolment::a_segment_that_cannot_be_cut` |
 //! | a reader is woken for fewer bytes than it wants | `low_water` |
 //!
 //! Of the law of tunnels the order of bytes is in `order`, `enrolment` and `ends::early`,

@@ -198,6 +198,13 @@ impl Kernel {
         inputs.insert(address, input, 0).map_err(into_io)
     }
 
+    /// Whether bytes that the socket at this address received were lost on their way to its
+    /// reader (see [`proxy_ebpf::Input`]): its end is no clean one.
+    pub(crate) fn has_lost(&self, socket: SocketAddress) -> bool {
+        let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        inputs.get(&socket, 0).is_ok_and(|input| input >> 32 != 0) && !without(Protection::Lost)
+    }
+
     /// Takes an application's socket out again. Only before anything was redirected to it:
     /// what it has not read is lost with its entry.
     pub(crate) fn expel(&self, set: Set, key: SocketKey) {
