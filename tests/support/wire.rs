@@ -17,7 +17,7 @@ use std::{
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpSocket, TcpStream},
 };
 
@@ -139,6 +139,20 @@ impl Wire {
     /// Sends, or tells why that was not possible: for peers that may be cut off meanwhile.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         within(BOUND, "what was sent to be taken", self.stream.write_all(bytes.as_ref())).await
+    }
+
+    /// Reads urgent data in its place among the other bytes (SO_OOBINLINE).
+    pub fn inline_urgent(&self) {
+        SockRef::from(&self.stream).set_out_of_band_inline(true).expect("SO_OOBINLINE");
+    }
+
+    /// Sends one byte as urgent data (MSG_OOB).
+    pub async fn send_urgent(&mut self, byte: u8) {
+        let sent = self
+            .stream
+            .async_io(Interest::WRITABLE, || SockRef::from(&self.stream).send_out_of_band(&[byte]));
+        let sent = within(BOUND, "an urgent byte to be taken", sent).await;
+        assert_eq!(sent.unwrap_or_else(|e| panic!("{}: send: {e}", self.label)), 1);
     }
 
     /// Sends the pattern from `offset` until `limit` bytes are sent or nothing has moved for

@@ -39,6 +39,8 @@ pub(crate) struct Lane {
     fills: bool,
     /// Bytes handed on since somebody asked.
     moved: usize,
+    /// Whether splice(2) found nothing when it was last called.
+    found_nothing: bool,
     beside: Beside,
 }
 
@@ -100,6 +102,8 @@ impl Lane {
             passes_end: true,
             fills: true,
             moved: 0,
+            // The first time counts.
+            found_nothing: true,
             beside: Beside::Nothing,
         }
     }
@@ -354,7 +358,7 @@ impl Lane {
                     return Poll::Ready(Ok(Filled::OtherEngine));
                 }
                 let socket = from.spliced().expect("a pipe comes from a socket");
-                match ready!(pipe.poll_fill(cx, socket)) {
+                match ready!(pipe.poll_fill(cx, socket, &mut self.found_nothing)) {
                     // The end, or a record that is no data.
                     Ok(0) if from.has_records() => {
                         return self.poll_fill(cx, from, Engine::Copy);
@@ -362,10 +366,14 @@ impl Lane {
                     Err(error) if from.has_records() && pipe::is_unsupported(&error) => {
                         return self.poll_fill(cx, from, Engine::Copy);
                     }
+                    Err(error) if pipe::is_stuck(&error) => {
+                        self.picker.no_splice(Why::Urgent);
+                        return Poll::Ready(Ok(Filled::OtherEngine));
+                    }
                     Ok(0) => return Poll::Ready(Ok(Filled::End)),
                     Ok(n) => self.picker.filled(engine, n),
                     Err(error) if pipe::is_unsupported(&error) => {
-                        self.picker.no_splice();
+                        self.picker.no_splice(Why::NoSplice);
                         return Poll::Ready(Ok(Filled::OtherEngine));
                     }
                     Err(error) => return Poll::Ready(Err(error)),

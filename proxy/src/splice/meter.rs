@@ -139,7 +139,7 @@ pub struct KernelShare {
 }
 
 /// Every engine with every reason it can stand with: what [`Meter`] keeps is an index.
-const STANDINGS: [(Engine, Option<Why>); 15] = [
+const STANDINGS: [(Engine, Option<Why>); 16] = [
     (Engine::Copy, None),
     (Engine::Pipe, None),
     (Engine::Copy, Some(Why::H2Downstream)),
@@ -152,6 +152,7 @@ const STANDINGS: [(Engine, Option<Why>); 15] = [
     (Engine::Copy, Some(Why::Recorded)),
     (Engine::Copy, Some(Why::NoPipe)),
     (Engine::Copy, Some(Why::NoSplice)),
+    (Engine::Copy, Some(Why::Urgent)),
     (Engine::Kernel, None),
     (Engine::Bypass, None),
     (Engine::HalfBypass, None),

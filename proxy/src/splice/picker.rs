@@ -71,11 +71,11 @@ impl Picker {
         self.hold_off = RETRY_FILLS;
     }
 
-    /// splice(2) does not work here: copy for good.
-    pub(super) fn no_splice(&mut self) {
+    /// splice(2) does not work here, for this reason: copy for good.
+    pub(super) fn no_splice(&mut self, why: Why) {
         self.adaptive = false;
         self.engine = Engine::Copy;
-        self.why = Some(Why::NoSplice);
+        self.why = Some(why);
         self.hold_off = 0;
     }
 
@@ -165,7 +165,7 @@ mod tests {
     fn where_splice_is_refused_a_lane_copies_for_good() {
         let mut picker = Picker::new(SpliceMode::Auto, None);
         fill(&mut picker, BUFFER_BYTES, BULK_READS);
-        picker.no_splice();
+        picker.no_splice(Why::NoSplice);
         fill(&mut picker, BUFFER_BYTES, 1000);
         assert_eq!(picker.engine(), (Engine::Copy, Some(Why::NoSplice)));
     }

@@ -3,7 +3,8 @@
 //! Invariant: `len` is exactly what the pipe holds, and it is filled only when that is 0.
 //! A splice may move less than there is, for want of slots (one per fragment of an skb,
 //! however small), so neither a short fill nor a short drain says anything about the
-//! socket; only EAGAIN does, and only because the pipe cannot be its cause (see `mod.rs`).
+//! socket; only EAGAIN does, and only because the pipe cannot be its cause (see `mod.rs`), and
+//! if there is no urgent data.
 
 use std::{
     io,
@@ -11,15 +12,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{PIPE_BYTES, tcp_end::TcpEnd};
+use super::{PIPE_BYTES, socket::is_at_urgent, tcp_end::TcpEnd};
 use rustix::{
-    io::retry_on_intr,
+    io::{Errno, retry_on_intr},
     pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
 };
 
 /// 16 slots, one for each piece of a record: 16 KiB and what surrounds them (RFC 8446 section
 /// 5.2), in pages.
 const RECORD_ROOM: usize = 64 * 1024;
+
+/// No error of splice(2) from a socket.
+const STUCK: io::ErrorKind = io::ErrorKind::ResourceBusy;
 
 /// A pipe and how much is in it.
 #[derive(Debug)]
@@ -52,16 +56,29 @@ impl Pipe {
         self.room >= RECORD_ROOM
     }
 
-    /// Moves what the socket has, as far as there is room; 0 is the end.
+    /// Moves what the socket has, as far as there is room; 0 is the end. `found_nothing`
+    /// is the lane's: whether the call before this one did. Two in a row, each behind an event,
+    /// may be for urgent data.
+    ///
+    /// # Errors
+    /// Of the connection; and see [`is_unsupported`] and [`is_stuck`].
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         from: &TcpEnd,
+        found_nothing: &mut bool,
     ) -> Poll<io::Result<usize>> {
         assert!(self.is_empty(), "filled before it was drained");
+        let (socket, room) = (from.stream(), self.room);
+        let fill = || retry_on_intr(|| splice(socket, None, &self.write, None, room, flags()));
         let moved = ready!(from.poll_read_with(cx, usize::MIN, || {
-            let (socket, room) = (from.stream(), self.room);
-            Ok(retry_on_intr(|| splice(socket, None, &self.write, None, room, flags()))?)
+            let moved = fill();
+            let nothing = moved == Err(Errno::AGAIN);
+            let again = std::mem::replace(found_nothing, nothing);
+            if nothing && again && is_at_urgent(socket) {
+                return Err(STUCK.into());
+            }
+            Ok(moved?)
         }));
         Poll::Ready(moved.inspect(|n| self.len = *n))
     }
@@ -85,11 +102,16 @@ impl Pipe {
 /// Whether this error says that splice(2) is not to be had for these sockets (an old or
 /// emulated kernel, a seccomp filter), as opposed to a fault of the connection.
 pub(super) fn is_unsupported(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     matches!(
         Errno::from_io_error(error),
         Some(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP)
     )
+}
+
+/// Whether there are bytes that splice(2) does not move: urgent ones, at which it stops until
+/// somebody reads them by recv(2) (`tcp_read_sock`), and says EAGAIN.
+pub(super) fn is_stuck(error: &io::Error) -> bool {
+    error.kind() == STUCK
 }
 
 fn flags() -> SpliceFlags {

@@ -21,11 +21,21 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::fr
 /// SIOCOUTQ of <linux/sockios.h> (the number of TIOCOUTQ).
 const SIOCOUTQ: Opcode = 0x5411;
 
+/// SIOCATMARK of <asm/sockios.h>.
+const SIOCATMARK: Opcode = 0x8905;
+
 /// Bytes written to the socket that its peer has not acknowledged.
 pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     // SAFETY: SIOCOUTQ writes one int through its pointer and keeps nothing (tcp(7)).
     let bytes = unsafe { ioctl(socket, Getter::<SIOCOUTQ, std::ffi::c_int>::new()) }?;
     Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Whether the next byte to read is the last of urgent data, which others than recv(2) stop at.
+pub(super) fn is_at_urgent(socket: &impl AsFd) -> bool {
+    // SAFETY: SIOCATMARK writes one int through its pointer and keeps nothing (tcp(7)).
+    let at = unsafe { ioctl(socket, Getter::<SIOCATMARK, std::ffi::c_int>::new()) };
+    at.is_ok_and(|at| at != 0)
 }
 
 /// Whether closing the socket, by whatever way the process comes to that, is a reset: the
@@ -34,6 +44,13 @@ pub(crate) fn reset_on_close(socket: &TcpStream, reset: bool) {
     // Fails only on a socket that is gone, and then there is nothing to reset.
     let reset = reset && !without(Protection::Reset);
     let _ = socket2::SockRef::from(socket).set_linger(reset.then_some(Duration::ZERO));
+}
+
+/// Has urgent data (TCP's URG) read in its place among the other bytes, instead of left out. What
+/// is said by it being urgent ends here: RFC 6093 has applications do the same (section 6).
+pub(crate) fn inline_urgent(socket: &TcpStream) {
+    // Fails only on a socket that is gone.
+    let _ = socket2::SockRef::from(socket).set_out_of_band_inline(true);
 }
 
 /// Resolves when the connection has failed, though nobody reads or writes: EPOLLERR comes with

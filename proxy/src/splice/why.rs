@@ -23,6 +23,8 @@ pub enum Why {
     NoPipe,
     /// splice(2) was refused.
     NoSplice,
+    /// The peer has sent urgent data (TCP's URG), which splice(2) stops at.
+    Urgent,
 }
 
 impl Why {
@@ -39,6 +41,7 @@ impl Why {
             Why::Recorded => "recorded",
             Why::NoPipe => "no pipe to be had",
             Why::NoSplice => "splice(2) refused",
+            Why::Urgent => "urgent data",
         }
     }
 }

@@ -248,6 +248,7 @@ fn carry<D: Endpoint, U: Endpoint>(mut relay: Relay<D, U>) -> impl Future<Output
     };
     // A clean end has to be earned: dropped or killed on the way, the peers see a reset.
     close_with(&relay, true);
+    relay.ends().into_iter().flatten().for_each(|end| socket::inline_urgent(end.stream()));
     async move {
         let end = relay.run().await;
         // Finished: the kernel goes on delivering after close. It would answer a close with

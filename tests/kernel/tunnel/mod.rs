@@ -12,6 +12,7 @@ mod memory;
 pub(crate) mod resets;
 mod seen;
 mod streams;
+mod urgent;
 
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, resume_unwind};
