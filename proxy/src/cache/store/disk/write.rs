@@ -59,6 +59,11 @@ struct Folder {
     looked: Instant,
 }
 
+/// Whether there is no room: on the file system (ENOSPC), or for this user (EDQUOT).
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl<M: Meta> Writer<M> {
     pub(super) fn new(shared: Arc<Shared<M>>) -> Self {
         Self { shared, folder: None, active: None, next: 0, batch: Batch::default() }
@@ -185,7 +190,7 @@ impl<M: Meta> Writer<M> {
         self.batch.seal(active.salt);
         let wrote = active.append(&self.batch.bytes);
         let at = match wrote {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if is_full(&error) => {
                 // There is less than was allowed: what is oldest goes for it.
                 if !self.shared.forget_oldest()? {
                     return Err(error);
@@ -201,7 +206,7 @@ impl<M: Meta> Writer<M> {
     fn begin_segment(&mut self) -> io::Result<()> {
         self.give_up_segment();
         let begun = match Segment::create(&self.shared.directory, self.next) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if is_full(&error) => {
                 if !self.shared.forget_oldest()? {
                     return Err(error);
                 }
