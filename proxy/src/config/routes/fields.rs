@@ -51,8 +51,13 @@ impl FieldRules {
         for name in &self.remove {
             headers.remove(name);
         }
+        let mut last = None;
         for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+            // Several values of a name stand one behind the other.
+            match last.replace(name) == Some(name) {
+                true => _ = headers.append(name, value.clone()),
+                false => _ = headers.insert(name, value.clone()),
+            }
         }
         for (name, value) in &self.add {
             headers.append(name, value.clone());

@@ -298,6 +298,19 @@ fn actions_and_changes_read_back_as_they_were() {
     }
 }
 
+#[test]
+fn all_values_of_a_list_are_set() {
+    let route = "upstream = \"api\"\nrequest_headers = { set = { X-A = [\"1\", \"2\"], X-B = \"3\" }, \
+                 add = { x-a = \"4\" } }";
+    let config = parse(&file(route), "good.toml").unwrap();
+    let mut headers = http::HeaderMap::new();
+    headers.append("x-a", "old".parse().unwrap());
+    headers.append("x-a", "older".parse().unwrap());
+    config.routes[0].changes.request.apply(&mut headers);
+    assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2", "4"]);
+    assert_eq!(headers.get_all("x-b").iter().collect::<Vec<_>>(), ["3"]);
+}
+
 /// Reads a route where the environment has a token, and a key with a line break in it.
 fn with_secrets(route: &str) -> Result<super::super::Config, super::super::Errors> {
     let files = [File { name: "secret.toml".to_owned(), text: file(route) }];
