@@ -175,16 +175,27 @@ pub fn strip_named(headers: &mut HeaderMap) {
 /// Removes these fields, and what a server could take for one of them: CGI and its heirs read `_`
 /// and `-` as one (RFC 3875 section 4.1.18).
 pub fn remove_alike(headers: &mut HeaderMap, names: &[HeaderName]) {
-    fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
-        let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
-        let [one, other] = [one, other].map(|name| name.as_str().bytes().map(plain));
-        one.eq(other)
+    if !names.is_empty() {
+        remove_where(headers, |name| names.iter().any(|field| is_alike(field, name)));
     }
-    if names.is_empty() {
-        return;
-    }
-    let own = |name: &&HeaderName| names.iter().any(|field| is_alike(field, name));
-    let found: Vec<HeaderName> = headers.keys().filter(own).cloned().collect();
+}
+
+/// Removes what a server could take for one of these fields, and leaves the fields themselves.
+pub fn remove_lookalikes(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let is_one = |name: &HeaderName| {
+        name.as_str().contains('_') && names.iter().any(|field| is_alike(field, name))
+    };
+    remove_where(headers, |name| is_one(name) && !names.contains(name));
+}
+
+fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let [one, other] = [one, other].map(|name| name.as_str().bytes().map(plain));
+    one.eq(other)
+}
+
+fn remove_where(headers: &mut HeaderMap, is: impl Fn(&HeaderName) -> bool) {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| is(name)).cloned().collect();
     for name in found {
         headers.remove(name);
     }

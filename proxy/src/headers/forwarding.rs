@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::remove_alike;
+use super::{remove_alike, remove_lookalikes};
 use crate::{config::ForwardedPolicy, wire::fields};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -75,6 +75,8 @@ impl Forwarding {
                 };
             }
             ForwardedPolicy::Append => {
+                // A proxy before us writes none of these: whoever did is not to be believed.
+                remove_lookalikes(headers, &REPLACED);
                 append_to_list(headers, X_FORWARDED_FOR, &self.client);
                 // What the first hop said of itself stays; it alone has seen the client.
                 let entry = headers.entry(X_FORWARDED_PROTO);
@@ -206,6 +208,24 @@ mod tests {
             ("x_forwarded_user", "ada"),
             ("user_id", "7"),
             ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=192.0.2.1;proto=http"),
+        ]);
+        assert_eq!(headers, left);
+
+        let mut headers = map(&[
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded_proto", "https"),
+            ("x-real-ip", "203.0.113.9"),
+            ("x_real_ip", "6.6.6.6"),
+            ("user_id", "7"),
+        ]);
+        Forwarding::new(ForwardedPolicy::Append, client, "http").apply(&mut headers, None);
+        let left = map(&[
+            ("x-forwarded-for", "203.0.113.9, 192.0.2.1"),
+            ("x-real-ip", "203.0.113.9"),
+            ("user_id", "7"),
             ("x-forwarded-proto", "http"),
             ("forwarded", "for=192.0.2.1;proto=http"),
         ]);
