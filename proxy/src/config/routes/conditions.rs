@@ -9,10 +9,12 @@
 use std::fmt;
 
 use http::HeaderName;
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
 use super::super::{
+    effective::quoted,
     errors::{Place, Wrong},
+    record,
     section::Section,
     suggest,
 };
@@ -24,6 +26,19 @@ pub struct Condition<N> {
     pub name: N,
     /// What its value has to be.
     pub test: Test,
+    /// Whether that may be a secret, which is not shown.
+    is_secret: bool,
+}
+
+impl<N> Condition<N> {
+    /// What its value has to be, as in the file; a secret as `***`.
+    pub(super) fn shown(&self) -> String {
+        match (&self.test, self.is_secret) {
+            (Test::Exact(_) | Test::Regex(_), true) => "\"***\"".to_owned(),
+            (Test::Prefix(_), true) => "{ prefix = \"***\" }".to_owned(),
+            (test, _) => test.to_string(),
+        }
+    }
 }
 
 /// What a value has to be. Where a name is there more than once, one of its values has to.
@@ -82,7 +97,6 @@ impl PartialEq for Test {
 /// As in the file.
 impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         match self {
             Self::Present => f.write_str("true"),
             Self::Absent => f.write_str("false"),
@@ -115,7 +129,10 @@ pub(super) fn read<N: PartialEq>(
             }
         });
         let condition = match name {
-            Ok(name) => test(section, value.get_ref(), &place).map(|test| Condition { name, test }),
+            Ok(name) => test(section, value, &place).map(|(test, substituted)| {
+                let is_secret = substituted || is_named(key, text);
+                Condition { name, test, is_secret }
+            }),
             Err(wrong) => {
                 section.source.add(&at, wrong);
                 None
@@ -126,28 +143,45 @@ pub(super) fn read<N: PartialEq>(
     conditions
 }
 
-fn test(section: &Section<'_>, value: &DeValue<'_>, place: &Place) -> Option<Test> {
+/// Whether what has this name is a secret by its name.
+fn is_named(key: &str, name: &str) -> bool {
+    let names = if key == "query" { record::QUERY } else { record::HEADERS };
+    names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+}
+
+/// What the value is to be, and whether that has a variable of the environment in it.
+fn test(
+    section: &Section<'_>,
+    value: &Spanned<DeValue<'_>>,
+    place: &Place,
+) -> Option<(Test, bool)> {
     const WORDS: [&str; 2] = ["prefix", "regex"];
     const CURE: &str = "write true (there), false (not there), \"exactly this\", \
                         { prefix = \"…\" } or { regex = \"…\" }";
-    let wrong = match value {
-        DeValue::Boolean(true) => return Some(Test::Present),
-        DeValue::Boolean(false) => return Some(Test::Absent),
+    let mut substituted = section.source.is_substituted(value);
+    let wrong = match value.get_ref() {
+        DeValue::Boolean(true) => return Some((Test::Present, false)),
+        DeValue::Boolean(false) => return Some((Test::Absent, false)),
         DeValue::String(text) => match plain(text) {
-            Ok(text) => return Some(Test::Exact(text)),
+            Ok(text) => return Some((Test::Exact(text), substituted)),
             Err(wrong) => wrong,
         },
         DeValue::Table(table) if table.len() == 1 => {
             let (word, value) = table.iter().next()?;
+            substituted = section.source.is_substituted(value);
             let (word, text) = (word.get_ref().as_ref(), value.get_ref().as_str());
             match (word, text) {
                 ("prefix", Some("")) => Wrong::new("a prefix that is empty", "write true"),
                 ("prefix", Some(text)) => match plain(text) {
-                    Ok(text) => return Some(Test::Prefix(text)),
+                    Ok(text) => return Some((Test::Prefix(text), substituted)),
                     Err(wrong) => wrong,
                 },
                 ("regex", Some(text)) => match Regex::new(text) {
-                    Ok(regex) => return Some(Test::Regex(regex)),
+                    Ok(regex) => return Some((Test::Regex(regex), substituted)),
+                    Err(_) if substituted => Wrong::new(
+                        "this is not a regular expression with the variable in it",
+                        "write it as for Rust's crate regex",
+                    ),
                     Err(wrong) => wrong,
                 },
                 (word, _) if WORDS.contains(&word) => {

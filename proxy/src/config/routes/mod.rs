@@ -170,8 +170,8 @@ impl Route {
             [method] => effective::text(out, "method", method),
             methods => effective::list(out, "method", methods),
         }
-        effective::entries(out, "headers", self.headers.iter().map(|c| (&c.name, &c.test)));
-        effective::entries(out, "query", self.query.iter().map(|c| (&c.name, &c.test)));
+        effective::entries(out, "headers", self.headers.iter().map(|c| (&c.name, c.shown())));
+        effective::entries(out, "query", self.query.iter().map(|c| (&c.name, c.shown())));
         if let Some(pattern) = &self.sni {
             effective::text(out, "sni", pattern);
         }

@@ -351,6 +351,32 @@ fn values_of_fields_that_may_be_secrets_are_not_shown() {
 }
 
 #[test]
+fn what_a_condition_asks_for_may_be_a_secret_too() {
+    let config = with_secrets(
+        "upstream = \"api\"\nheaders = { Authorization = \"s3cret\", X-A = { prefix = \"${TOKEN}\" }, \
+         X-B = { regex = \"${TOKEN}\" }, X-C = \"$${TOKEN}\", X-D = true }\n\
+         query = { api_key = \"s3cret\", v = \"2\" }",
+    )
+    .unwrap();
+    let effective = config.effective();
+    assert!(!effective.contains("s3cret"), "{effective}");
+    for shown in [
+        r#""authorization" = "***""#,
+        r#""x-a" = { prefix = "***" }"#,
+        r#""x-b" = "***""#,
+        r#""x-c" = "$${TOKEN}""#,
+        r#""x-d" = true"#,
+        r#""api_key" = "***""#,
+        r#""v" = "2""#,
+    ] {
+        assert!(effective.contains(shown), "{shown} in {effective}");
+    }
+    let route = "upstream = \"api\"\nheaders = { X-A = { regex = \"(${TOKEN}\" } }";
+    let errors = with_secrets(route).unwrap_err().to_string();
+    assert!(errors.contains("not a regular expression") && !errors.contains("s3cret"), "{errors}");
+}
+
+#[test]
 fn a_value_of_a_field_that_is_wrong_is_not_repeated() {
     for text in ["\"${BROKEN}\"", "[\"a\", \"${BROKEN}\"]", "\"s3cret\\n\""] {
         let route =
