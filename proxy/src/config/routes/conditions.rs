@@ -129,10 +129,10 @@ pub(super) fn read<N: PartialEq>(
             }
         });
         let condition = match name {
-            Ok(name) => test(section, value, &place).map(|(test, substituted)| {
-                let is_secret = substituted || is_named(key, text);
-                Condition { name, test, is_secret }
-            }),
+            Ok(name) => {
+                let found = test(section, value, &place, is_named(key, text));
+                found.map(|(test, is_secret)| Condition { name, test, is_secret })
+            }
             Err(wrong) => {
                 section.source.add(&at, wrong);
                 None
@@ -149,37 +149,38 @@ fn is_named(key: &str, name: &str) -> bool {
     names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
 }
 
-/// What the value is to be, and whether that has a variable of the environment in it.
+/// What the value is to be, and whether that may be a secret: `named` as one, or with a variable of
+/// the environment in it.
 fn test(
     section: &Section<'_>,
     value: &Spanned<DeValue<'_>>,
     place: &Place,
+    named: bool,
 ) -> Option<(Test, bool)> {
     const WORDS: [&str; 2] = ["prefix", "regex"];
     const CURE: &str = "write true (there), false (not there), \"exactly this\", \
                         { prefix = \"…\" } or { regex = \"…\" }";
-    let mut substituted = section.source.is_substituted(value);
+    let is_secret = |value| named || section.source.is_substituted(value);
     let wrong = match value.get_ref() {
         DeValue::Boolean(true) => return Some((Test::Present, false)),
         DeValue::Boolean(false) => return Some((Test::Absent, false)),
         DeValue::String(text) => match plain(text) {
-            Ok(text) => return Some((Test::Exact(text), substituted)),
+            Ok(text) => return Some((Test::Exact(text), is_secret(value))),
             Err(wrong) => wrong,
         },
         DeValue::Table(table) if table.len() == 1 => {
             let (word, value) = table.iter().next()?;
-            substituted = section.source.is_substituted(value);
             let (word, text) = (word.get_ref().as_ref(), value.get_ref().as_str());
             match (word, text) {
                 ("prefix", Some("")) => Wrong::new("a prefix that is empty", "write true"),
                 ("prefix", Some(text)) => match plain(text) {
-                    Ok(text) => return Some((Test::Prefix(text), substituted)),
+                    Ok(text) => return Some((Test::Prefix(text), is_secret(value))),
                     Err(wrong) => wrong,
                 },
                 ("regex", Some(text)) => match Regex::new(text) {
-                    Ok(regex) => return Some((Test::Regex(regex), substituted)),
-                    Err(_) if substituted => Wrong::new(
-                        "this is not a regular expression with the variable in it",
+                    Ok(regex) => return Some((Test::Regex(regex), is_secret(value))),
+                    Err(_) if is_secret(value) => Wrong::new(
+                        "this is not a regular expression (and may be a secret: it is not shown)",
                         "write it as for Rust's crate regex",
                     ),
                     Err(wrong) => wrong,
