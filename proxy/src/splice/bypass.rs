@@ -53,7 +53,7 @@ const AFTER_HOLDING: u32 = 4096;
 /// Bytes that an application may be given beyond what it has read, even if its receive
 /// buffer is smaller: a new connection's holds two sends, and each time it is full the
 /// sender goes the slow way until everything there has been read, which a sender in bulk rarely
-/// lets come about. With the send that begins below it, 4 MiB at most.
+/// lets come about. With the send that begins below it, about 4 MiB.
 const UNREAD_BYTES: u32 = 7 << 19;
 
 /// Most turns between two looks at an application that has yet to accept.

@@ -39,8 +39,6 @@ pub(crate) struct Lane {
     fills: bool,
     /// Bytes handed on since somebody asked.
     moved: usize,
-    /// Whether splice(2) found nothing when it was last called.
-    found_nothing: bool,
     beside: Beside,
 }
 
@@ -102,8 +100,6 @@ impl Lane {
             passes_end: true,
             fills: true,
             moved: 0,
-            // The first time counts.
-            found_nothing: true,
             beside: Beside::Nothing,
         }
     }
@@ -358,7 +354,7 @@ impl Lane {
                     return Poll::Ready(Ok(Filled::OtherEngine));
                 }
                 let socket = from.spliced().expect("a pipe comes from a socket");
-                match ready!(pipe.poll_fill(cx, socket, &mut self.found_nothing)) {
+                match ready!(pipe.poll_fill(cx, socket)) {
                     // The end, or a record that is no data.
                     Ok(0) if from.has_records() => {
                         return self.poll_fill(cx, from, Engine::Copy);

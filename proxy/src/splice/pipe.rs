@@ -4,7 +4,7 @@
 //! A splice may move less than there is, for want of slots (one per fragment of an skb,
 //! however small), so neither a short fill nor a short drain says anything about the
 //! socket; only EAGAIN does, and only because the pipe cannot be its cause (see `mod.rs`), and
-//! if there is no urgent data.
+//! where there is no urgent data.
 
 use std::{
     io,
@@ -56,9 +56,7 @@ impl Pipe {
         self.room >= RECORD_ROOM
     }
 
-    /// Moves what the socket has, as far as there is room; 0 is the end. `found_nothing`
-    /// is the lane's: whether the call before this one did. Two in a row, each behind an event,
-    /// may be for urgent data.
+    /// Moves what the socket has, as far as there is room; 0 is the end.
     ///
     /// # Errors
     /// Of the connection; and see [`is_unsupported`] and [`is_stuck`].
@@ -66,19 +64,16 @@ impl Pipe {
         &mut self,
         cx: &mut Context<'_>,
         from: &TcpEnd,
-        found_nothing: &mut bool,
     ) -> Poll<io::Result<usize>> {
         assert!(self.is_empty(), "filled before it was drained");
-        let (socket, room) = (from.stream(), self.room);
-        let fill = || retry_on_intr(|| splice(socket, None, &self.write, None, room, flags()));
         let moved = ready!(from.poll_read_with(cx, usize::MIN, || {
-            let moved = fill();
-            let nothing = moved == Err(Errno::AGAIN);
-            let again = std::mem::replace(found_nothing, nothing);
-            if nothing && again && is_at_urgent(socket) {
-                return Err(STUCK.into());
+            let (socket, room) = (from.stream(), self.room);
+            let moved = retry_on_intr(|| splice(socket, None, &self.write, None, room, flags()));
+            // In front of urgent data it finds nothing, or the end where a FIN is behind it.
+            match moved {
+                Ok(0) | Err(Errno::AGAIN) if is_at_urgent(socket) => Err(STUCK.into()),
+                moved => Ok(moved?),
             }
-            Ok(moved?)
         }));
         Poll::Ready(moved.inspect(|n| self.len = *n))
     }
@@ -108,8 +103,8 @@ pub(super) fn is_unsupported(error: &io::Error) -> bool {
     )
 }
 
-/// Whether there are bytes that splice(2) does not move: urgent ones, at which it stops until
-/// somebody reads them by recv(2) (`tcp_read_sock`), and says EAGAIN.
+/// Whether there are bytes that splice(2) does not move: urgent ones, in front of which it stops until
+/// somebody reads them by recv(2) (`tcp_read_sock`).
 pub(super) fn is_stuck(error: &io::Error) -> bool {
     error.kind() == STUCK
 }

@@ -62,7 +62,9 @@ impl Room {
         what: What,
     ) -> Poll<io::Result<()>> {
         loop {
-            if what == What::End && self.kernel.has_lost(self.receiver) {
+            // What is still on its way may be lost after this.
+            if what == What::End && self.kernel.needs_pass() && self.kernel.has_lost(self.receiver)
+            {
                 return Poll::Ready(Err(lost()));
             }
             let moved = self.slot.moved_messages();

@@ -31,7 +31,7 @@ pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Whether the next byte to read is the last of urgent data, which others than recv(2) stop at.
+/// Whether the next byte to read is the last of urgent data, in front of which others than recv(2) stop.
 pub(super) fn is_at_urgent(socket: &impl AsFd) -> bool {
     // SAFETY: SIOCATMARK writes one int through its pointer and keeps nothing (tcp(7)).
     let at = unsafe { ioctl(socket, Getter::<SIOCATMARK, std::ffi::c_int>::new()) };
