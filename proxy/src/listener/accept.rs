@@ -39,7 +39,11 @@ pub async fn run(
     }
     // Before the socket: what comes now goes to others, if there are any.
     if let Some(seat) = &seat {
-        seat.close();
+        match worker.drain.is_leaving() {
+            true => seat.close(),
+            // The address may have moved to a wider one, where nobody is to be refused.
+            false => seat.close_unless_last(),
+        }
     }
     if let Some((stream, peer)) = waiting.take() {
         let slot = door.slots.take_over_limit();

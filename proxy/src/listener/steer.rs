@@ -57,6 +57,12 @@ impl Seat {
         self.words.close();
     }
 
+    /// No more connections, as long as others take them: the last one stays, and what comes until
+    /// its socket is closed waits there to be taken.
+    pub fn close_unless_last(&self) {
+        self.words.close_unless_last();
+    }
+
     /// Once a second: forgets what was given before the last tick and has not come. A
     /// connection that is under way longer weighs nothing until it is accepted.
     pub fn tick(&self) {

@@ -12,8 +12,8 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64,
-            Ordering::{Relaxed, Release},
+            AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Relaxed},
         },
     },
 };
@@ -25,6 +25,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 struct Seats {
     base: NonNull<Words>,
     bytes: usize,
+    /// How many are not closed.
+    open: AtomicUsize,
 }
 
 // SAFETY: the memory is shared with the kernel and accessed through atomics only.
@@ -47,7 +49,7 @@ pub(super) fn map(array: impl AsFd, count: usize) -> io::Result<Vec<Seat>> {
     let base =
         unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, array, 0) }?;
     let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-    let seats = Arc::new(Seats { base, bytes });
+    let seats = Arc::new(Seats { base, bytes, open: AtomicUsize::new(count) });
     Ok((0..count).map(|index| Seat { seats: Arc::clone(&seats), index }).collect())
 }
 
@@ -97,7 +99,21 @@ impl Seat {
     /// Has the program choose others from now on. A program that was running may have chosen
     /// this one yet.
     pub fn close(&self) {
-        self.word(offset_of!(Words, closed)).store(1, Release);
+        if self.word(offset_of!(Words, closed)).swap(1, AcqRel) == 0 {
+            self.seats.open.fetch_sub(1, AcqRel);
+        }
+    }
+
+    /// [`close`](Self::close), but for the last one that is open: where all are closed the program
+    /// refuses what comes.
+    pub fn close_unless_last(&self) {
+        let others = |open: usize| (open > 1).then(|| open - 1);
+        if self.seats.open.fetch_update(AcqRel, Relaxed, others).is_ok()
+            && self.word(offset_of!(Words, closed)).swap(1, AcqRel) != 0
+        {
+            // It was closed before.
+            self.seats.open.fetch_add(1, AcqRel);
+        }
     }
 }
 
