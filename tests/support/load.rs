@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -139,7 +140,8 @@ impl Counts {
                 sent = 0;
                 sender = match connect(address, version).await {
                     Ok(sender) => Some(sender),
-                    Err(error) => {
+                    Err(Failure::NotSent) => continue,
+                    Err(Failure::Failed(error)) => {
                         self.failed(format!("connect: {error}"));
                         continue;
                     }
@@ -180,10 +182,15 @@ impl Sender {
     }
 }
 
-async fn connect(address: SocketAddr, version: Version) -> Result<Sender, String> {
-    let text = |error: hyper::Error| format!("{error:?}");
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+/// The kernel resets what it is shaking hands on when a socket closes, whatever other one listens
+/// (`inet_csk_listen_stop`). Nothing has been sent by then.
+async fn connect(address: SocketAddr, version: Version) -> Result<Sender, Failure> {
+    let text = |error: hyper::Error| Failure::Failed(format!("{error:?}"));
+    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        ErrorKind::ConnectionReset => Failure::NotSent,
+        _ => Failure::Failed(error.to_string()),
+    })?;
+    stream.set_nodelay(true).map_err(|error| Failure::Failed(error.to_string()))?;
     let io = TokioIo::new(stream);
     match version {
         Version::H1 => {
