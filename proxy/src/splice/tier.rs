@@ -26,6 +26,14 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Tier {
     anchors: Anchors,
+    /// Boxed: most tunnels have none.
+    local: Option<Box<Local>>,
+    redirects: Redirects,
+}
+
+/// Local bypass, where it was asked for.
+#[derive(Debug, Default)]
+struct Local {
     /// While there is something to try.
     bypass: Option<Box<Bypass>>,
     /// What came of it.
@@ -33,7 +41,6 @@ pub(crate) struct Tier {
     leave: Leave,
     /// Messages that had bypassed when the streams were last looked at.
     bypassed: [u64; 2],
-    redirects: Redirects,
 }
 
 /// Which directions are redirected between our own sockets.
@@ -80,27 +87,27 @@ impl Tier {
         if bypass.is_none() && matches!(redirects, Redirects::Never) {
             return Ok(None);
         }
+        let local = |bypass| Box::new(Local { bypass: Some(Box::new(bypass)), ..Local::default() });
         Ok(Some(Box::new(Self {
             anchors: Anchors::new(kernel),
-            bypass: bypass.map(Box::new),
-            settled: Settled::default(),
-            leave: Leave::default(),
-            bypassed: [0; 2],
+            local: bypass.map(local),
             redirects,
         })))
     }
 
     /// Why hops stay out of local bypass: the client's, the server's.
     pub(crate) fn excluded(&self) -> [Option<Excluded>; 2] {
-        self.bypass.as_ref().map_or(self.settled.excluded, |bypass| bypass.excluded())
+        let Some(local) = &self.local else { return [None; 2] };
+        local.bypass.as_ref().map_or(local.settled.excluded, |bypass| bypass.excluded())
     }
 
     /// Before a turn of the lanes.
     pub(crate) fn before(&mut self, cx: &mut Context<'_>, parts: &mut Parts<'_>) {
+        let Some(local) = &mut self.local else { return };
         let idle = [parts.lanes[0].is_idle(), parts.lanes[1].is_idle()];
         let sockets = parts.sockets.map(TcpEnd::stream);
-        let gives_up = self.look_at_bulk(idle, parts);
-        let Some(bypass) = &mut self.bypass else { return };
+        let gives_up = local.look_at_bulk(self.anchors.kernel(), idle, parts);
+        let Some(bypass) = &mut local.bypass else { return };
         if gives_up {
             // First: a lane that it holds goes on.
             bypass.end();
@@ -113,38 +120,16 @@ impl Tier {
             }
         }
         if let Some(settled) = bypass.settled() {
-            self.settled = settled;
-            self.bypass = None;
+            local.settled = settled;
+            local.bypass = None;
         }
-    }
-
-    /// Whether local bypass is to be given up as far as it has not been opened.
-    fn look_at_bulk(&mut self, idle: [bool; 2], parts: &Parts<'_>) -> bool {
-        if self.leave.is_over() {
-            return false;
-        }
-        let (settled, enrolled) = match &self.bypass {
-            Some(bypass) => (None, bypass.enrolled()),
-            None => (Some(&self.settled), self.settled.enrolled),
-        };
-        let lanes = parts.lanes.each_ref();
-        self.leave.turn(&Seen {
-            kernel: self.anchors.kernel(),
-            settled,
-            enrolled,
-            sockets: parts.sockets.map(TcpEnd::stream),
-            bulk: lanes.map(|lane| lane.carries_bulk()),
-            idle,
-            redirected: lanes.map(|lane| lane.is_redirected()),
-            meters: parts.meters,
-        })
     }
 
     /// After a turn that left nothing to do. `moved`: bytes that the lanes have moved in it.
     pub(crate) fn after(&mut self, moved: [usize; 2], parts: &mut Parts<'_>) {
         // A local application is taken for quiet where nobody but this process writes to it: no
         // redirect to it begins before that is decided.
-        if self.bypass.is_some() {
+        if self.local.as_ref().is_some_and(|local| local.bypass.is_some()) {
             return;
         }
         let done = match &self.redirects {
@@ -162,13 +147,8 @@ impl Tier {
     fn follow(&mut self, moved: [usize; 2], parts: &mut Parts<'_>) -> io::Result<()> {
         // Answers that bypass this process are answers all the same.
         let mut moved = moved;
-        for (at, open) in self.settled.open.iter().enumerate() {
-            if let Some(open) = open {
-                let messages = open.messages();
-                if std::mem::replace(&mut self.bypassed[at], messages) != messages {
-                    moved[at] = moved[at].max(1);
-                }
-            }
+        if let Some(local) = &mut self.local {
+            local.add_bypassed(&mut moved);
         }
         let joined = parts.lanes.iter_mut().position(|lane| lane.redirect().is_some());
         let Redirects::Streams(streams) = &mut self.redirects else { return Ok(()) };
@@ -207,7 +187,7 @@ impl Tier {
     /// nobody may ever give back.
     fn join(&self, direction: Direction, load: Load, parts: &mut Parts<'_>) -> io::Result<bool> {
         let at = direction as usize;
-        if self.settled.open[at].is_some()
+        if self.local.as_ref().is_some_and(|local| local.settled.open[at].is_some())
             || parts.lanes[at].redirect().is_some()
             || !parts.lanes[at].is_idle()
         {
@@ -221,5 +201,39 @@ impl Tier {
         end.has_two_queues();
         parts.lanes[at].join(redirect);
         Ok(true)
+    }
+}
+
+impl Local {
+    /// Whether it is to be given up as far as it has not been opened.
+    fn look_at_bulk(&mut self, kernel: &Kernel, idle: [bool; 2], parts: &Parts<'_>) -> bool {
+        if self.leave.is_over() {
+            return false;
+        }
+        let (settled, enrolled) = match &self.bypass {
+            Some(bypass) => (None, bypass.enrolled()),
+            None => (Some(&self.settled), self.settled.enrolled),
+        };
+        let lanes = parts.lanes.each_ref();
+        self.leave.turn(&Seen {
+            kernel,
+            settled,
+            enrolled,
+            sockets: parts.sockets.map(TcpEnd::stream),
+            bulk: lanes.map(|lane| lane.carries_bulk()),
+            idle,
+            redirected: lanes.map(|lane| lane.is_redirected()),
+            meters: parts.meters,
+        })
+    }
+
+    /// Counts a direction as one that has moved something if messages have bypassed in it since.
+    fn add_bypassed(&mut self, moved: &mut [usize; 2]) {
+        for (at, open) in self.settled.open.iter().enumerate() {
+            let Some(messages) = open.as_ref().map(|open| open.messages()) else { continue };
+            if std::mem::replace(&mut self.bypassed[at], messages) != messages {
+                moved[at] = moved[at].max(1);
+            }
+        }
     }
 }
