@@ -19,6 +19,7 @@ mod hop;
 mod ktls;
 mod leftovers;
 mod log;
+mod look;
 mod machine;
 mod overlap;
 mod placement;

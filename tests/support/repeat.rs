@@ -83,6 +83,11 @@ pub fn repeats(stream: TcpStream, bytes: u32) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
+/// Closes a socket without a word to the other end, whose connection goes on.
+pub fn vanishes(stream: TcpStream) -> io::Result<()> {
+    set(stream.as_raw_fd(), TCP_REPAIR, 1)
+}
+
 /// A process that is being started holds the old socket until it has its own program.
 fn connect(socket: &Socket, peer: SocketAddr) -> io::Result<()> {
     for _ in 0..2000 {

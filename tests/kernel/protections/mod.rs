@@ -31,11 +31,12 @@
 //! failing well in `probe`, and that nothing is left behind in `left`. That all engines keep
 //! to one suite is that suite itself (`tunnel/`).
 //!
-//! Not shown, because nothing was found that tells the difference from outside: the check of
-//! sequence numbers against address translation, the quarantine of counters that were given
-//! back, the wait between closing both directions and the leaving of a sender, and the look at
-//! the states of both sockets in `up_msg` (without it a send behind one's own FIN is EPIPE all the
-//! same on 6.18).
+//! The check of sequence numbers against address translation is shown by itself, in `look.rs`.
+//!
+//! Not shown, because nothing was found that tells the difference from outside: the quarantine of
+//! counters that were given back, the wait between closing both directions and the leaving of a
+//! sender, and the look at the states of both sockets in `up_msg` (without it a send behind one's
+//! own FIN is EPIPE all the same on 6.18).
 
 mod applications;
 mod bounds;

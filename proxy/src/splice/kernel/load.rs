@@ -215,7 +215,7 @@ impl Kernel {
     /// Looks at a connection of ours from both ends and does `action` (see
     /// [`proxy_ebpf::hop`]) to the application's. `own` and `peer` are the addresses of our
     /// end. Takes some microseconds.
-    pub(crate) fn look(
+    pub fn look(
         &self,
         own: SocketAddr,
         peer: SocketAddr,

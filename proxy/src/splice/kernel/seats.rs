@@ -128,3 +128,34 @@ impl fmt::Debug for Seat {
         f.debug_struct("Seat").field("index", &self.index).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    /// Which seats are closed.
+    fn closed(seats: &[Seat]) -> Vec<u64> {
+        seats.iter().map(|seat| seat.word(offset_of!(Words, closed)).load(Relaxed)).collect()
+    }
+
+    #[mantra_macros::req_test("REQ-CTRL-003")]
+    #[test]
+    fn the_last_seat_stays_open_until_its_socket_closes() {
+        let memory = memfd_create("seats", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, (3 * size_of::<Words>()) as u64).unwrap();
+        let seats = map(&memory, 3).unwrap();
+        // However often one is closed, it is one.
+        seats[1].close_unless_last();
+        seats[1].close_unless_last();
+        seats[1].close();
+        assert_eq!(closed(&seats), [0, 1, 0]);
+        seats[0].close_unless_last();
+        assert_eq!(closed(&seats), [1, 1, 0]);
+        seats[2].close_unless_last();
+        assert_eq!(closed(&seats), [1, 1, 0], "nobody is left for what comes");
+        seats[2].close();
+        assert_eq!(closed(&seats), [1, 1, 1]);
+    }
+}
