@@ -271,12 +271,15 @@ fn measure(
     let pid: Vec<u32> = proxy.iter().map(|proxy| proxy.pid).collect();
     stage.client.begin(opener, load)?;
     thread::sleep(warm_up);
+    let moved = || proxy.map_or(Ok(None), Proxy::moved);
+    let moved_before = moved()?;
     let (here, there) = (stage.client.count()?, stage.server.count()?);
     let (started, before) = (Instant::now(), Reading::now(&peers, &pid)?);
     thread::sleep(time);
     let used = Reading::now(&peers, &pid)?.since(&before);
     let elapsed = started.elapsed().as_secs_f64();
     let (here_after, there_after) = (stage.client.count()?, stage.server.count()?);
+    let moved = moved()?;
     let outcome = stage.client.finish()?;
     thread::sleep(SETTLE);
 
@@ -303,6 +306,9 @@ fn measure(
         cpu_proxy: cpu(used.proxy),
         p50_us: outcome.p50_us,
         p99_us: outcome.p99_us,
+        bypassed_percent: moved
+            .zip(moved_before)
+            .and_then(|(now, then)| now.bypassed_percent(then)),
         bytes_per_tunnel: None,
         answered: None,
         others_cpus: used.machine.saturating_sub(used.counted).as_secs_f64() / elapsed,

@@ -26,6 +26,8 @@ pub(crate) struct Figures {
     pub(crate) cpu_proxy: f64,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
+    /// Percent of the bytes that went from an application's socket past the proxy's userspace.
+    pub(crate) bypassed_percent: Option<f64>,
     /// Userspace memory of the proxy.
     pub(crate) bytes_per_tunnel: Option<f64>,
     pub(crate) answered: Option<u32>,

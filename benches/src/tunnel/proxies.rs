@@ -2,14 +2,14 @@
 //! each, all told to do the same and to limit nothing.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::Context as _;
 
-use crate::launch;
+use crate::{client, launch};
 
 use super::{
     cells::{Engine, Target},
@@ -41,6 +41,16 @@ pub(crate) struct Proxy {
     /// The process whose CPU and memory count.
     pub(crate) pid: u32,
     pub(crate) opener: Opener,
+    /// Where the proxy tells what it has moved, if it was asked to.
+    admin: Option<(Host, SocketAddr)>,
+}
+
+/// Bytes of all tunnels so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moved {
+    all: f64,
+    /// Those that never reached userspace of the proxy, nor a socket of its own.
+    bypassed: f64,
 }
 
 impl Way {
@@ -83,7 +93,14 @@ impl Proxy {
         Ok(Some(match target {
             Target::Direct => return Ok(None),
             Target::Underpass { engine, bypass } => {
-                Self::underpass(underpass, way, engine, bypass, host, listen, server)?
+                let admin = match bypass {
+                    true => {
+                        Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), network.listen()?.port()))
+                    }
+                    false => None,
+                };
+                let host = &network.proxy;
+                Self::underpass((underpass, way), engine, admin, host, listen, server)?
             }
             Target::HaProxy => Self::haproxy(&["splice-auto"], host, listen, server)?,
             Target::HaProxySplice => {
@@ -93,11 +110,11 @@ impl Proxy {
         }))
     }
 
+    /// With an `admin` address it bypasses, and tells how much.
     fn underpass(
-        program: &Path,
-        way: Way,
+        (program, way): (&Path, Way),
         engine: Engine,
-        bypass: bool,
+        admin: Option<SocketAddr>,
         host: &Host,
         listen: SocketAddr,
         server: SocketAddr,
@@ -110,17 +127,33 @@ impl Proxy {
             }
             Way::Connect => command.args(["forward", "--listen", &listen, "--user", opener::USER]),
         };
-        command.args(["--splice", engine.name(), "--workers", "1", "--admin", "off"]);
+        command.args(["--splice", engine.name(), "--workers", "1"]);
         command.args(["--access-log", "off", "--drain-timeout", "1s"]).stdin(Stdio::null());
-        if bypass {
-            command.arg("--local-bypass");
-        }
-        let (child, address) = launch::announced(command, "underpass", host)?;
+        match admin {
+            Some(admin) => command.args(["--local-bypass", "--admin", &admin.to_string()]),
+            None => command.args(["--admin", "off"]),
+        };
+        let listeners = 1 + usize::from(admin.is_some());
+        let (child, addresses) = launch::announced_all(command, "underpass", host, listeners)?;
+        let mut addresses = addresses.into_iter().map(|(_, address)| address);
+        let address = addresses.find(|&address| Some(address) != admin).context("no listener")?;
         let opener = match way {
             Way::Listener => Opener::Raw { to: address },
             Way::Connect => Opener::Connect { proxy: address, to: server },
         };
-        Ok(Self { pid: child.id(), child, opener })
+        let admin = admin.map(|admin| (host.clone(), admin));
+        Ok(Self { pid: child.id(), child, opener, admin })
+    }
+
+    /// What it has moved by now; `None` where it was not asked to tell.
+    ///
+    /// # Errors
+    /// If it does not answer, or not so.
+    pub(crate) fn moved(&self) -> anyhow::Result<Option<Moved>> {
+        let Some((host, admin)) = &self.admin else { return Ok(None) };
+        let ask = || client::text(*admin, "/metrics");
+        let metrics = host.as_ref().map_or_else(ask, |host| host.within(ask))?;
+        Moved::read(&metrics).map(Some)
     }
 
     fn haproxy(
@@ -130,7 +163,7 @@ impl Proxy {
         server: SocketAddr,
     ) -> anyhow::Result<Self> {
         let child = launch::haproxy(&haproxy_conf(options, listen, server), host, listen)?;
-        Ok(Self { pid: child.id(), child, opener: Opener::Raw { to: listen } })
+        Ok(Self { pid: child.id(), child, opener: Opener::Raw { to: listen }, admin: None })
     }
 
     fn nginx(host: &Host, listen: SocketAddr, server: SocketAddr) -> anyhow::Result<Self> {
@@ -144,7 +177,29 @@ impl Proxy {
             None => started
                 .context("nginx's stream module is not installed (Debian: libnginx-mod-stream)")?,
         };
-        Ok(Self { pid: pids[0], child, opener: Opener::Raw { to: listen } })
+        Ok(Self { pid: pids[0], child, opener: Opener::Raw { to: listen }, admin: None })
+    }
+}
+
+impl Moved {
+    fn read(metrics: &str) -> anyhow::Result<Self> {
+        const SERIES: &str = "underpass_tunnel_bytes_total{";
+        let mut moved = Self { all: 0.0, bypassed: 0.0 };
+        for series in metrics.lines().filter_map(|line| line.strip_prefix(SERIES)) {
+            let (labels, bytes) = series.rsplit_once(' ').context("a series without a value")?;
+            let bytes: f64 = bytes.parse().context("bytes of tunnels")?;
+            moved.all += bytes;
+            if labels.contains("bypass\"") {
+                moved.bypassed += bytes;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Of what has been moved since `before`, how much bypassed, in percent.
+    pub(crate) fn bypassed_percent(self, before: Self) -> Option<f64> {
+        let all = self.all - before.all;
+        (all > 0.0).then(|| (self.bypassed - before.bypassed) / all * 100.0)
     }
 }
 
@@ -195,4 +250,25 @@ stream {{
 }}
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_bypassed_is_told_from_the_rest() {
+        let metrics = |pipe: u32, both: u32, half: u32| {
+            let series = |engine: &str, bytes| {
+                format!(
+                    "underpass_tunnel_bytes_total{{engine=\"{engine}\",direction=\"d\"}} {bytes}\n"
+                )
+            };
+            let bypass = series("bypass", both) + &series("half_bypass", half);
+            Moved::read(&format!("# TYPE\n{}{bypass}other 9\n", series("pipe", pipe))).unwrap()
+        };
+        let before = metrics(100, 100, 0);
+        assert_eq!(before.bypassed_percent(before), None);
+        assert_eq!(metrics(125, 150, 25).bypassed_percent(before), Some(75.0));
+    }
 }

@@ -163,6 +163,7 @@ fn bulk(rows: &[Row]) {
     columns.extend(costs("CPU s/GB"));
     columns.push(costs_beside("CPU / direct", rows, Target::Direct));
     columns.push(costs_beside("CPU / haproxy", rows, Target::HaProxy));
+    columns.push(("bypassed %", Box::new(|row| figure(row.median(|f| f.bypassed_percent)))));
     print(rows, &columns);
 }
 
