@@ -20,7 +20,7 @@
 //! A forward proxy may take TLS of some hosts apart ([`intercept`]).
 //!
 //! Around the path: [`placement`] (CPUs and memory of workers), [`watchdog`] (deadlines),
-//! [`lot`] (idle connections), [`magazine`] and [`reclaim`] (free memory), [`drain`] (orderly end), [`cache`]
+//! [`lot`] (idle connections), [`magazine`] and [`reclaim`] (free memory), [`lend`] (memory that is sent as it is), [`drain`] (orderly end), [`cache`]
 //! (answers that are kept), [`record`]
 //! (exchanges on disk), [`acme`] (certificates that are ordered), [`access_log`], [`metrics`] and [`admin`] (what is seen from outside), [`config`] and [`cli`] (what it was
 //! told), [`app`] (puts it together), [`demo`] (an origin to try it with).
@@ -49,6 +49,7 @@ pub mod exchange;
 pub mod grpc;
 pub mod headers;
 pub mod intercept;
+pub mod lend;
 pub mod listener;
 pub mod lot;
 pub mod magazine;

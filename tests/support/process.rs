@@ -20,9 +20,10 @@ pub fn resident_bytes(pid: u32) -> u64 {
     of_status(pid, "VmRSS:")
 }
 
-/// Resident memory in bytes that is of no file: what was allocated and written.
+/// Resident memory in bytes that is of no file on a disk: what was allocated and written, files in
+/// memory included.
 pub fn anonymous_bytes(pid: u32) -> u64 {
-    of_status(pid, "RssAnon:")
+    of_status(pid, "RssAnon:") + of_status(pid, "RssShmem:")
 }
 
 fn of_status(pid: u32, field: &str) -> u64 {

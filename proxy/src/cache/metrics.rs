@@ -197,6 +197,11 @@ impl Collector for Contents {
             gauge.encode(encoder)?;
         }
         for (name, help, value) in [
+            (
+                "cache_lent_bytes",
+                "Bytes of bodies that sockets were given without a copy",
+                crate::lend::lent_bytes(),
+            ),
             ("cache_disk_hits", "Answers and blocks that were read from the disk", disk.promotions),
             ("cache_disk_evictions", "Segments on the disk that made room", disk.evictions),
             ("cache_disk_errors", "Reads and writes of the disk that failed", disk.errors),

@@ -238,7 +238,11 @@ impl DownstreamIo {
                 self.respelled = respelled(&spelling, bufs);
             }
         }
-        let written = if self.respelled.is_empty() {
+        let is_as_it_goes = self.respelled.is_empty() && !self.shared.trailers.is_next();
+        let lent = if is_as_it_goes { self.socket.poll_lend(cx, bufs) } else { None };
+        let written = if let Some(lent) = lent {
+            ready!(lent)?
+        } else if self.respelled.is_empty() {
             ready!(self.shared.trailers.poll_write(&mut self.socket.stream, cx, bufs))?
         } else {
             // It takes the place of as many bytes.

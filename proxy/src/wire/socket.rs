@@ -2,7 +2,7 @@
 //! bypass of the connection.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -12,7 +12,7 @@ use hyper::rt::ReadBufCursor;
 use rustix::{io::retry_on_intr, net::RecvFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use crate::{splice::hop_bypass::HopBypass, transport::Transport};
+use crate::{lend::Loan, splice::hop_bypass::HopBypass, transport::Transport};
 
 /// Read size while a head is incomplete or bytes are held.
 const STASH_READ_BYTES: usize = 8 * 1024;
@@ -43,6 +43,28 @@ impl Socket {
     /// be looked after, or a session of TLS. Then it is not parked.
     pub(crate) fn is_more_than_a_socket(&self) -> bool {
         self.hop.is_on() || self.stream.is_tls()
+    }
+
+    /// Writes by reference what can be lent ([`crate::lend`]), with what is in front of it; `None`
+    /// where nothing can be.
+    pub(super) fn poll_lend(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let Transport::Plain(stream) = &self.stream else { return None };
+        let loan = Loan::of(slices).filter(|_| !self.hop.is_on())?;
+        loop {
+            match stream.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+            match stream.try_io(Interest::WRITABLE, || loan.send(stream, slices)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Some(Poll::Ready(sent)),
+            }
+        }
     }
 
     /// Ready when the kernel has all that was written.

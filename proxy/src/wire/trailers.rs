@@ -57,6 +57,11 @@ impl Tail {
         self.follows.set(!self.section.borrow().is_empty());
     }
 
+    /// Whether a section has yet to be put in its place.
+    pub(super) fn is_next(&self) -> bool {
+        self.follows.get()
+    }
+
     /// Writes what hyper has queued, and the section at its place.
     pub(super) fn poll_write(
         &self,

@@ -12,6 +12,7 @@ mod inputs;
 mod join;
 mod keys;
 mod left_behind;
+mod lent;
 mod memory;
 mod parts;
 mod purge;

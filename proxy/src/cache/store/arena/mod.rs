@@ -8,6 +8,9 @@
 //! several. What is free and beyond the bound, since tables have grown, is given back to the kernel,
 //! by one thread at a time and with no lock held that others want.
 //!
+//! Sockets send large parts of it without a copy (`lend.rs` of the crate): what was lent is taken out
+//! before its place is anybody else's.
+//!
 //! Files: `space.rs` (what is free, pure) and `classes.rs` (where it is found), `region.rs` (the
 //! range), `held.rs` (values in it).
 //!
@@ -243,6 +246,10 @@ impl Extent {
 
 impl Drop for Extent {
     fn drop(&mut self) {
+        if !self.arena.region.reuse(self.at as usize * UNIT, self.len()) {
+            // Stays taken, and charged.
+            return;
+        }
         let mut books = self.arena.books();
         books.space.give(self.node);
         self.arena.settle(books);

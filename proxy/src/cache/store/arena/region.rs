@@ -1,12 +1,18 @@
 //! A range of the process's addresses. It takes memory where it has been written.
+//!
+//! Sockets may be given its pages themselves (`lend.rs`), where the system has such memory for us.
 
-use std::{io, ptr, ptr::NonNull};
+use std::{io, ptr, ptr::NonNull, sync::Arc};
+
+use crate::lend::Pages;
 
 /// A mapping of its own, unmapped when it is dropped.
 #[derive(Debug)]
 pub(super) struct Region {
     start: NonNull<u8>,
     len: usize,
+    /// `None`: nothing of it is lent.
+    pages: Option<Arc<Pages>>,
 }
 
 // SAFETY: addresses, which all threads share. What lies there is handed out by `Arena`.
@@ -20,6 +26,16 @@ impl Region {
     /// # Errors
     /// As mmap(2): if a limit of the process or the system forbids it.
     pub(super) fn new(len: usize) -> io::Result<Self> {
+        match Pages::new(len, Self::page()) {
+            Ok(pages) => Ok(Self { start: pages.start(), len, pages: Some(pages) }),
+            Err(error) => {
+                tracing::info!("cache: its memory is not lent to sockets but copied: {error}");
+                Self::anonymous(len)
+            }
+        }
+    }
+
+    fn anonymous(len: usize) -> io::Result<Self> {
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping, in the place of none.
         let start = unsafe {
@@ -32,7 +48,7 @@ impl Region {
         // SAFETY: of this mapping; a hint, and nothing is lost if it is not taken.
         unsafe { libc::madvise(start, len, libc::MADV_NOHUGEPAGE) };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, len })
+        Ok(Self { start, len, pages: None })
     }
 
     /// Bytes of a page of the kernel's: 4096, or more on some processors. What is unknown is
@@ -45,7 +61,7 @@ impl Region {
 
     /// No bytes.
     pub(super) fn none() -> Self {
-        Self { start: NonNull::dangling(), len: 0 }
+        Self { start: NonNull::dangling(), len: 0, pages: None }
     }
 
     /// Where so many bytes from `at` on are.
@@ -59,15 +75,33 @@ impl Region {
     /// on. Nobody may have any of them. Takes a time that grows with their number: not for who holds a
     /// lock that others want.
     pub(super) fn release(&self, at: usize, len: usize) {
+        if let Some(pages) = &self.pages {
+            // What stays is written again, as if it had never been tried.
+            let _ = pages.release(at, len);
+            return;
+        }
         let start = self.place(at, len);
         // SAFETY: of this mapping; nobody has any of it, says the caller, who keeps the books.
         unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
     }
 }
 
+impl Region {
+    /// Whether these bytes, of one owner who has done with them, may be written again.
+    pub(super) fn reuse(&self, at: usize, len: usize) -> bool {
+        let done = self.pages.as_ref().map_or(Ok(()), |pages| pages.reuse(at, len));
+        done.inspect_err(|error| {
+            tracing::error!(
+                "cache: {len} bytes are lost: what was lent does not come back: {error}"
+            );
+        })
+        .is_ok()
+    }
+}
+
 impl Drop for Region {
     fn drop(&mut self) {
-        if self.len > 0 {
+        if self.len > 0 && self.pages.is_none() {
             // SAFETY: whoever has a part of it has the arena too, and so this.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         }

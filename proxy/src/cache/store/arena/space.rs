@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Bytes of a unit, in which all lengths are here.
-pub(super) const UNIT: usize = 64;
+pub(super) const UNIT: usize = crate::lend::UNIT;
 
 /// Blocks of the same class as what is wanted that are looked at, for some are longer than others.
 const LOOKS: u32 = 8;
