@@ -3,10 +3,13 @@
 //!
 //! Copying is most of what a large answer out of memory costs. But what is lent is read later: when
 //! it is sent, or sent again, or on loopback when the peer reads it, and nobody tells when that was.
-//! So **a lent page is never written again**: before its owner uses the addresses for anything else
-//! the page is taken out of the file ([`Pages::reuse`]), and whoever still has to send it has it for
-//! himself. For that whole pages are lent only, of which every byte is the sender's; what is in front
-//! of them and behind is copied.
+//! So **a page that may be lent is never written again**: before its owner uses the addresses for
+//! anything else the page is taken out of the file ([`Pages::reuse`]), and whoever still has to send
+//! it has it for himself. For that whole pages are lent only, of which every byte is the sender's;
+//! what is in front of them and behind is copied.
+//!
+//! To take pages out and to touch others in their place costs as much as twenty copies of them. So
+//! nothing is lent but what its owner says is worth it ([`Pages::lend`]).
 //!
 //! Not where bytes are changed on their way (TLS), and not where a BPF program may have them (local
 //! bypass): there they are copied in any case.
@@ -17,12 +20,16 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         Arc, PoisonError, RwLock, Weak,
-        atomic::{AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
 };
 
 use rustix::{
-    fs::{MemfdFlags, ftruncate, memfd_create, sendfile},
+    fs::{
+        FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate,
+        memfd_create, sendfile,
+    },
+    io::Errno,
     mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap},
     net::{SendAncillaryBuffer, SendFlags, sendmsg},
     process::{Resource, getrlimit},
@@ -38,6 +45,9 @@ pub const UNIT: usize = 64;
 /// All that there are, of which a slice may be a part.
 static ALL: RwLock<Vec<Weak<Pages>>> = RwLock::new(Vec::new());
 
+/// Where the first of them begins, and the last one ends: most slices lie elsewhere.
+static SPAN: [AtomicUsize; 2] = [AtomicUsize::new(usize::MAX), AtomicUsize::new(0)];
+
 /// Bytes that were lent.
 static LENT_BYTES: AtomicU64 = AtomicU64::new(0);
 
@@ -48,7 +58,9 @@ pub struct Pages {
     len: usize,
     file: OwnedFd,
     page: usize,
-    /// A bit for each page that may be on its way.
+    /// Whether a page did not come back: nothing is lent any more.
+    is_over: AtomicBool,
+    /// A bit for each page that may be lent, and so may be on its way.
     lent: Box<[AtomicU64]>,
 }
 
@@ -61,33 +73,64 @@ impl Pages {
     /// So many bytes of zeros, in pages of `page` bytes.
     ///
     /// # Errors
-    /// As memfd_create(2) (Linux 3.17) and mmap(2), and where the process may not make a file of
-    /// that length.
+    /// As memfd_create(2) (Linux 3.17) and mmap(2); where the process may not make a file of that
+    /// length, where the system does not promise more memory than it has, and where pages cannot be
+    /// taken out of such a file.
     pub fn new(len: usize, page: usize) -> io::Result<Arc<Self>> {
         if getrlimit(Resource::Fsize).current.is_some_and(|most| most < len as u64) {
             // The kernel would end the process (SIGXFSZ).
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let flags = MemfdFlags::CLOEXEC;
+        if std::fs::read("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.starts_with(b"2"))
+        {
+            // Such a file is promised nothing: for want of memory the process would be ended
+            // (SIGBUS) when it writes.
+            return Err(io::Error::other("vm.overcommit_memory is 2"));
+        }
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // Before Linux 6.3 there is no such flag; since then some systems insist on it.
         let file = memfd_create("underpass-cache", flags | MemfdFlags::NOEXEC_SEAL)
             .or_else(|_| memfd_create("underpass-cache", flags))?;
         ftruncate(&file, len as u64)?;
+        // Nobody makes it shorter under us. That it may be written goes with taking pages out.
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let (protection, kind) =
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
         // SAFETY: a new mapping, in the place of none.
         let start = unsafe { mmap(ptr::null_mut(), len, protection, kind, &file, 0) }?;
-        // A page of two megabytes would take memory where nothing was written, and a part of it
-        // that is taken out is overwritten in place as long as somebody has it.
-        // SAFETY: of this mapping. It fails where there are no such pages.
-        let _ = unsafe { madvise(start, len, Advice::LinuxNoHugepage) };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let lent = (0..len.div_ceil(page).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let this = Arc::new(Self { start, len, file, page, lent });
+        let this = Self { start, len, file, page, is_over: AtomicBool::new(false), lent };
+        this.try_out()?;
+        SPAN[0].fetch_min(start.as_ptr() as usize, Relaxed);
+        SPAN[1].fetch_max(start.as_ptr() as usize + len, Relaxed);
+        let this = Arc::new(this);
         let mut all = ALL.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|pages| pages.strong_count() > 0);
         all.push(Arc::downgrade(&this));
         Ok(this)
+    }
+
+    /// Whether its pages are small ones, and can be taken out: what all this depends on.
+    fn try_out(&self) -> io::Result<()> {
+        // A page of two megabytes would take memory where nothing was written, and a part of it
+        // that is taken out is overwritten in place as long as somebody has it.
+        // SAFETY: of this mapping.
+        let small =
+            unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxNoHugepage) };
+        // EINVAL: this kernel has no others.
+        small.or_else(|error| if error == Errno::INVAL { Ok(()) } else { Err(error) })?;
+        if self.len < self.page {
+            return Ok(());
+        }
+        // SAFETY: the first byte of the mapping, which nobody has yet.
+        unsafe { self.start.as_ptr().write_volatile(1) };
+        self.release(0, self.page)?;
+        // SAFETY: as above.
+        match unsafe { self.start.as_ptr().read_volatile() } {
+            0 => Ok(()),
+            _ => Err(io::Error::other("a page that was taken out is still there")),
+        }
     }
 
     /// Where they begin.
@@ -95,8 +138,16 @@ impl Pages {
         self.start
     }
 
-    /// Has these bytes be written again: pages that were lent are taken out, and are zeros from
-    /// then on. They have to be one owner's, as everything that was lent of them was.
+    /// Has whole pages of these bytes lent from now on. They have to be one owner's, who does not
+    /// write them before [`Self::reuse`].
+    pub fn lend(&self, at: usize, len: usize) {
+        for page in at.div_ceil(self.page)..(at + len) / self.page {
+            self.lent[page / 64].fetch_or(1 << (page % 64), Relaxed);
+        }
+    }
+
+    /// Has the owner of these bytes write them again: pages that may be on their way are taken out,
+    /// and are zeros from then on.
     ///
     /// # Errors
     /// If the kernel will not: then they must not be written.
@@ -105,7 +156,9 @@ impl Pages {
         if !(first..end).any(|page| self.is_lent(page)) {
             return Ok(());
         }
-        self.release(first * self.page, (end - first) * self.page)?;
+        self.release(first * self.page, (end - first) * self.page).inspect_err(|_| {
+            self.is_over.store(true, Relaxed);
+        })?;
         for page in first..end {
             self.lent[page / 64].fetch_and(!(1 << (page % 64)), Relaxed);
         }
@@ -119,10 +172,14 @@ impl Pages {
     pub fn release(&self, at: usize, len: usize) -> io::Result<()> {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "outside of the pages");
         // SAFETY: within the mapping; whoever has any of it is the caller.
-        Ok(unsafe { madvise(self.start.add(at).as_ptr().cast(), len, Advice::LinuxRemove) }?)
+        let removed =
+            unsafe { madvise(self.start.add(at).as_ptr().cast(), len, Advice::LinuxRemove) };
+        // Not of memory that is locked (mlockall(2)), for one.
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(removed.or_else(|_| fallocate(&self.file, punch, at as u64, len as u64))?)
     }
 
-    /// Whether a page may be on its way.
+    /// Whether a page may be lent.
     fn is_lent(&self, page: usize) -> bool {
         self.lent[page / 64].load(Relaxed) & 1 << (page % 64) != 0
     }
@@ -138,17 +195,9 @@ impl Pages {
         // Bytes behind the last one, up to the border of a unit, are nobody else's.
         let whole = end.next_multiple_of(UNIT) / self.page * self.page;
         let last = whole.min(end);
-        (last >= first + LEAST).then(|| (first - at, first, last - first))
-    }
-
-    /// To be said before any of them is sent.
-    fn are_lent(&self, at: usize, len: usize) {
-        for page in at / self.page..(at + len).div_ceil(self.page) {
-            // Many are lent again and again.
-            if !self.is_lent(page) {
-                self.lent[page / 64].fetch_or(1 << (page % 64), Relaxed);
-            }
-        }
+        // All of them are one owner's, who has them lent together.
+        let is_worth_it = last >= first + LEAST && self.is_lent(first / self.page);
+        (is_worth_it && !self.is_over.load(Relaxed)).then(|| (first - at, first, last - first))
     }
 }
 
@@ -173,10 +222,12 @@ pub(crate) struct Loan {
 impl Loan {
     /// The first part that can be lent, if there is any.
     pub(crate) fn of(slices: &[IoSlice<'_>]) -> Option<Self> {
-        let long = |(slice, bytes): (usize, &IoSlice<'_>)| {
-            (bytes.len() >= LEAST).then(|| Self::of_slice(slice, bytes))?
+        let [start, end] = SPAN.each_ref().map(|at| at.load(Relaxed));
+        let may_be = |bytes: &[u8]| {
+            bytes.len() >= LEAST && (start..end).contains(&(bytes.as_ptr() as usize))
         };
-        slices.iter().enumerate().find_map(long)
+        let slices = slices.iter().enumerate().filter(|(_, bytes)| may_be(bytes));
+        slices.into_iter().find_map(|(slice, bytes)| Self::of_slice(slice, bytes))
     }
 
     fn of_slice(slice: usize, bytes: &[u8]) -> Option<Self> {
@@ -213,7 +264,6 @@ impl Loan {
                 return Ok(sent);
             }
         }
-        self.pages.are_lent(self.at, self.len);
         let mut at = self.at as u64;
         match sendfile(&socket, &self.pages.file, Some(&mut at), self.len) {
             Ok(lent) if lent > 0 => {
@@ -233,111 +283,25 @@ impl Loan {
 /// Slices in front of a loan that are sent with it: a head, and what a codec puts before a body.
 const MOST_SLICES: usize = 8;
 
+/// To be called by a thread that will lend, before tunnels have taken pipes: sendfile(2) has one of
+/// its own for each thread, made the first time and kept, and beyond `fs.pipe-user-pages-soft` it
+/// gets one of two pages, which is worse than a copy. Where it fails there is no such file either.
+pub fn get_ready() {
+    let sent = memfd_create("underpass-ready", MemfdFlags::CLOEXEC).and_then(|file| {
+        ftruncate(&file, 1)?;
+        let nowhere =
+            rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        sendfile(&nowhere, &file, Some(&mut 0), 1)
+    });
+    if let Err(error) = sent {
+        tracing::debug!(%error, "no pipe for sendfile(2)");
+    }
+}
+
 /// Bytes that were sent without a copy, by the whole process.
 pub fn lent_bytes() -> u64 {
     LENT_BYTES.load(Relaxed)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::Read,
-        net::{Ipv4Addr, TcpListener, TcpStream},
-    };
-
-    use super::*;
-
-    const PAGE: usize = 4096;
-    const LEN: usize = 16 * PAGE;
-    const HEAD: &[u8] = b"a head: ";
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
-
-    /// Writes all of a stretch.
-    fn fill(pages: &Pages, at: usize, len: usize, byte: u8) -> &'static [u8] {
-        assert!(at + len <= pages.len);
-        // SAFETY: within the mapping, which the test keeps for as long as it has the slice.
-        unsafe {
-            let start = pages.start.as_ptr().add(at);
-            start.write_bytes(byte, len);
-            std::slice::from_raw_parts(start, len)
-        }
-    }
-
-    /// What is there now.
-    fn there(pages: &Pages, at: usize) -> u8 {
-        // SAFETY: within the mapping.
-        unsafe { pages.start.as_ptr().add(at).read_volatile() }
-    }
-
-    fn read(from: &mut TcpStream, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        from.read_exact(&mut bytes).unwrap();
-        bytes
-    }
-
-    #[mantra_macros::req_test("REQ-CACHE-007")]
-    #[test]
-    fn what_is_on_its_way_stays_what_it_was() {
-        let pages = Pages::new(4 * LEN, PAGE).unwrap();
-        for is_given_back in [true, false] {
-            let bytes = fill(&pages, 100, LEN, b'a');
-            let (near, mut far) = pair();
-            let slices = [IoSlice::new(HEAD), IoSlice::new(bytes)];
-            let loan = Loan::of(&slices).unwrap();
-            assert_eq!((loan.slice, loan.offset, loan.at), (1, PAGE - 100, PAGE));
-            let sent = loan.send(&near, &slices).unwrap();
-            assert!(sent > HEAD.len() + loan.offset + LEAST, "{sent} bytes fit");
-            if is_given_back {
-                pages.reuse(100, LEN).unwrap();
-            }
-            fill(&pages, 100, LEN, b'b');
-            let seen = read(&mut far, sent);
-            assert!(seen.starts_with(HEAD));
-            let is_whole = seen[HEAD.len()..].iter().all(|byte| *byte == b'a');
-            // What happens without: the reason for all this.
-            assert_eq!(is_whole, is_given_back);
-            pages.reuse(100, LEN).unwrap();
-        }
-    }
-
-    #[test]
-    fn whole_pages_are_lent_and_no_byte_of_anybody_else() {
-        let pages = Pages::new(4 * LEN, PAGE).unwrap();
-        let within = |at: usize, len: usize| pages.within(fill(&pages, at, len, b'x'));
-        assert_eq!(within(0, LEN), Some((0, 0, LEN)));
-        assert_eq!(within(64, LEN), Some((PAGE - 64, PAGE, LEN - PAGE)));
-        // The rest of the last unit belongs to whoever has its beginning.
-        assert_eq!(within(0, LEN - 63), Some((0, 0, LEN - 63)));
-        assert_eq!(within(0, LEN - 64), Some((0, 0, LEN - PAGE)));
-        assert_eq!(within(0, LEAST - 1), None);
-        assert_eq!(within(1, LEAST), None);
-        assert_eq!(pages.within(&[0; 100]), None);
-        assert!(Loan::of(&[IoSlice::new(&vec![0; LEN])]).is_none(), "memory of others");
-    }
-
-    #[test]
-    fn only_what_was_lent_is_taken_out() {
-        let pages = Pages::new(4 * LEN, PAGE).unwrap();
-        fill(&pages, 0, 2 * LEN, b'x');
-        pages.reuse(0, 2 * LEN).unwrap();
-        assert_eq!((there(&pages, 0), there(&pages, LEN)), (b'x', b'x'), "nothing was lent");
-        pages.are_lent(PAGE, PAGE);
-        pages.reuse(0, LEN).unwrap();
-        assert_eq!((there(&pages, PAGE), there(&pages, LEN)), (0, b'x'));
-        // Once.
-        fill(&pages, 0, LEN, b'y');
-        pages.reuse(0, LEN).unwrap();
-        assert_eq!(there(&pages, PAGE), b'y');
-    }
-
-    #[test]
-    fn a_process_that_may_not_have_such_a_file_is_told() {
-        let error = Pages::new(usize::MAX / 2 + 1, PAGE).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    }
-}
+mod tests;

@@ -53,7 +53,10 @@ impl Socket {
         slices: &[IoSlice<'_>],
     ) -> Option<Poll<io::Result<usize>>> {
         let Transport::Plain(stream) = &self.stream else { return None };
-        let loan = Loan::of(slices).filter(|_| !self.hop.is_on())?;
+        if self.hop.is_on() {
+            return None;
+        }
+        let loan = Loan::of(slices)?;
         loop {
             match stream.poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => {}

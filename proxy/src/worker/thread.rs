@@ -17,7 +17,7 @@ use super::{
     Process, Worker,
     orders::{Change, Order, Orders, Share},
 };
-use crate::{access_log, connection::parked, drain, magazine, placement::Place, record};
+use crate::{access_log, connection::parked, drain, lend, magazine, placement::Place, record};
 
 /// A worker that has been started.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ pub fn spawn(
             process.admin.metrics.placed(index, &Place::default());
         }
         let _magazines = magazine::open();
+        lend::get_ready();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;

@@ -23,15 +23,18 @@ const MOST: u64 = BUDGET + BUDGET / 20 + (12 << 20);
 /// Clients at once.
 const CLIENTS: u64 = 4;
 
-/// Sizes of bodies, one for each request in turn; and how many of them come.
-const WAVES: &[(&[u64], u64)] = &[
-    (&[100], 26_000),
-    (&[64 << 10], 1000),
-    (&[1000], 12_000),
-    (&[1 << 20], 120),
-    (&[100, 1000, 5000, 64 << 10, 300, 20_000, 1 << 20, 2500], 1000),
-    (&[5000], 4000),
-    (&[100, 1 << 20], 160),
+/// Sizes of bodies, one for each target in turn; how many of them come, and how often each is asked
+/// for: what is asked for often may be lent to sockets.
+const WAVES: &[(&[u64], u64, u64)] = &[
+    (&[100], 26_000, 1),
+    (&[64 << 10], 1000, 1),
+    (&[1000], 12_000, 1),
+    (&[64 << 10], 700, 25),
+    (&[1 << 20], 120, 1),
+    (&[100, 1000, 5000, 64 << 10, 300, 20_000, 1 << 20, 2500], 1000, 1),
+    (&[1 << 20, 40_000, 5000], 120, 25),
+    (&[5000], 4000, 1),
+    (&[100, 1 << 20], 160, 1),
 ];
 
 /// Sizes change, so that what was left in one of them is of no use for the next: the process takes
@@ -49,10 +52,10 @@ fn the_process_takes_what_the_tier_was_told_whatever_sizes_come() {
     .start();
     let next = Arc::new(AtomicU64::new(0));
     // What a process has that has answered something.
-    wave(proxy.addr(), &next, &[100], 100);
+    wave(proxy.addr(), &next, &[100], (100, 1));
     let before = anonymous_bytes(proxy.pid());
-    for (sizes, count) in WAVES {
-        wave(proxy.addr(), &next, sizes, *count);
+    for (sizes, count, times) in WAVES {
+        wave(proxy.addr(), &next, sizes, (*count, *times));
         let grown = anonymous_bytes(proxy.pid()).saturating_sub(before);
         println!("{sizes:?}: {} KiB more for a budget of {} KiB", grown >> 10, BUDGET >> 10);
         assert!(grown > BUDGET / 2, "{sizes:?}: it is made use of");
@@ -60,8 +63,13 @@ fn the_process_takes_what_the_tier_was_told_whatever_sizes_come() {
     }
 }
 
-/// So many requests for something new each, by several clients.
-fn wave(proxy: SocketAddr, next: &Arc<AtomicU64>, sizes: &'static [u64], count: u64) {
+/// Requests for so many new targets, so many times each, by several clients.
+fn wave(
+    proxy: SocketAddr,
+    next: &Arc<AtomicU64>,
+    sizes: &'static [u64],
+    (count, times): (u64, u64),
+) {
     let end = next.load(Relaxed) + count;
     let client = |_| {
         let next = Arc::clone(next);
@@ -77,12 +85,14 @@ fn wave(proxy: SocketAddr, next: &Arc<AtomicU64>, sizes: &'static [u64], count: 
                 }
                 let size = sizes[number as usize % sizes.len()];
                 let target = format!("/{size}/{number}?and=a-query-as-many-have");
-                to.write_all(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
-                    .expect("a request");
-                let head = read_head(&mut from).expect("an answer");
-                assert!(head.contains("x-cache: MISS"), "{head}");
-                let read = std::io::copy(&mut (&mut from).take(size), &mut std::io::sink());
-                assert_eq!(read.expect("a body"), size);
+                for time in 0..times {
+                    to.write_all(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
+                        .expect("a request");
+                    let head = read_head(&mut from).expect("an answer");
+                    assert!(time > 0 || head.contains("x-cache: MISS"), "{head}");
+                    let read = std::io::copy(&mut (&mut from).take(size), &mut std::io::sink());
+                    assert_eq!(read.expect("a body"), size);
+                }
             }
         })
     };

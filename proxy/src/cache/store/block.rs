@@ -5,9 +5,15 @@
 //! from then on shared: memory is what it is charged for. The copy is beside the path: the client
 //! was sent the slices.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use bytes::Bytes;
 
 use super::arena::{Extent, Extents, Held};
+
+/// Uses of a block after which sockets are given its pages instead of copies ([`crate::lend`]): what
+/// is evicted before has cost nothing more, and later ones have saved as much as it costs then.
+const LENT_AFTER: u32 = 16;
 
 /// Bytes that are charged for as long as anybody has them. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -17,6 +23,8 @@ pub struct Block(Held<Body>);
 #[derive(Debug)]
 struct Body {
     len: usize,
+    /// How often it was used, up to [`LENT_AFTER`] and some.
+    uses: AtomicU32,
     /// Where there is no room for all of it in one piece.
     more: Box<[Extent]>,
 }
@@ -48,7 +56,7 @@ impl Block {
             left -= of_it;
         }
         assert_eq!(left, 0, "too little memory");
-        Ok(Self(Held::new(first, Body { len, more })))
+        Ok(Self(Held::new(first, Body { len, uses: AtomicU32::new(0), more })))
     }
 
     /// Copies `pieces` together, which have `len` bytes.
@@ -96,6 +104,7 @@ impl Block {
     /// is in use for as long as these are there, or any slice of them. Costs an allocation of some
     /// bytes, for which the store knows what is in use.
     pub fn bytes(&self, at: usize) -> Bytes {
+        self.is_used();
         let mut start = 0;
         for (part, bytes) in self.parts().enumerate() {
             if at < start + bytes.len() {
@@ -105,6 +114,15 @@ impl Block {
             start += bytes.len();
         }
         Bytes::new()
+    }
+
+    fn is_used(&self) {
+        let uses = &self.0.uses;
+        // Once it is lent it is counted no more, whoever else is about to.
+        if uses.load(Relaxed) <= LENT_AFTER && uses.fetch_add(1, Relaxed) == LENT_AFTER {
+            self.0.lend_behind();
+            self.0.more.iter().for_each(Extent::lend);
+        }
     }
 
     /// What its memory is charged.

@@ -55,6 +55,13 @@ impl<T> Held<T> {
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(Self::HEADER), len) }
     }
 
+    /// Has sockets given what lies behind it as it is.
+    pub(in crate::cache::store) fn lend_behind(&self) {
+        // The count of handles goes on being written: it is in a page that no slice of what lies
+        // behind has for itself.
+        self.inner().extent.lend();
+    }
+
     /// What its memory is charged, in bytes.
     pub(in crate::cache::store) fn charged(&self) -> usize {
         self.inner().extent.len()

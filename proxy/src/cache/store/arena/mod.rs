@@ -9,7 +9,7 @@
 //! by one thread at a time and with no lock held that others want.
 //!
 //! Sockets send large parts of it without a copy (`lend.rs` of the crate): what was lent is taken out
-//! before its place is anybody else's.
+//! by whoever drops it, before its place is anybody else's, and touched again when it is written.
 //!
 //! Files: `space.rs` (what is free, pure) and `classes.rs` (where it is found), `region.rs` (the
 //! range), `held.rs` (values in it).
@@ -36,6 +36,9 @@ use super::account::{Account, Charge, WORKING_BYTES};
 
 /// Bytes of a piece at least, where something is cut into several.
 const LEAST_PIECE: u32 = (1024 / UNIT) as u32;
+
+/// From this length on something may be lent, and is placed for that.
+const ENDING_BYTES: usize = 32 << 10;
 
 /// What may be free and touched beyond the budget: a share of it, so that not each hole has to be
 /// filled before something is evicted.
@@ -127,7 +130,10 @@ impl Arena {
         let extent =
             |Taken { node, at, len }| Extent { arena: Arc::clone(self), node, at, units: len };
         let may_touch = self.may_touch(&books, beyond);
-        if let Some(taken) = books.space.take(units, may_touch) {
+        // What is lent ends where a page does: nothing is left of it that needs a call of its own.
+        let ending =
+            (bytes >= ENDING_BYTES).then(|| books.space.take_ending(units, may_touch)).flatten();
+        if let Some(taken) = ending.or_else(|| books.space.take(units, may_touch)) {
             self.settle(books);
             return Ok(Extents { first: extent(taken), more: Box::default() });
         }
@@ -235,7 +241,12 @@ impl Extent {
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
 
-    /// The same, to be written.
+    /// Has sockets given the bytes as they are. Nobody writes them any more.
+    pub(super) fn lend(&self) {
+        self.arena.region.lend(self.at as usize * UNIT, self.len());
+    }
+
+    /// The bytes, to be written.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.len();
         let start = self.arena.region.place(self.at as usize * UNIT, len);

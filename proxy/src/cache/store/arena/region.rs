@@ -2,7 +2,11 @@
 //!
 //! Sockets may be given its pages themselves (`lend.rs`), where the system has such memory for us.
 
-use std::{io, ptr, ptr::NonNull, sync::Arc};
+use std::{
+    io, ptr,
+    ptr::NonNull,
+    sync::{Arc, Once},
+};
 
 use crate::lend::Pages;
 
@@ -87,15 +91,26 @@ impl Region {
 }
 
 impl Region {
+    /// Has sockets given these bytes as they are, of one owner who does not write them before
+    /// [`Self::reuse`].
+    pub(super) fn lend(&self, at: usize, len: usize) {
+        if let Some(pages) = &self.pages {
+            pages.lend(at, len);
+        }
+    }
+
     /// Whether these bytes, of one owner who has done with them, may be written again.
     pub(super) fn reuse(&self, at: usize, len: usize) -> bool {
         let done = self.pages.as_ref().map_or(Ok(()), |pages| pages.reuse(at, len));
-        done.inspect_err(|error| {
-            tracing::error!(
-                "cache: {len} bytes are lost: what was lent does not come back: {error}"
-            );
-        })
-        .is_ok()
+        if let Err(error) = &done {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::error!(
+                    "cache: memory that was lent is lost, and none is lent now: {error}"
+                );
+            });
+        }
+        done.is_ok()
     }
 }
 

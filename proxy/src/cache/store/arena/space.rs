@@ -79,7 +79,7 @@ impl Space {
         this
     }
 
-    /// Units that take memory.
+    /// Units that take memory, or have taken some and been lent since (`lend.rs` of the crate).
     pub(super) fn touched(&self) -> u32 {
         self.units - self.fresh_units
     }
@@ -102,6 +102,37 @@ impl Space {
             }
         };
         Some(self.claim(node, len))
+    }
+
+    /// As [`Self::take`], at a place that ends where a page does, if there is one.
+    pub(super) fn take_ending(&mut self, len: u32, may_touch: u32) -> Option<Taken> {
+        let room = len.checked_add(self.page - 1)?;
+        let fits = |node: &u32| self.start_of_ending(*node, len).is_some();
+        let found = self.looked_at(self.free.first(Classes::of(len))).find(fits);
+        let node = match found.or_else(|| self.fit(room)) {
+            Some(node) => {
+                self.unlist(node);
+                node
+            }
+            None => {
+                let (fresh, pages) = self.fit_touched(room, may_touch)?;
+                self.touch(fresh, pages)
+            }
+        };
+        let front = self.start_of_ending(node, len).map_or(0, |start| start - self.nodes[node].at);
+        if front == 0 {
+            return Some(self.claim(node, len));
+        }
+        let rest = self.split(node, front);
+        self.list(node);
+        Some(self.claim(rest, len))
+    }
+
+    /// Where something of this length begins that ends with a page in this block.
+    fn start_of_ending(&self, node: u32, len: u32) -> Option<u32> {
+        let Node { at, len: all, .. } = self.nodes[node];
+        let end = at.checked_add(len)?.checked_next_multiple_of(self.page)?;
+        (end <= at + all).then(|| end - len)
     }
 
     /// Takes what there is in one block, `most` at most and not less than `least`; of fresh ones

@@ -77,7 +77,16 @@ fn blocks_never_overlap_and_all_become_one_again() {
                 _ => {
                     let (len, may) = (1 << random.u32(..11), random.u32(..units));
                     let touched = space.touched();
-                    let block = space.take(random.u32(1..=len), may);
+                    let len = random.u32(1..=len);
+                    let block = if random.bool() {
+                        let block = space.take_ending(len, may);
+                        assert!(block.as_ref().is_none_or(|block| {
+                            block.len == len && (block.at + len).is_multiple_of(page)
+                        }));
+                        block
+                    } else {
+                        space.take(len, may)
+                    };
                     assert!(space.touched() - touched <= may);
                     block
                 }
