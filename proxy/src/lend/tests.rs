@@ -110,26 +110,60 @@ fn what_is_locked_in_memory_comes_back_too() {
     assert_eq!(there(&pages, 0), 0);
 }
 
-#[test]
-fn when_a_page_does_not_come_back_none_is_lent_any_more() {
+/// Memory of no file: it is not sent without a copy, and nothing can be taken out of it.
+fn of_no_file() -> Pages {
     let (protection, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: a new mapping, of no file: nothing can be taken out of it.
+    // SAFETY: a new mapping, in the place of none.
     let start =
         unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), LEN, protection, kind) }.unwrap();
-    let pages = Pages {
+    Pages {
         start: NonNull::new(start.cast()).unwrap(),
         len: LEN,
         file: std::fs::File::open("/dev/null").unwrap().into(),
         page: PAGE,
         is_over: AtomicBool::new(false),
         lent: Box::new([AtomicU64::new(0)]),
-    };
+    }
+}
+
+#[test]
+fn when_a_page_does_not_come_back_none_is_lent_any_more() {
+    let pages = of_no_file();
     pages.lend(0, LEN);
     let bytes = fill(&pages, 0, LEN, b'x');
     assert!(pages.within(bytes).is_some());
     pages.reuse(0, LEN).unwrap_err();
     assert!(pages.within(bytes).is_none());
     assert!(pages.try_out().is_err(), "it would have been found out");
+}
+
+#[test]
+fn what_is_not_sent_without_a_copy_is_copied() {
+    let pages = Arc::new(of_no_file());
+    let bytes = fill(&pages, 0, LEN, b'x');
+    let loan =
+        |slice| Loan { pages: Arc::clone(&pages), slice, offset: 0, at: 0, len: bytes.len() };
+    let (near, mut far) = pair();
+    // What was in front is sent by then, and the rest is left for the next time.
+    let slices = [IoSlice::new(HEAD), IoSlice::new(bytes)];
+    assert_eq!(loan(1).send(&near, &slices).unwrap(), HEAD.len());
+    let sent = loan(0).send(&near, &slices[1..]).unwrap();
+    assert!(sent > 0);
+    let seen = read(&mut far, HEAD.len() + sent);
+    assert!(seen.starts_with(HEAD) && seen[HEAD.len()..].iter().all(|byte| *byte == b'x'));
+}
+
+#[test]
+fn behind_more_slices_than_there_is_room_for_it_is_copied() {
+    let pages = Arc::new(of_no_file());
+    let bytes = fill(&pages, 0, LEN, b'x');
+    let mut slices = vec![IoSlice::new(b"f"); MOST_SLICES];
+    slices.push(IoSlice::new(bytes));
+    let loan = Loan { pages: Arc::clone(&pages), slice: MOST_SLICES, offset: 0, at: 0, len: LEN };
+    let (near, mut far) = pair();
+    let sent = loan.send(&near, &slices).unwrap();
+    let seen = read(&mut far, sent);
+    assert!(sent > MOST_SLICES && seen.starts_with(b"ffffffffx"));
 }
 
 #[test]

@@ -122,3 +122,25 @@ impl Drop for Region {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where no file in memory is to be had.
+    #[test]
+    fn without_a_file_it_is_memory_that_is_not_lent() {
+        let len = 4 * Region::page();
+        let region = Region::anonymous(len).unwrap();
+        let first = region.place(0, len);
+        // SAFETY: within the mapping, which nobody else has.
+        unsafe { first.write_bytes(1, len) };
+        region.lend(0, len);
+        assert!(region.reuse(0, len));
+        // SAFETY: as above.
+        assert_eq!(unsafe { first.read_volatile() }, 1, "nothing had to be taken out");
+        region.release(0, len);
+        // SAFETY: as above.
+        assert_eq!(unsafe { first.read_volatile() }, 0);
+    }
+}
