@@ -23,6 +23,7 @@ pub(super) struct View {
     memory_refusals: u64,
     under_way: usize,
     disk: Option<DiskView>,
+    fleet: Option<FleetView>,
 }
 
 /// The same of the disk.
@@ -33,6 +34,24 @@ struct DiskView {
     entries: u64,
     index_bytes: u64,
     queued_bytes: u64,
+    errors: u64,
+}
+
+/// What a fleet shares, as this process has seen it.
+#[derive(Debug, Serialize)]
+struct FleetView {
+    works: bool,
+    hits: u64,
+    misses: u64,
+    read_bytes: u64,
+    writes: u64,
+    written_bytes: u64,
+    queued_bytes: u64,
+    queued_reads: u64,
+    dropped: u64,
+    busy: u64,
+    damaged: u64,
+    refused: u64,
     errors: u64,
 }
 
@@ -54,6 +73,21 @@ pub(super) fn view(state: &State) -> View {
             index_bytes: disk.index_bytes,
             queued_bytes: disk.queued_bytes,
             errors: disk.errors,
+        }),
+        fleet: now.fleet.map(|fleet| FleetView {
+            works: fleet.works,
+            hits: fleet.hits,
+            misses: fleet.misses,
+            read_bytes: fleet.read_bytes,
+            writes: fleet.writes,
+            written_bytes: fleet.written_bytes,
+            queued_bytes: fleet.queued_bytes,
+            queued_reads: fleet.queued_reads,
+            dropped: fleet.dropped,
+            busy: fleet.busy,
+            damaged: fleet.damaged,
+            refused: fleet.refused,
+            errors: fleet.errors,
         }),
     }
 }

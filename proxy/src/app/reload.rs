@@ -249,12 +249,15 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
         config.record.clone_from(&running.record);
     }
     if !hold_alike(running.cache.as_ref(), config.cache.as_ref()) {
-        warnings
-            .push("another size or folder of `[cache]` needs a restart, it stays as it is".into());
+        warnings.push(
+            "another size, folder or `fleet` of `[cache]` needs a restart, it stays as it is"
+                .into(),
+        );
         match (&running.cache, &mut config.cache) {
             (Some(before), Some(cache)) => {
                 (cache.memory_bytes, cache.block_bytes) = (before.memory_bytes, before.block_bytes);
                 cache.disk.clone_from(&before.disk);
+                cache.fleet.clone_from(&before.fleet);
                 cache.uncacheable_ttl = before.uncacheable_ttl;
             }
             (before, cache) => cache.clone_from(before),
@@ -270,7 +273,8 @@ fn keep(running: &Config, config: &mut Config, warnings: &mut Vec<String>) {
 /// Whether these want the same of what is made at the start.
 fn hold_alike(one: Option<&crate::config::Cache>, other: Option<&crate::config::Cache>) -> bool {
     let held = |cache: &crate::config::Cache| {
-        (cache.memory_bytes, cache.block_bytes, cache.uncacheable_ttl, cache.disk.clone())
+        let sizes = (cache.memory_bytes, cache.block_bytes, cache.uncacheable_ttl);
+        (sizes, cache.disk.clone(), cache.fleet.clone())
     };
     one.map(held) == other.map(held)
 }

@@ -1,7 +1,7 @@
 //! What is kept of an answer beside its bytes, and the form in which it is on the disk.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
     policy::{Moment, Terms, Validators},
@@ -154,6 +154,22 @@ impl store::Meta for Meta {
             _ => None,
         }
     }
+
+    /// By a range request, which only the same version answers.
+    fn is_mendable(&self, more: &[u8]) -> bool {
+        let Self::Answer(_) = self else { return false };
+        let mut validators = HeaderMap::new();
+        for (name, value) in fields(more) {
+            // All that tells a version, and when.
+            let name = [header::ETAG, header::LAST_MODIFIED, header::DATE]
+                .into_iter()
+                .find(|known| known.as_str().as_bytes() == name);
+            if let Some((name, value)) = name.zip(HeaderValue::from_bytes(value).ok()) {
+                validators.append(name, value);
+            }
+        }
+        Validators::of(&validators).strong().is_some()
+    }
 }
 
 /// Names and values, one after the other, each behind its length.
@@ -200,7 +216,8 @@ mod tests {
         }
         let (read, rest) = Meta::decode(&bytes).expect("what was written");
         assert_eq!((read, rest), (meta, &more[..]));
-        let options = store::Options { memory_bytes: 1 << 20, block_bytes: 4096, disk: None };
+        let options =
+            store::Options { memory_bytes: 1 << 20, block_bytes: 4096, disk: None, fleet: None };
         let head = store::Head {
             text: "text".into(),
             tags: Box::default(),

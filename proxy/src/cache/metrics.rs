@@ -34,6 +34,8 @@ pub enum Tier {
     Memory,
     /// A read from the disk.
     Disk,
+    /// A read from what a fleet shares.
+    Fleet,
     /// A fetch of somebody else's.
     Shared,
     /// A server that the request itself has asked, for a part or whether it still holds.
@@ -42,13 +44,14 @@ pub enum Tier {
 
 impl Tier {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Disk, Self::Shared, Self::Server];
+    pub const ALL: [Self; 5] = [Self::Memory, Self::Disk, Self::Fleet, Self::Shared, Self::Server];
 
     /// For labels. Stable.
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Disk => "disk",
+            Self::Fleet => "fleet",
             Self::Shared => "shared",
             Self::Server => "server",
         }
@@ -177,6 +180,7 @@ impl Collector for Contents {
         let now = cache.store.statistics();
         let under_way = cache.flights.count() as u64;
         let disk = now.disk.unwrap_or_default();
+        let fleet = now.fleet.unwrap_or_default();
         for (name, help, unit, value) in [
             ("cache_disk", "What the cache has on the disk", Some(Unit::Bytes), disk.bytes),
             ("cache_disk_objects", "Answers on the disk", None, disk.objects),
@@ -185,6 +189,18 @@ impl Collector for Contents {
                 "What waits to be written to the disk",
                 Some(Unit::Bytes),
                 disk.queued_bytes,
+            ),
+            (
+                "cache_fleet_works",
+                "Whether what a fleet shares answers, in time: 1, or 0",
+                None,
+                fleet.works.into(),
+            ),
+            (
+                "cache_fleet_queued",
+                "What waits to be given to the fleet",
+                Some(Unit::Bytes),
+                fleet.queued_bytes,
             ),
             ("cache_memory", "Memory that the cache holds", Some(Unit::Bytes), now.memory_bytes),
             ("cache_memory_objects", "Answers in memory", None, now.memory_objects),
@@ -210,6 +226,28 @@ impl Collector for Contents {
                 "What was to be written to the disk and found no room",
                 disk.dropped,
             ),
+            ("cache_fleet_hits", "Answers and blocks that the fleet had", fleet.hits),
+            ("cache_fleet_misses", "Answers and blocks that the fleet had not", fleet.misses),
+            ("cache_fleet_read_bytes", "Bytes that came from the fleet", fleet.read_bytes),
+            ("cache_fleet_writes", "Answers and blocks that the fleet was given", fleet.writes),
+            ("cache_fleet_written_bytes", "Bytes that the fleet was given", fleet.written_bytes),
+            (
+                "cache_fleet_dropped",
+                "What was to be given to the fleet and found no room, or no service",
+                fleet.dropped,
+            ),
+            ("cache_fleet_busy", "What was not asked for: too many waited", fleet.busy),
+            (
+                "cache_fleet_damaged",
+                "What came from the fleet and was not what had been written",
+                fleet.damaged,
+            ),
+            (
+                "cache_fleet_refused",
+                "What came from the fleet and was purged, over or too old",
+                fleet.refused,
+            ),
+            ("cache_fleet_errors", "What the fleet did not do, in time or at all", fleet.errors),
             ("cache_memory_evictions", "Entries that left memory for others", now.memory_evictions),
             (
                 "cache_memory_refusals",

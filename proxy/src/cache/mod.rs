@@ -2,7 +2,7 @@
 //!
 //! * `policy/`: what may be stored and used (RFC 9111, RFC 5861), pure
 //! * `key.rs`: by what it is found; `range.rs`: parts of it; `meta.rs`: what is kept beside bytes
-//! * `store/`: bytes in memory and on disk, which knows nothing of HTTP
+//! * `store/`: bytes in memory, on disk and where a fleet shares them, which knows nothing of HTTP
 //! * `flight.rs`, `flights.rs`: what is on its way, and those who share it; `pull.rs`: the task
 //!   that brings it; `reader.rs`: a body out of all that
 //! * `uncacheable.rs`: what nobody waits for; `ways.rs`: which upstreams routes have had;
@@ -69,6 +69,7 @@ impl Cache {
                 bytes: disk.bytes,
                 index_bytes: disk.index_bytes,
             }),
+            fleet: config.fleet.clone(),
         });
         let this = Arc::new(Self {
             store,

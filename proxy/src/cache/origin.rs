@@ -226,7 +226,7 @@ impl Mend {
         let flight = Flight::new();
         flight.begins_at(span.start, Finishes::Block(block_bytes), charge);
         let Some(seat) = Seat::take(&flight, at) else { return Begun::Lost };
-        let has = || believes && self.cache.store.has_block(self.object, number);
+        let has = || believes && self.cache.store.may_have_block(self.object, number);
         let part = match flights.join_or_add_part((of, at), (span, &flight), has) {
             PartTurn::Lead(part) => part,
             // It may have ended just now: whoever looks again finds what it has left, or leads.
@@ -286,7 +286,7 @@ impl Mend {
         let mut end = first + 1;
         while u64::from(end) <= last
             && end - first < MOST_BLOCKS
-            && !self.cache.store.has_block(self.object, end)
+            && !self.cache.store.may_have_block(self.object, end)
         {
             end += 1;
         }

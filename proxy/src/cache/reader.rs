@@ -297,7 +297,7 @@ impl Reader {
         }
         let Some(number) = self.number() else { return self.cut() };
         let found = match self.mend {
-            Some(_) => self.cache.store.block(self.object, number),
+            Some(_) => self.cache.store.seek_block(self.object, number, self.last(number)),
             None => self.cache.store.block_awaited(self.object, number),
         };
         match found {
@@ -311,6 +311,11 @@ impl Reader {
                 self.reading = Some(reading);
                 Poll::Ready(None)
             }
+            Found::Fleet(reading) => {
+                self.waits_for(Tier::Fleet);
+                self.reading = Some(reading);
+                Poll::Ready(None)
+            }
             Found::Absent => self.miss(),
         }
     }
@@ -318,6 +323,12 @@ impl Reader {
     /// Of the block at the current place.
     fn number(&self) -> Option<u32> {
         u32::try_from(self.at / self.cache.store.block_bytes() as u64).ok()
+    }
+
+    /// The last block of the current span, or this one.
+    fn last(&self, number: u32) -> u32 {
+        let last = |end: u64| end.saturating_sub(1) / self.cache.store.block_bytes() as u64;
+        self.end().map_or(number, |end| u32::try_from(last(end)).unwrap_or(number))
     }
 
     /// A block is not to be had, for now or at all.

@@ -92,7 +92,12 @@ fn what_is_not_stored_is_joined_only_for_what_has_come() {
 }
 
 fn store() -> Store<Meta> {
-    Store::new(&Options { memory_bytes: 4 << 20, block_bytes: BLOCK as usize, disk: None })
+    Store::new(&Options {
+        memory_bytes: 4 << 20,
+        block_bytes: BLOCK as usize,
+        disk: None,
+        fleet: None,
+    })
 }
 
 /// Bytes of a block, and of a chunk.

@@ -9,7 +9,7 @@
 use std::mem;
 
 use super::{
-    Store,
+    Store, Wall,
     block::Block,
     head::{Head, Meta, Stored},
     key::{Key, ObjectId, Slot},
@@ -25,14 +25,16 @@ pub struct Fill<M: Meta> {
     /// The object is only known by this, so far.
     is_new: bool,
     epoch: u64,
+    /// When its response was asked for, for those who share it.
+    asked: Wall,
     /// Blocks that were put, from the first to behind the last.
     put: std::ops::Range<u32>,
 }
 
 impl<M: Meta> Fill<M> {
     pub(super) fn new(store: &Store<M>, object: ObjectId, is_new: bool) -> Self {
-        let epoch = store.0.epochs.now();
-        Self { store: store.clone(), object, is_new, epoch, put: 0..0 }
+        let (epoch, asked) = (store.0.epochs.now(), Wall::now());
+        Self { store: store.clone(), object, is_new, epoch, asked, put: 0..0 }
     }
 
     /// The object, by whose blocks others can follow the fill.
@@ -43,6 +45,10 @@ impl<M: Meta> Fill<M> {
     /// Stores a block. Of an object that is there everybody can have it from now on.
     pub fn put(&mut self, number: u32, block: Block) {
         self.count(number);
+        // Those of a new one go with its head, if it gets one.
+        if let Some(fleet) = self.store.0.fleet.get().filter(|_| !self.is_new) {
+            fleet.share_block(Slot::block(self.object, number), &block, self.asked);
+        }
         self.store.keep_block(self.object, number, block, true);
     }
 
@@ -83,7 +89,8 @@ impl<M: Meta> Fill<M> {
         if !self.store.keep_head(key, &stored) {
             return None;
         }
-        self.is_new = false;
+        let blocks = if mem::take(&mut self.is_new) { self.put.clone() } else { 0..0 };
+        self.store.share(key, &stored, blocks, self.asked);
         Some(stored)
     }
 }

@@ -17,6 +17,10 @@ pub trait Meta: Copy + Send + Sync + 'static {
     /// Reads what [`Self::encode`] wrote, and what lies behind it; `None` if any of that cannot be
     /// understood, as what another version wrote may be. The response is then not found.
     fn decode(from: &[u8]) -> Option<(Self, &[u8])>;
+
+    /// Whether blocks of the response that are gone can be had again, from wherever it came;
+    /// `more` is [`Head::more`]. One of several blocks is shared with others only then.
+    fn is_mendable(&self, more: &[u8]) -> bool;
 }
 
 /// What is stored of a response beside its blocks.

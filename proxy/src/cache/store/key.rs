@@ -89,6 +89,22 @@ impl Slot {
         self.number == Self::HEAD
     }
 
+    /// Which block it is.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The block of the same object that is so many behind it, if there can be one.
+    pub(super) fn behind(&self, blocks: u32) -> Option<Self> {
+        let number = self.number.checked_add(blocks).filter(|number| *number < Self::HEAD)?;
+        Some(Self { number, ..*self })
+    }
+
+    /// The same for all blocks of one object.
+    pub(super) fn of_object(&self) -> u64 {
+        Self { number: 0, ..*self }.fingerprint()
+    }
+
     /// 64 bits that stand for it where there is no room for more. Others may have the same.
     pub(super) fn fingerprint(&self) -> u64 {
         let number = u64::from(self.number).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,4 +1,5 @@
-//! Where stored responses are: in memory, within a budget, and on the disk.
+//! Where stored responses are: in memory, within a budget, on the disk, and where a fleet shares
+//! them.
 //!
 //! A response is an *object*: a [`Head`], found by a [`Key`], and blocks of a fixed size, found by
 //! the object and their number. So a slice of a body, a reader who is slower than the fill, and a
@@ -13,15 +14,16 @@
 //! what is on the disk where the kernel has it in memory; the rest with a [`Reading`] to await.
 //!
 //! Files: `account.rs` (what is held, to the byte), `arena/` (the memory itself), `block.rs`,
-//! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the other
-//! tier), `reading.rs` (waiting for it), `fill.rs` (how it comes in), `purge.rs` (how it goes),
+//! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the second
+//! tier), `fleet/` (the third, which several proxies share), `reading.rs` (waiting for these),
+//! `fill.rs` (how it comes in), `purge.rs` (how it goes), `statistics.rs` (how much there is),
 //! `table.rs` (rows that keep their numbers).
 //!
 //! Implements: REQ-CACHE-002
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::*},
     },
     time::Duration,
@@ -35,11 +37,13 @@ mod arena;
 mod block;
 mod disk;
 mod fill;
+mod fleet;
 mod head;
 mod key;
 mod memory;
 mod purge;
 mod reading;
+mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -48,14 +52,17 @@ pub use account::{Charge, WORKING_BYTES};
 pub use block::Block;
 pub use disk::{LEAST_DISK_BYTES, MOST_BLOCK_BYTES, Options as DiskOptions};
 pub use fill::Fill;
+pub use fleet::{OLDEST as OLDEST_SHARED, Options as FleetOptions, Redis, S3, Secret, Service};
 pub use head::{Entry, Head, Meta, Stored};
 pub use key::{Key, ObjectId};
 pub use purge::What;
 pub use reading::Reading;
+pub use statistics::{DiskStatistics, FleetStatistics, Statistics};
 
 use account::Account;
 use arena::Extents;
 use disk::Disk;
+use fleet::{Fleet, Wall};
 use head::Kept;
 use key::Slot;
 use memory::Memory;
@@ -72,6 +79,8 @@ pub struct Options {
     pub block_bytes: usize,
     /// The second tier, if there is one.
     pub disk: Option<DiskOptions>,
+    /// The third, if there is one.
+    pub fleet: Option<FleetOptions>,
 }
 
 /// Bytes of a block where nothing else is said. A quarter of a megabyte: what a reader waits for
@@ -80,6 +89,12 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 
 /// How long the end of the process waits for a disk that has stalled.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same for what a fleet shares, which has it from elsewhere if it does not get it.
+const CLOSE_FLEET_LIMIT: Duration = Duration::from_secs(2);
+
+/// File in the folder of the disk that says which purges of the fleet are known.
+const SEEN_PURGES: &str = "fleet-purges";
 
 /// What there is of something that was asked for.
 #[derive(Debug)]
@@ -90,6 +105,8 @@ pub enum Found<T> {
     Read(T),
     /// It is on the disk, if that can be read.
     Disk(Reading<T>),
+    /// The fleet may have it, if it can be asked.
+    Fleet(Reading<T>),
     /// It is not stored.
     Absent,
 }
@@ -118,60 +135,6 @@ impl Purged {
     }
 }
 
-/// How much is stored, and what has happened since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// What is held in memory, by the tier and by whoever still has what it gave.
-    pub memory_bytes: u64,
-    /// What the entries' memory takes of the system, with what of it is free.
-    pub memory_resident_bytes: u64,
-    /// Of what is held, what is listed and can be evicted.
-    pub memory_listed_bytes: u64,
-    /// Responses in memory.
-    pub memory_objects: u64,
-    /// Responses and blocks in memory.
-    pub memory_entries: u64,
-    /// Entries that left memory for others.
-    pub memory_evictions: u64,
-    /// What was to be stored and found no room in memory.
-    pub memory_refusals: u64,
-    /// The same of the disk; `None` if there is none.
-    pub disk: Option<DiskStatistics>,
-}
-
-/// How much is on the disk, and what has happened since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiskStatistics {
-    /// Whether it can be read and be written at this time.
-    pub works: bool,
-    /// Bytes of its files.
-    pub bytes: u64,
-    /// Responses.
-    pub objects: u64,
-    /// Responses and blocks.
-    pub entries: u64,
-    /// Bytes of memory that the index takes.
-    pub index_bytes: u64,
-    /// Bytes that wait to be written.
-    pub queued_bytes: u64,
-    /// Records that are to be read.
-    pub queued_reads: u64,
-    /// Bytes that were written.
-    pub written_bytes: u64,
-    /// Records that were read, and went to memory.
-    pub promotions: u64,
-    /// Segments that made room for others.
-    pub evictions: u64,
-    /// What was to be written and found no room in the queue, or no disk.
-    pub dropped: u64,
-    /// What was to be read and found too many waiting, or no memory.
-    pub busy: u64,
-    /// Records that were not what had been written.
-    pub damaged: u64,
-    /// Reads and writes that failed.
-    pub errors: u64,
-}
-
 /// A store. All clones are the same one.
 #[derive(Debug)]
 pub struct Store<M>(Arc<Inner<M>>);
@@ -190,6 +153,8 @@ struct Inner<M> {
     epochs: Epochs,
     refused: AtomicU64,
     disk: Option<Disk<M>>,
+    /// Set once, by [`Store::new`].
+    fleet: OnceLock<Fleet<M>>,
 }
 
 impl<M: Meta> Store<M> {
@@ -204,14 +169,23 @@ impl<M: Meta> Store<M> {
         let started = options.disk.as_ref().map(start).transpose();
         let disk = started.inspect_err(failed).ok().flatten();
         let most = if disk.is_some() { MOST_BLOCK_BYTES } else { usize::MAX };
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             block_bytes: options.block_bytes.min(most),
             memory,
             account,
             epochs: Epochs::new(),
             refused: AtomicU64::new(0),
             disk,
-        }))
+            fleet: OnceLock::new(),
+        });
+        if let Some(fleet) = &options.fleet {
+            let seen = options.disk.as_ref().map(|disk| disk.directory.join(SEEN_PURGES));
+            match Fleet::start(fleet, inner.block_bytes, seen, Arc::downgrade(&inner)) {
+                Ok(fleet) => _ = inner.fleet.set(fleet),
+                Err(error) => tracing::error!("cache: no thread for the fleet: {error}"),
+            }
+        }
+        Self(inner)
     }
 
     /// Bytes of a block.
@@ -305,12 +279,19 @@ impl<M: Meta> Store<M> {
     /// Forgets the response with this key. One that is asked for already is not stored.
     pub fn remove(&self, key: Key) {
         self.0.epochs.remove(key);
+        self.0.fleet.get().inspect(|fleet| fleet.remove(key, Wall::now()));
         self.forget(Slot::head(key));
     }
 
-    /// Forgets all that is meant; what of it is asked for already is not stored. Takes a time that
-    /// grows with what is stored: not for a worker.
+    /// Forgets all that is meant, and has a fleet forget it; what of it is asked for already is not
+    /// stored. Takes a time that grows with what is stored: not for a worker.
     pub fn purge(&self, what: &What) -> Purged {
+        self.0.fleet.get().inspect(|fleet| fleet.purge(what));
+        self.purge_here(what)
+    }
+
+    /// The same for what only this process has.
+    fn purge_here(&self, what: &What) -> Purged {
         // In this order. Whoever stores now is refused, or has stored before memory is looked
         // through, and then its write waits before the one that ends the purge.
         self.0.epochs.purge(what.clone());
@@ -332,9 +313,11 @@ impl<M: Meta> Store<M> {
         }
     }
 
-    /// Writes what waits, for five seconds at most, and lets go of the folder. Blocks. From then
+    /// Writes what waits, for some seconds at most, and lets go of the folder. Blocks. From then
     /// on the store is one of memory.
     pub fn close(&self) {
+        // First: some of what it waits for may be on the disk.
+        self.0.fleet.get().inspect(|fleet| fleet.close(CLOSE_FLEET_LIMIT));
         if let Some(disk) = &self.0.disk {
             disk.close(CLOSE_LIMIT);
         }
@@ -352,6 +335,7 @@ impl<M: Meta> Store<M> {
             memory_evictions: self.0.memory.evicted.load(Relaxed),
             memory_refusals: self.0.refused.load(Relaxed),
             disk: self.0.disk.as_ref().map(Disk::statistics),
+            fleet: self.0.fleet.get().map(Fleet::statistics),
         }
     }
 

@@ -18,7 +18,7 @@ use std::{
 use super::key::Key;
 
 /// What to purge.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// All that is stored.
     All,

@@ -1,6 +1,6 @@
-//! Something that is being read from the disk.
+//! Something that is being read from the disk, or from what a fleet shares.
 //!
-//! A disk may take its time, or all of it. Whoever waits has a limit, and takes what does not come
+//! Either may take its time, or all of it. Whoever waits has a limit, and takes what does not come
 //! for not stored: the origin has it too. But who has begun to give what only the disk has waits.
 //!
 //! Implements: REQ-CACHE-007
@@ -26,9 +26,12 @@ const LIMIT: Duration = Duration::from_millis(500);
 /// How long the disk is not asked after somebody waited for it in vain.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Whether waiting for the disk is worth it.
+/// Whether waiting is worth it, and for how long.
 #[derive(Debug)]
 pub(super) struct Patience {
+    limit: Duration,
+    /// How long nobody asks after somebody waited in vain. `None`: until it is restored.
+    pause: Option<Duration>,
     since: Instant,
     /// In milliseconds after `since`: until then it is not.
     lost_until: AtomicU64,
@@ -36,11 +39,23 @@ pub(super) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { since: Instant::now(), lost_until: AtomicU64::new(0) }
+        let (since, lost_until) = (Instant::now(), AtomicU64::new(0));
+        Self { limit: LIMIT, pause: Some(PAUSE), since, lost_until }
     }
 }
 
 impl Patience {
+    /// One that is lost, until somebody restores it who has looked.
+    pub(super) fn lost(limit: Duration) -> Self {
+        let lost_until = AtomicU64::new(u64::MAX);
+        Self { limit, pause: None, since: Instant::now(), lost_until }
+    }
+
+    /// It has answered again.
+    pub(super) fn restore(&self) {
+        self.lost_until.store(0, Relaxed);
+    }
+
     /// Whether somebody waited in vain a short time ago.
     pub(super) fn is_lost(&self) -> bool {
         let until = self.lost_until.load(Relaxed);
@@ -48,7 +63,8 @@ impl Patience {
     }
 
     pub(super) fn lose(&self) {
-        let until = (self.since.elapsed() + PAUSE).as_millis() as u64;
+        let until = |pause: Duration| (self.since.elapsed() + pause).as_millis() as u64;
+        let until = self.pause.map_or(u64::MAX, until);
         self.lost_until.store(until, Relaxed);
     }
 }
@@ -81,7 +97,7 @@ impl<T> Future for Reading<T> {
             return Poll::Ready(answer.ok().flatten());
         }
         let Some(patience) = self.patience.clone() else { return Poll::Pending };
-        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(LIMIT)));
+        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(patience.limit)));
         ready!(limit.as_mut().poll(cx));
         patience.lose();
         Poll::Ready(None)
@@ -108,5 +124,21 @@ mod tests {
         let (sender, reading) = Reading::new(Some(patience));
         sender.send(Some(7)).unwrap();
         assert_eq!(reading.await, Some(7));
+    }
+
+    #[req_test("REQ-CACHE-007")]
+    #[tokio::test(start_paused = true)]
+    async fn what_others_look_after_is_left_alone_until_they_say_so() {
+        let patience = Arc::new(Patience::lost(Duration::from_millis(100)));
+        assert!(patience.is_lost());
+        patience.restore();
+        let began = tokio::time::Instant::now();
+        let (_never, reading) = Reading::<u8>::new(Some(Arc::clone(&patience)));
+        assert_eq!(reading.await, None);
+        assert!(patience.is_lost() && began.elapsed() < Duration::from_millis(110));
+        tokio::time::sleep(PAUSE * 10).await;
+        assert!(patience.is_lost(), "nobody has looked");
+        patience.restore();
+        assert!(!patience.is_lost());
     }
 }

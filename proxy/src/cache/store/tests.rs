@@ -17,6 +17,10 @@ impl Meta for Note {
         let (note, more) = from.split_first_chunk()?;
         Some((Self(*note), more))
     }
+
+    fn is_mendable(&self, _more: &[u8]) -> bool {
+        self.0 != *b"lost"
+    }
 }
 
 pub(super) fn head(text: &str, body: Option<Block>) -> Head<Note> {
@@ -44,7 +48,7 @@ impl<M: Meta> Store<M> {
 }
 
 fn in_memory(memory_bytes: usize) -> Store<Note> {
-    Store::new(&Options { memory_bytes, block_bytes: 1 << 20, disk: None })
+    Store::new(&Options { memory_bytes, block_bytes: 1 << 20, disk: None, fleet: None })
 }
 
 fn store() -> Store<Note> {

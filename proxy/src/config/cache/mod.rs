@@ -1,15 +1,19 @@
 //! `[cache]`: how much is kept, and the rules of routes that are cached; `cache` and
 //! `[route.cache]`: which those are, and what each has of its own.
 //!
-//! `read.rs` reads the sections, `write.rs` writes them back.
+//! `read.rs` reads the sections, `write.rs` writes them back; `fleet.rs` does both for
+//! `[cache.fleet]`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
 use super::errors::{Errors, Placed, Wrong};
-use crate::cache::{key::KeyRules, policy::Rules};
+use crate::cache::{key::KeyRules, policy::Rules, store::FleetOptions};
 
+mod fleet;
+#[cfg(test)]
+mod fleet_tests;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -25,6 +29,8 @@ pub struct Cache {
     pub memory_bytes: usize,
     /// The second tier, if there is one.
     pub disk: Option<CacheDisk>,
+    /// What several proxies share, if they do.
+    pub fleet: Option<FleetOptions>,
     /// Bytes of a block: the unit of what is kept, evicted, and fetched for a range.
     pub block_bytes: usize,
     /// Whether routes are cached that say nothing of it.
@@ -93,6 +99,7 @@ impl Cache {
         Self {
             memory_bytes: 256 << 20,
             disk: None,
+            fleet: None,
             block_bytes: 256 << 10,
             all_routes: false,
             uncacheable_ttl: Duration::from_secs(10),

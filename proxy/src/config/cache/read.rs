@@ -12,7 +12,7 @@ use super::{
         section::Section,
         value,
     },
-    Cache, CacheDisk, DraftCache, RouteCache,
+    Cache, CacheDisk, DraftCache, RouteCache, fleet,
 };
 use crate::cache::{
     policy::SetCookie,
@@ -28,6 +28,7 @@ const KEYS: &[&str] = &[
     "all_routes",
     "uncacheable_ttl",
     "rules",
+    "fleet",
 ];
 
 const RULES: &[&str] = &[
@@ -101,6 +102,7 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Cache> {
         let wrong = Wrong::new("`block_bytes` is too large for a disk", "write at most \"1MiB\"");
         section.add(&place, wrong);
     }
+    cache.fleet = fleet::read(section);
     cache.all_routes = section.switch("all_routes").unwrap_or(false);
     let ttl = section.parsed("uncacheable_ttl", "\"10s\"", value::duration);
     cache.uncacheable_ttl = ttl.map_or(cache.uncacheable_ttl, |ttl| ttl.value);

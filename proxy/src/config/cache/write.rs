@@ -7,7 +7,7 @@ use super::{
         effective::{entries, header, key, list, quoted, text},
         value::{show_duration, show_size, word},
     },
-    Cache, RouteCache,
+    Cache, RouteCache, fleet,
     read::SET_COOKIE,
 };
 
@@ -24,6 +24,9 @@ pub(in crate::config) fn write(out: &mut String, cache: Option<&Cache>) {
     text(out, "block_bytes", show_size(cache.block_bytes as u64));
     key(out, "all_routes", cache.all_routes);
     text(out, "uncacheable_ttl", show_duration(cache.uncacheable_ttl));
+    if let Some(fleet) = &cache.fleet {
+        fleet::write(out, fleet);
+    }
     header(out, "[cache.rules]");
     rules(out, &cache.rules);
 }

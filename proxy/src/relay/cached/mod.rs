@@ -19,7 +19,7 @@ use crate::{
         Cache, Tier,
         key::Key,
         meta::{Meta, Varies},
-        policy::{Terms, reuse::Wishes, vary::Chosen},
+        policy::{Moment, Terms, reuse::Wishes, vary::Chosen},
         store::{self, Found, ObjectId, Stored},
     },
     config::RouteCache,
@@ -64,7 +64,7 @@ struct Looked {
 }
 
 impl Asked {
-    /// Looks. Waits for the disk, and not for long.
+    /// Looks. Waits for the disk, and for the fleet, and not for long.
     async fn look(&self) -> Looked {
         let first = self.head(self.primary.common()).await;
         let Some(varies) = first.as_ref().and_then(Varies::of) else {
@@ -72,10 +72,36 @@ impl Asked {
             let stored = first.filter(|_| !self.primary.is_divided());
             return Looked { key: self.primary.clone(), varies: None, stored };
         };
+        let is_theirs = self.tier.get() == Tier::Fleet;
+        let looked = self.variant(varies).await;
+        let is_hopeless = || self.cache.uncacheable.has(looked.key.text());
+        if looked.stored.is_some() || is_theirs || is_hopeless() {
+            return looked;
+        }
+        // Somebody else may have found out at the same time: then the fleet goes by what was
+        // written last.
+        match self.others_varies().await.filter(|theirs| Some(theirs) != looked.varies.as_ref()) {
+            Some(theirs) => self.variant(theirs).await,
+            None => looked,
+        }
+    }
+
+    /// The variant for this request.
+    async fn variant(&self, varies: Varies) -> Looked {
         let chosen = Chosen::by(&varies.names, &self.fields);
         let key = self.primary.variant(varies.salt, &chosen);
         let stored = self.head(key.text()).await;
         Looked { key, varies: Some(varies), stored }
+    }
+
+    /// By what the rest of the fleet tells variants of the target apart.
+    async fn others_varies(&self) -> Option<Varies> {
+        let (store, text) = (&self.cache.store, self.primary.common());
+        let key = store::Key::of(text);
+        let Found::Fleet(reading) = store.seek_elsewhere(key, text) else { return None };
+        let given = reading.await?;
+        let varies = Varies::of(&given)?;
+        store.adopt(key, &given, true).then_some(varies)
     }
 
     /// Whether all of a stored body is there.
@@ -92,18 +118,52 @@ impl Asked {
     }
 
     async fn head(&self, text: &str) -> Option<Stored<Meta>> {
-        match self.cache.store.head(store::Key::of(text), text) {
-            Found::Memory(head) => Some(head),
+        let (store, key) = (&self.cache.store, store::Key::of(text));
+        // What could not be stored a moment ago has nobody stored: who asks for it need not wait.
+        let found = match self.cache.uncacheable.has(text) {
+            true => store.head(key, text),
+            false => store.seek(key, text),
+        };
+        let here = match found {
+            Found::Memory(head) => head,
             Found::Read(head) => {
                 self.tier.set(Tier::Disk);
-                Some(head)
+                head
             }
             Found::Disk(reading) => {
                 self.tier.set(Tier::Disk);
-                reading.await
+                reading.await?
             }
-            Found::Absent => None,
+            Found::Fleet(reading) => return self.adopt(key, reading.await, None),
+            Found::Absent => return None,
+        };
+        // Somebody else may have validated it, or got another one.
+        // What is validated each time is so by everybody.
+        let is_stale = |terms: Terms| !terms.no_cache && !terms.is_fresh(Moment::now());
+        if terms_of(&here).is_some_and(is_stale)
+            && let Found::Fleet(reading) = store.seek_elsewhere(key, text)
+        {
+            let newer = self.adopt(key, reading.await, Some(&here));
+            return Some(newer.unwrap_or(here));
         }
+        Some(here)
+    }
+
+    /// Takes what the fleet has given, if it is newer than what there is.
+    fn adopt(
+        &self,
+        key: store::Key,
+        given: Option<Stored<Meta>>,
+        here: Option<&Stored<Meta>>,
+    ) -> Option<Stored<Meta>> {
+        let received = |stored: &Stored<Meta>| terms_of(stored).map(|terms| terms.received);
+        let is_newer = |given: &Stored<Meta>| here.is_none_or(|it| received(given) > received(it));
+        let given = given.filter(is_newer)?;
+        if !self.cache.store.adopt(key, &given, here.is_some()) {
+            return None;
+        }
+        self.tier.set(Tier::Fleet);
+        Some(given)
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     body::BodyStream,
     cache::{
+        Tier,
         flight::{Flight, Resolution, Seat, Waiting},
         flights,
         meta::{Answer, Meta},
@@ -84,7 +85,10 @@ impl Way<'_> {
             }
         };
         let told = Told {
-            detail: (outcome == Outcome::Stale).then_some("stale-while-revalidate"),
+            detail: match outcome {
+                Outcome::Stale => Some("stale-while-revalidate"),
+                _ => (asked.tier.get() == Tier::Fleet).then_some("fleet"),
+            },
             ..Told::of(outcome)
         };
         self.serve(asked, looked, stored, told).await
@@ -115,10 +119,6 @@ impl Way<'_> {
             _ => None,
         });
         let block_bytes = asked.cache.store.block_bytes() as u64;
-        let missing = spans
-            .flat_map(|span| span.start / block_bytes..span.end.div_ceil(block_bytes))
-            .filter_map(|number| u32::try_from(number).ok())
-            .find(|number| !asked.cache.store.has_block(stored.object(), *number));
         let mend = Mend {
             cache: Arc::clone(&asked.cache),
             origin: Rc::new(self.origin()?),
@@ -128,6 +128,16 @@ impl Way<'_> {
             total: Some(length),
         };
         let mend = Rc::new(mend);
+        let (store, object) = (&asked.cache.store, stored.object());
+        // What the fleet has may be gone when it is asked for: only where there is another way.
+        let has = |number| match mend.is_possible() {
+            true => store.may_have_block(object, number),
+            false => store.has_block(object, number),
+        };
+        let missing = spans
+            .flat_map(|span| span.start / block_bytes..span.end.div_ceil(block_bytes))
+            .filter_map(|number| u32::try_from(number).ok())
+            .find(|number| !has(*number));
         let Some(missing) = missing else {
             let mend = mend.is_possible().then_some(mend);
             return answered(mend, None, told);

@@ -32,7 +32,7 @@ mod jobs;
 mod purges;
 mod queue;
 mod reader;
-mod record;
+pub(super) mod record;
 mod recover;
 mod segment;
 #[cfg(test)]

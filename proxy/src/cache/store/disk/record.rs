@@ -16,17 +16,17 @@ use crate::cache::store::{
 };
 
 /// Records begin at multiples of so many bytes.
-pub(super) const ALIGN: usize = 64;
+pub(in crate::cache::store) const ALIGN: usize = 64;
 /// Bytes of a header.
-pub(super) const HEADER: usize = 64;
+pub(in crate::cache::store) const HEADER: usize = 64;
 /// A head may be so long, its body apart.
-pub(super) const MAX_META: usize = 256 << 10;
+pub(in crate::cache::store) const MAX_META: usize = 256 << 10;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"UPr1");
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::cache::store) enum Kind {
     Block = 1,
     Head = 2,
     /// There is no head of this name any more.
@@ -35,20 +35,20 @@ pub(super) enum Kind {
 
 /// The beginning of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) slot: Slot,
-    pub(super) kind: Kind,
-    pub(super) meta_len: u32,
-    pub(super) body_len: u32,
+pub(in crate::cache::store) struct Header {
+    pub(in crate::cache::store) slot: Slot,
+    pub(in crate::cache::store) kind: Kind,
+    pub(in crate::cache::store) meta_len: u32,
+    pub(in crate::cache::store) body_len: u32,
     meta_crc: u32,
     body_crc: u32,
     /// As [`crate::cache::store::Head::keep_until`].
-    pub(super) keep_until: u64,
+    pub(in crate::cache::store) keep_until: u64,
 }
 
 impl Header {
     /// Bytes of the record, padding included.
-    pub(super) fn record_bytes(&self) -> usize {
+    pub(in crate::cache::store) fn record_bytes(&self) -> usize {
         (HEADER + self.meta_len as usize + self.body_len as usize).next_multiple_of(ALIGN)
     }
 
@@ -67,7 +67,7 @@ impl Header {
     }
 
     /// `None` if this is no header of a segment with this salt.
-    pub(super) fn decode(from: &[u8], salt: u64) -> Option<Self> {
+    pub(in crate::cache::store) fn decode(from: &[u8], salt: u64) -> Option<Self> {
         let mut from = Reader(from.get(..HEADER)?);
         let (magic, crc, rest) = (from.u32()?, from.u32()?, from.0);
         if magic != MAGIC || from.u64()? != salt || crc != crc32c::crc32c(rest) {
@@ -92,22 +92,26 @@ impl Header {
         (header.slot.is_head() != (kind == Kind::Block)).then_some(header)
     }
 
-    pub(super) fn is_meta(&self, meta: &[u8]) -> bool {
+    pub(in crate::cache::store) fn is_meta(&self, meta: &[u8]) -> bool {
         meta.len() == self.meta_len as usize && crc32c::crc32c(meta) == self.meta_crc
     }
 
-    pub(super) fn is_body(&self, body: &Block) -> bool {
+    pub(in crate::cache::store) fn is_body(&self, body: &Block) -> bool {
         body.len() == self.body_len as usize && checksum(body.parts()) == self.body_crc
     }
 }
 
 /// Appends the record of a block, to be sealed as all of these. Returns its length.
-pub(super) fn write_block(slot: Slot, block: &Block, out: &mut Vec<u8>) -> usize {
+pub(in crate::cache::store) fn write_block(slot: Slot, block: &Block, out: &mut Vec<u8>) -> usize {
     write((slot, Kind::Block, 0), &[], Some(block), out)
 }
 
 /// Appends the record of a head; nothing if it is too long. Returns its length.
-pub(super) fn write_head<M: Meta>(slot: Slot, stored: &Stored<M>, out: &mut Vec<u8>) -> usize {
+pub(in crate::cache::store) fn write_head<M: Meta>(
+    slot: Slot,
+    stored: &Stored<M>,
+    out: &mut Vec<u8>,
+) -> usize {
     let meta = encode_meta(stored);
     if meta.len() > MAX_META {
         return 0;
@@ -116,7 +120,7 @@ pub(super) fn write_head<M: Meta>(slot: Slot, stored: &Stored<M>, out: &mut Vec<
 }
 
 /// Appends the record of a removal. Returns its length.
-pub(super) fn write_removed(slot: Slot, out: &mut Vec<u8>) -> usize {
+pub(in crate::cache::store) fn write_removed(slot: Slot, out: &mut Vec<u8>) -> usize {
     write((slot, Kind::Removed, 0), &[], None, out)
 }
 
@@ -149,7 +153,7 @@ fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {
 }
 
 /// Gives a header the salt of the segment that it comes into.
-pub(super) fn seal(header: &mut [u8], salt: u64) {
+pub(in crate::cache::store) fn seal(header: &mut [u8], salt: u64) {
     header[8..16].copy_from_slice(&salt.to_le_bytes());
     let crc = crc32c::crc32c(&header[8..HEADER]);
     header[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -157,15 +161,15 @@ pub(super) fn seal(header: &mut [u8], salt: u64) {
 
 /// What is stored of a head beside its body.
 #[derive(Debug)]
-pub(super) struct MetaView<'a> {
-    pub(super) object: ObjectId,
-    pub(super) length: Option<u64>,
-    pub(super) keep_until: u64,
-    pub(super) has_body: bool,
-    pub(super) text: &'a str,
+pub(in crate::cache::store) struct MetaView<'a> {
+    pub(in crate::cache::store) object: ObjectId,
+    pub(in crate::cache::store) length: Option<u64>,
+    pub(in crate::cache::store) keep_until: u64,
+    pub(in crate::cache::store) has_body: bool,
+    pub(in crate::cache::store) text: &'a str,
     tags: Vec<&'a str>,
     /// What [`Meta::encode`] wrote.
-    pub(super) policy: &'a [u8],
+    pub(in crate::cache::store) policy: &'a [u8],
 }
 
 fn encode_meta<M: Meta>(stored: &Stored<M>) -> Vec<u8> {
@@ -188,7 +192,7 @@ fn encode_meta<M: Meta>(stored: &Stored<M>) -> Vec<u8> {
 }
 
 impl<'a> MetaView<'a> {
-    pub(super) fn decode(from: &'a [u8]) -> Option<Self> {
+    pub(in crate::cache::store) fn decode(from: &'a [u8]) -> Option<Self> {
         let mut from = Reader(from);
         let object = ObjectId(u128::from_le_bytes(from.take(16)?.try_into().ok()?));
         let length = Some(from.u64()?).filter(|length| *length != u64::MAX);
@@ -204,30 +208,30 @@ impl<'a> MetaView<'a> {
         Some(Self { object, length, keep_until, has_body, text, tags, policy: from.0 })
     }
 
-    pub(super) fn tags(&self) -> impl Iterator<Item = &'a str> + Clone {
+    pub(in crate::cache::store) fn tags(&self) -> impl Iterator<Item = &'a str> + Clone {
         self.tags.iter().copied()
     }
 }
 
 /// Reads numbers from the front.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(in crate::cache::store) struct Reader<'a>(pub(in crate::cache::store) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+    pub(in crate::cache::store) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(bytes)?;
         self.0 = rest;
         Some(taken)
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(in crate::cache::store) fn u32(&mut self) -> Option<u32> {
         Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(in crate::cache::store) fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a str> {
+    pub(in crate::cache::store) fn text(&mut self) -> Option<&'a str> {
         let bytes = self.u32()? as usize;
         std::str::from_utf8(self.take(bytes)?).ok()
     }

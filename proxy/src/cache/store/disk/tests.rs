@@ -32,7 +32,7 @@ impl Folder {
 
     fn options(&self, memory_bytes: usize, bytes: u64) -> Options {
         let disk = DiskOptions { directory: self.0.clone(), bytes, index_bytes: 1 << 20 };
-        Options { memory_bytes, block_bytes: 64 << 10, disk: Some(disk) }
+        Options { memory_bytes, block_bytes: 64 << 10, disk: Some(disk), fleet: None }
     }
 
     /// With a memory that holds next to nothing, so that what is found is from the disk.
@@ -68,7 +68,7 @@ fn until(what: &str, is: impl Fn() -> bool) {
 async fn found<T>(found: Found<T>) -> Option<T> {
     match found {
         Found::Memory(it) | Found::Read(it) => Some(it),
-        Found::Disk(reading) => reading.await,
+        Found::Disk(reading) | Found::Fleet(reading) => reading.await,
         Found::Absent => None,
     }
 }

@@ -1,0 +1,99 @@
+//! What the rest of the cache asks: first what is here, and then what the fleet has.
+//!
+//! What comes from the fleet comes in as a fill does: it is refused if it was purged since it was
+//! asked for.
+
+use std::ops::Range;
+
+use super::Wall;
+use crate::cache::store::{
+    Found, Inner, Store,
+    block::Block,
+    head::{Kept, Meta, Stored},
+    key::{Key, ObjectId, Slot},
+};
+
+impl<M: Meta> Store<M> {
+    /// As [`Self::head`], and what is not here is asked for where a fleet shares it. What that
+    /// gives is to be [adopted](Self::adopt).
+    pub fn seek(&self, key: Key, text: &str) -> Found<Stored<M>> {
+        match self.head(key, text) {
+            Found::Absent => self.seek_elsewhere(key, text),
+            found => found,
+        }
+    }
+
+    /// The same for somebody who has what is here, and wants it newer.
+    pub fn seek_elsewhere(&self, key: Key, text: &str) -> Found<Stored<M>> {
+        let epoch = self.0.epochs.now();
+        self.0.fleet.get().map_or(Found::Absent, |fleet| fleet.head(key, text, epoch))
+    }
+
+    /// Keeps a head that the fleet has given; `newer`: in the place of what is here. Whether it may
+    /// be used: it may have been purged since.
+    pub fn adopt(&self, key: Key, stored: &Stored<M>, newer: bool) -> bool {
+        let Inner { memory, disk, fleet, .. } = &*self.0;
+        if newer {
+            if !self.keep_head(key, stored) {
+                return false;
+            }
+        } else {
+            let (slot, mut allowed) = (Slot::head(key), false);
+            memory.promote(slot, Kept::Head(stored.clone()), || {
+                allowed = self.is_allowed(key, stored);
+                // What is there has come in since, from an origin.
+                if let Some(disk) = disk.as_ref().filter(|disk| allowed && !disk.has(&slot, false))
+                {
+                    disk.put(slot, Kept::Head(stored.clone()));
+                }
+                allowed
+            });
+            if !allowed {
+                return false;
+            }
+        }
+        fleet.get().inspect(|fleet| fleet.knows(stored));
+        true
+    }
+
+    /// As [`Self::block`], and what is not here is asked for where a fleet shares it. `last`: the
+    /// last block of the object that is going to be wanted.
+    pub fn seek_block(&self, object: ObjectId, number: u32, last: u32) -> Found<Block> {
+        let slot = Slot::block(object, number);
+        match (self.block(object, number), self.0.fleet.get()) {
+            (Found::Absent, Some(fleet)) if fleet.has(slot) => {
+                let is_here = |slot: Slot| self.has_block(object, slot.number());
+                fleet.block(slot, last, self.0.epochs.now(), is_here)
+            }
+            (found, _) => found,
+        }
+    }
+
+    /// As [`Self::has_block`], or the fleet may have it. Only for somebody who can have it
+    /// elsewhere.
+    pub fn may_have_block(&self, object: ObjectId, number: u32) -> bool {
+        let elsewhere = |slot| self.0.fleet.get().is_some_and(|fleet| fleet.has(slot));
+        self.has_block(object, number) || elsewhere(Slot::block(object, number))
+    }
+
+    /// Keeps a block that the fleet has given.
+    pub(super) fn take_in(&self, slot: Slot, block: &Block) {
+        if let Some(disk) = &self.0.disk {
+            disk.put(slot, Kept::Block(block.clone()));
+        }
+        self.0.memory.insert(slot, Kept::Block(block.clone()), || true);
+    }
+
+    /// Has those who share get a head, and these blocks of it, which were asked for then.
+    pub(in crate::cache::store) fn share(
+        &self,
+        key: Key,
+        stored: &Stored<M>,
+        blocks: Range<u32>,
+        asked: Wall,
+    ) {
+        if let Some(fleet) = self.0.fleet.get() {
+            fleet.share(key, stored, blocks, asked);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! What was purged anywhere in the fleet, as a set that all of its members come to agree on.
+//!
+//! A service cannot be searched by prefix or tag, so each member refuses what a purge means that
+//! is later than the object. The set is one small object. Members read it every few seconds, add
+//! what they have not seen, and write it again if it lacks something of theirs: what one of two
+//! writers has lost comes back in the next round. A purge is forgotten when everything that it could
+//! mean is too old to be taken anyway ([`OLDEST`]). Of too many the older half becomes one that
+//! means everything.
+//!
+//! Clocks of machines differ: what was asked for within a second after a purge counts as older.
+//!
+//! Implements: REQ-CACHE-004
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::*},
+    },
+};
+
+use super::{OLDEST, record::Wall};
+use crate::cache::store::{disk::record::Reader, key::Slot, purge::What};
+
+/// What clocks of two machines may differ by, in milliseconds.
+pub(super) const SKEW_MS: u64 = 1000;
+
+/// So many are kept, or texts of so many bytes.
+const MOST: usize = 16 << 10;
+const MOST_TEXT: usize = 1 << 20;
+
+/// Bytes of the object, at most.
+pub(super) const MOST_BYTES: usize = 4 << 20;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"UPp1");
+
+/// Keys that were removed here are remembered by a number of buckets.
+const BUCKETS: usize = 4096;
+
+/// The set, and what was removed by this member.
+#[derive(Debug)]
+pub(super) struct Purges {
+    set: Mutex<BTreeSet<(Wall, What)>>,
+    /// When a key of the bucket was removed. The service may be slow to forget it, or not do it.
+    removed: Box<[AtomicU64]>,
+}
+
+/// What came of a round.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    /// Purges of others that are new here.
+    pub(super) new: Vec<What>,
+    /// What is to be written, if the service lacks something.
+    pub(super) lacks: bool,
+}
+
+impl Purges {
+    pub(super) fn new() -> Self {
+        let removed = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+        Self { set: Mutex::default(), removed }
+    }
+
+    /// From now on what was asked for before is refused.
+    pub(super) fn add(&self, what: What, now: Wall) {
+        let mut set = self.lock();
+        set.insert((now, what));
+        settle(&mut set, now);
+    }
+
+    /// The same for one head, and for this member only.
+    pub(super) fn remove(&self, head: &Slot, now: Wall) {
+        self.bucket(head).fetch_max(now.0, SeqCst);
+    }
+
+    /// Whether a head that was asked for then is not to be taken.
+    pub(super) fn refuse<'a>(
+        &self,
+        head: &Slot,
+        (asked, now): (Wall, Wall),
+        text: &str,
+        tags: impl Iterator<Item = &'a str> + Clone,
+    ) -> bool {
+        // By a clock that is ahead no purge would ever reach it.
+        if asked.0 > now.0 + SKEW_MS || is_over(asked, now) {
+            return true;
+        }
+        let from = Wall(asked.0.saturating_sub(SKEW_MS));
+        if self.bucket(head).load(SeqCst) > from.0 {
+            return true;
+        }
+        let set = self.lock();
+        set.range((from, What::All)..).any(|(_, what)| what.means(text, tags.clone()))
+    }
+
+    /// Adds what the service has.
+    pub(super) fn merge(&self, theirs: &BTreeSet<(Wall, What)>, now: Wall) -> Merged {
+        let mut set = self.lock();
+        let mut known = theirs.clone();
+        settle(&mut known, now);
+        let new: Vec<_> = known.difference(&set).cloned().collect();
+        set.extend(new.iter().cloned());
+        settle(&mut set, now);
+        // What has been made one is told by the one.
+        let new = new.into_iter().map(|(_, what)| what).collect();
+        Merged { new, lacks: set.difference(&known).next().is_some() }
+    }
+
+    /// All of it, as it is written.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&MAGIC.to_le_bytes());
+        for (at, what) in self.lock().iter() {
+            let (kind, text) = match what {
+                What::All => (0u32, ""),
+                What::Prefix(text) => (1, &**text),
+                What::Tag(text) => (2, &**text),
+            };
+            let from = out.len();
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&at.0.to_le_bytes());
+            out.extend_from_slice(&kind.to_le_bytes());
+            out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+            let crc = crc32c::crc32c(&out[from + 4..]);
+            out[from..from + 4].copy_from_slice(&crc.to_le_bytes());
+        }
+        out
+    }
+
+    fn bucket(&self, head: &Slot) -> &AtomicU64 {
+        &self.removed[head.fingerprint() as usize % BUCKETS]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(Wall, What)>> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it is too old to be taken, or a purge to matter.
+fn is_over(at: Wall, now: Wall) -> bool {
+    now.0.saturating_sub(at.0) > OLDEST.as_millis() as u64
+}
+
+/// Forgets those that mean nothing any more, and makes one of many.
+fn settle(set: &mut BTreeSet<(Wall, What)>, now: Wall) {
+    // One from the future would be refused by nobody and last for ever.
+    set.retain(|(at, _)| !is_over(*at, now) && at.0 <= now.0 + SKEW_MS + OLDEST.as_millis() as u64);
+    let text = |what: &What| match what {
+        What::All => 0,
+        What::Prefix(text) | What::Tag(text) => text.len(),
+    };
+    if set.len() > MOST || set.iter().map(|(_, what)| text(what)).sum::<usize>() > MOST_TEXT {
+        let middle = set.iter().nth(set.len() / 2).map(|(at, _)| *at);
+        set.extend(middle.map(|at| (at, What::All)));
+    }
+    let all = set.iter().rev().find(|(_, what)| *what == What::All).map(|(at, _)| *at);
+    if let Some(all) = all {
+        set.retain(|(at, what)| *at > all || (*at == all && *what == What::All));
+    }
+}
+
+/// Those of an object, and whether it was what somebody had written.
+pub(super) fn decode(from: &[u8]) -> (BTreeSet<(Wall, What)>, bool) {
+    let (mut from, mut found) = (Reader(from), BTreeSet::new());
+    if from.u32() != Some(MAGIC) {
+        return (found, false);
+    }
+    while !from.0.is_empty() {
+        match decode_one(&mut from) {
+            Some(purge) => _ = found.insert(purge),
+            None => return (found, false),
+        }
+    }
+    (found, true)
+}
+
+fn decode_one(from: &mut Reader<'_>) -> Option<(Wall, What)> {
+    let crc = from.u32()?;
+    let all = from.0;
+    let at = Wall(from.u64()?);
+    let (kind, text) = (from.u32()?, from.text()?);
+    let what = match kind {
+        0 => What::All,
+        1 => What::Prefix(text.into()),
+        2 => What::Tag(text.into()),
+        _ => return None,
+    };
+    let whole = &all[..all.len() - from.0.len()];
+    (crc == crc32c::crc32c(whole)).then_some((at, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use mantra_macros::req_test;
+
+    use super::*;
+    use crate::cache::store::key::Key;
+
+    const NOW: Wall = Wall(1_000_000_000_000);
+
+    fn at(ms: i64) -> Wall {
+        Wall(NOW.0.saturating_add_signed(ms))
+    }
+
+    fn prefix(text: &str) -> What {
+        What::Prefix(text.into())
+    }
+
+    fn slot(text: &str) -> Slot {
+        Slot::head(Key::of(text))
+    }
+
+    fn refuses(purges: &Purges, asked: Wall, text: &str, tags: &[&str]) -> bool {
+        purges.refuse(&slot(text), (asked, NOW), text, tags.iter().copied())
+    }
+
+    fn copy(purges: &Purges) -> BTreeSet<(Wall, What)> {
+        let (set, is_whole) = decode(&purges.encode());
+        assert!(is_whole);
+        set
+    }
+
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn what_was_asked_for_before_a_purge_is_refused() {
+        let purges = Purges::new();
+        purges.add(prefix("https://a/"), at(-60_000));
+        purges.add(What::Tag("red".into()), at(-60_000));
+        purges.remove(&slot("https://c/1"), at(-60_000));
+        for (asked, text, tags, expected) in [
+            (-70_000, "https://a/1", &[][..], true),
+            (-60_000 + 999, "https://a/1", &[], true),
+            (-50_000, "https://a/1", &[], false),
+            (-70_000, "https://b/1", &[], false),
+            (-70_000, "https://b/1", &["blue", "red"], true),
+            (-50_000, "https://b/1", &["red"], false),
+            (-70_000, "https://c/1", &[], true),
+            (-50_000, "https://c/1", &[], false),
+            // Too old, and from the future.
+            (-(OLDEST.as_millis() as i64) - 1, "https://d/1", &[], true),
+            (5000, "https://d/1", &[], true),
+            (500, "https://d/1", &[], false),
+        ] {
+            assert_eq!(
+                refuses(&purges, at(asked), text, tags),
+                expected,
+                "{asked} {text} {tags:?}"
+            );
+        }
+        purges.add(What::All, at(-10));
+        assert!(refuses(&purges, at(-20), "https://d/1", &[]));
+    }
+
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn members_come_to_agree_whatever_was_overwritten() {
+        let (one, other) = (Purges::new(), Purges::new());
+        one.add(prefix("https://a/"), at(-3000));
+        other.add(What::Tag("red".into()), at(-2000));
+        // Both write, and the second has not seen the first.
+        let service = copy(&other);
+        let merged = one.merge(&service, NOW);
+        assert_eq!(merged.new, [What::Tag("red".into())]);
+        assert!(merged.lacks, "what was overwritten");
+        let service = copy(&one);
+        let merged = other.merge(&service, NOW);
+        assert_eq!((merged.new, merged.lacks), (vec![prefix("https://a/")], false));
+        assert_eq!(copy(&one), copy(&other));
+        let merged = one.merge(&service, NOW);
+        assert!(merged.new.is_empty() && !merged.lacks, "nothing is told twice");
+        // A service that has lost it gets it again.
+        assert!(one.merge(&BTreeSet::new(), NOW).lacks);
+    }
+
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn old_ones_are_forgotten_and_many_become_one() {
+        let purges = Purges::new();
+        purges.add(prefix("https://old/"), at(-(OLDEST.as_millis() as i64)));
+        assert_eq!(copy(&purges).len(), 1);
+        let later = Wall(NOW.0 + 1000);
+        let merged = purges.merge(&copy(&purges), later);
+        assert!(!merged.lacks && merged.new.is_empty());
+        assert_eq!(copy(&purges).len(), 0);
+        for number in 0..=MOST as i64 {
+            purges.add(prefix(&format!("https://a/{number}/")), at(number - 100_000));
+        }
+        assert!(copy(&purges).len() < MOST * 3 / 4);
+        assert!(refuses(&purges, at(-110_000), "https://b/", &[]), "meant by the one");
+        assert!(refuses(&purges, at(-86_000), "https://a/16384/", &[]));
+        assert!(!refuses(&purges, at(-86_000), "https://b/", &[]));
+    }
+
+    #[req_test("REQ-CACHE-007")]
+    #[test]
+    fn what_is_damaged_is_not_believed() {
+        let purges = Purges::new();
+        purges.add(prefix("https://a/"), at(-2));
+        purges.add(prefix("https://b/"), at(-1));
+        let whole = purges.encode();
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 0x10;
+            let (set, is_whole) = decode(&bytes);
+            assert!(!is_whole && set.len() < 2, "{place}");
+            let (set, is_whole) = decode(&whole[..place]);
+            assert!(set.len() < 2 && (!is_whole || place == 4 || set.len() == 1), "{place}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Purges go round: every few seconds each member reads those of all, applies what is new to its own
+//! memory and disk, and adds its own. By that it is seen whether the service works, too: what
+//! has not answered is asked for nothing else until it answers this, in time.
+//!
+//! Which purges are known is written down beside the disk's files: a restart, which keeps those,
+//! applies only what has been purged meanwhile.
+//!
+//! Implements: REQ-CACHE-004, REQ-CACHE-007
+
+use std::{collections::BTreeSet, fs, io, path::Path, sync::Weak, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Shared, Wall,
+    purges::{self, MOST_BYTES},
+    service::{self, Failed, Open},
+};
+use crate::cache::store::{Inner, Store, head::Meta, purge::What};
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// What a round may take beyond what a request would wait: a connection may have to be made first.
+const MORE_TIME: Duration = Duration::from_secs(1);
+
+/// Goes round until the store ends.
+pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Shared<M>, open: &Open) {
+    if let Some(bytes) = shared.seen.as_ref().and_then(|path| fs::read(path).ok()) {
+        // They have been applied to what is on the disk.
+        let _ = shared.purges.merge(&purges::decode(&bytes).0, Wall::now());
+    }
+    let mut was_late = false;
+    loop {
+        let began = Instant::now();
+        match round(store, shared, open).await {
+            Ok(false) => return,
+            Ok(true) if began.elapsed() <= shared.options.timeout => {
+                was_late = false;
+                shared.works();
+            }
+            // That may have been the connection: once more, at once.
+            Ok(true) if !was_late => {
+                was_late = true;
+                continue;
+            }
+            Ok(true) if !shared.patience.is_lost() => {}
+            Ok(true) => {
+                let took = began.elapsed().as_millis();
+                shared.failed(&format!("it takes {took} ms, and `timeout` is less"));
+            }
+            Err(why) => shared.failed(&why),
+        }
+        tokio::select! {
+            () = sleep(EVERY) => {}
+            () = shared.purged.notified() => {}
+        }
+    }
+}
+
+/// Once. `false`: the store has ended.
+async fn round<M: Meta>(
+    store: &Weak<Inner<M>>,
+    shared: &Shared<M>,
+    open: &Open,
+) -> Result<bool, String> {
+    let limit = shared.options.timeout + MORE_TIME;
+    let name = service::purges();
+    let theirs = match open.get(&name, MOST_BYTES, limit).await {
+        Ok(Some(bytes)) => {
+            let (set, is_whole) = purges::decode(&bytes);
+            if !is_whole {
+                shared.counters.damaged.inc();
+            }
+            set
+        }
+        Ok(None) => BTreeSet::new(),
+        Err(Failed::TooLong) => {
+            shared.counters.damaged.inc();
+            BTreeSet::new()
+        }
+        Err(Failed::Service(why)) => return Err(why),
+    };
+    let merged = shared.purges.merge(&theirs, Wall::now());
+    if !merged.new.is_empty() {
+        let Some(store) = store.upgrade().map(Store) else { return Ok(false) };
+        apply(&store, &merged.new).await;
+    }
+    if merged.lacks {
+        let bytes = Bytes::from(shared.purges.encode());
+        // It is tried again in the next round, which sees what is lacking.
+        if let Err(Failed::Service(why)) = open.put(&name, bytes, limit).await {
+            shared.writing_failed(&why);
+        }
+    }
+    if merged.lacks || !merged.new.is_empty() {
+        note(shared);
+    }
+    Ok(store.strong_count() > 0)
+}
+
+/// Applies what others have purged to what is here.
+async fn apply<M: Meta>(store: &Store<M>, new: &[What]) {
+    for what in new {
+        tracing::info!("cache: purge of {what:?}, by another proxy of the fleet");
+        let (here, what) = (store.clone(), what.clone());
+        // It looks through memory: other things go on meanwhile.
+        let Ok(mut purged) = tokio::task::spawn_blocking(move || here.purge_here(&what)).await
+        else {
+            return;
+        };
+        purged.written().await;
+    }
+}
+
+/// Writes down what is known.
+fn note<M>(shared: &Shared<M>) {
+    let Some(path) = &shared.seen else { return };
+    if let Err(error) = replace(path, &shared.purges.encode()) {
+        tracing::debug!("cache: {} is not written: {error}", path.display());
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    fs::write(&beside, bytes)?;
+    fs::rename(&beside, path)
+}

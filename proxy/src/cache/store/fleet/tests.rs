@@ -1,0 +1,354 @@
+//! Stores that share a folder: what reaches the others, and what must not.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use mantra_macros::req_test;
+
+use super::{Options as FleetOptions, Service};
+use crate::cache::store::{
+    DiskOptions, FleetStatistics, Found, Key, Meta, ObjectId, Options, Store, What,
+    tests::{Note, head},
+};
+
+const BLOCK: usize = 4096;
+
+/// A folder that stores share, gone at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let name = format!("underpass-fleet-{}-{:x}", std::process::id(), fastrand::u64(..));
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn options(&self) -> Options {
+        let fleet = FleetOptions {
+            service: Service::Folder(self.0.join("shared")),
+            timeout: Duration::from_secs(5),
+            max_object_bytes: 64 << 10,
+            queue_bytes: 1 << 20,
+        };
+        Options { memory_bytes: 4 << 20, block_bytes: BLOCK, disk: None, fleet: Some(fleet) }
+    }
+
+    fn store(&self) -> Store<Note> {
+        let store = Store::new(&self.options());
+        until("the folder is ready", || of(&store).works);
+        store
+    }
+
+    /// With a disk, of this name.
+    fn with_disk(&self, name: &str) -> Store<Note> {
+        let directory = self.0.join(name);
+        let disk = DiskOptions { directory, bytes: 64 << 20, index_bytes: 1 << 20 };
+        let store = Store::new(&Options { disk: Some(disk), ..self.options() });
+        until("both are ready", || of(&store).works && store.statistics().disk.unwrap().works);
+        store
+    }
+
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        fn add(folder: &Path, to: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.path() {
+                    path if path.is_dir() => add(&path, to),
+                    path => to.push(path),
+                }
+            }
+        }
+        let mut all = Vec::new();
+        add(&self.0.join(format!("shared/v1/{BLOCK}/{kind}")), &mut all);
+        all
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}: not in ten seconds");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn of<M: Meta>(store: &Store<M>) -> FleetStatistics {
+    store.statistics().fleet.expect("a fleet")
+}
+
+fn is_written<M: Meta>(store: &Store<M>) {
+    let fleet = store.0.fleet.get().expect("a fleet");
+    until("all is written", || fleet.shared.lanes.are_empty());
+}
+
+fn content(text: &str, bytes: usize) -> Bytes {
+    let mut random = fastrand::Rng::with_seed(Key::of(text).0 as u64);
+    (0..bytes).map(|_| random.u8(..)).collect()
+}
+
+fn put(store: &Store<Note>, text: &str, bytes: usize) {
+    let body = store.copy(&[content(text, bytes)]);
+    store.fill().commit(Key::of(text), head(text, body)).expect("room");
+    is_written(store);
+}
+
+/// Of several blocks, of which the last one is short.
+fn put_blocks(store: &Store<Note>, text: &str, blocks: u32, meta: Note) -> ObjectId {
+    let mut fill = store.fill();
+    let all = content(text, blocks as usize * BLOCK - 100);
+    for (number, piece) in all.chunks(BLOCK).enumerate() {
+        fill.put(number as u32, store.copy(&[all.slice_ref(piece)]).expect("room"));
+    }
+    let object = fill.object();
+    let length = Some(all.len() as u64);
+    let head = crate::cache::store::Head { length, meta, ..head(text, None) };
+    fill.commit(Key::of(text), head).expect("room");
+    is_written(store);
+    object
+}
+
+async fn had<T>(found: Found<T>) -> Option<T> {
+    match found {
+        Found::Memory(it) | Found::Read(it) => Some(it),
+        Found::Disk(reading) | Found::Fleet(reading) => reading.await,
+        Found::Absent => None,
+    }
+}
+
+async fn seek(store: &Store<Note>, text: &str) -> Option<crate::cache::store::Stored<Note>> {
+    let found = store.seek(Key::of(text), text);
+    let is_of_fleet = matches!(found, Found::Fleet(_));
+    let stored = had(found).await?;
+    (!is_of_fleet || store.adopt(Key::of(text), &stored, false)).then_some(stored)
+}
+
+async fn body(store: &Store<Note>, text: &str) -> Option<Bytes> {
+    Some(seek(store, text).await?.body.as_ref()?.to_vec().into())
+}
+
+/// `put` counts as older than a purge that is made within a second.
+async fn second() {
+    tokio::time::sleep(Duration::from_millis(super::purges::SKEW_MS + 50)).await;
+}
+
+#[req_test("REQ-CACHE-002")]
+#[tokio::test]
+async fn what_one_has_stored_another_finds() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    for (text, bytes) in
+        [("https://a/small", 100), ("https://a/empty", 0), ("https://a/full", BLOCK)]
+    {
+        assert_eq!(body(&other, text).await, None, "{text}");
+        put(&one, text, bytes);
+        assert_eq!(body(&other, text).await.expect(text), content(text, bytes));
+        let found = seek(&other, text).await.expect(text);
+        assert_eq!(
+            (found.text(), found.meta, found.more()),
+            (text, Note(*b"note"), &b"and more"[..])
+        );
+        assert!(found.tags().eq(["all", text.rsplit('/').next().unwrap()]));
+        assert!(matches!(other.head(Key::of(text), text), Found::Memory(_)), "from now on");
+    }
+    let statistics = of(&other);
+    assert_eq!((statistics.hits, statistics.misses, statistics.writes), (3, 3, 0));
+    assert_eq!(of(&one).writes, 3);
+    let key = Key::of("https://a/small");
+    assert!(had(folder.store().seek(key, "https://another/text")).await.is_none());
+}
+
+#[req_test("REQ-CACHE-002")]
+#[tokio::test]
+async fn a_body_of_blocks_is_found_block_by_block() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    let text = "https://a/large";
+    let object = put_blocks(&one, text, 12, Note(*b"note"));
+    assert_eq!((folder.files("b").len(), folder.files("h").len()), (12, 1));
+    let stored = seek(&other, text).await.expect("the head");
+    assert_eq!(stored.object(), object);
+    assert!(!other.has_block(object, 0) && other.may_have_block(object, 0));
+    let mut all = Vec::new();
+    for number in 0..12 {
+        let block = had(other.seek_block(object, number, 11)).await.expect("a block");
+        all.extend(block.to_vec());
+        assert!(other.has_block(object, number));
+    }
+    assert_eq!(all, content(text, 12 * BLOCK - 100));
+    // One that is gone: its object is not asked for any more.
+    for file in folder.files("b") {
+        fs::remove_file(file).expect("a block");
+    }
+    let third = folder.store();
+    seek(&third, text).await.expect("the head");
+    assert!(third.may_have_block(object, 3));
+    assert!(had(third.seek_block(object, 3, 3)).await.is_none());
+    assert!(!third.may_have_block(object, 3) && !third.may_have_block(object, 4));
+    assert!(matches!(third.seek_block(object, 4, 4), Found::Absent));
+    // What is fetched then is shared.
+    third.refill(object).put(3, third.copy(&[Bytes::from_static(b"fetched")]).expect("room"));
+    is_written(&third);
+    assert_eq!(folder.files("b").len(), 1);
+}
+
+#[req_test("REQ-CACHE-007")]
+#[tokio::test]
+async fn what_could_not_be_had_again_is_not_shared() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    put_blocks(&one, "https://a/lost", 2, Note(*b"lost"));
+    put_blocks(&one, "https://a/too-large", 20, Note(*b"note"));
+    assert_eq!((folder.files("b").len(), folder.files("h").len()), (0, 0));
+    assert!(seek(&other, "https://a/lost").await.is_none());
+}
+
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn purges_go_round() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    let all = ["https://a/x/1", "https://a/x/2", "https://b/x/3"];
+    for text in all {
+        put(&one, text, 10);
+        assert!(body(&other, text).await.is_some());
+    }
+    second().await;
+    one.purge(&What::Prefix("https://a/x/1".into()));
+    one.purge(&What::Tag("3".into()));
+    assert!(body(&one, all[0]).await.is_none() && body(&one, all[2]).await.is_none(), "at once");
+    until("the other has heard of it", || {
+        let gone = |text| matches!(other.head(Key::of(text), text), Found::Absent);
+        gone(all[0]) && gone(all[2])
+    });
+    let third = folder.store();
+    for store in [&other, &third] {
+        assert!(body(store, all[0]).await.is_none() && body(store, all[2]).await.is_none());
+        assert!(body(store, all[1]).await.is_some(), "not meant");
+    }
+    assert_eq!(of(&third).refused, 2);
+    // What is asked for later is taken.
+    second().await;
+    put(&other, all[0], 20);
+    assert_eq!(body(&third, all[0]).await.expect("a new one"), content(all[0], 20));
+}
+
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_is_on_its_way_during_a_purge_does_not_come_in_behind_it() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    let text = "https://a/1";
+    put(&one, text, 10);
+    for forgets in [
+        (|store: &Store<Note>| _ = store.purge_here(&What::Tag("all".into()))) as fn(&Store<Note>),
+        |store| store.remove(Key::of("https://a/1")),
+    ] {
+        let stored = had(other.seek_elsewhere(Key::of(text), text)).await.expect("it is there");
+        forgets(&other);
+        assert!(!other.adopt(Key::of(text), &stored, false));
+        assert!(!other.adopt(Key::of(text), &stored, true));
+        assert!(matches!(other.head(Key::of(text), text), Found::Absent));
+    }
+    is_written(&other);
+    assert_eq!(folder.files("h").len(), 0, "a removal removes it for all");
+}
+
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn a_removal_counts_here_even_if_the_service_does_not_do_it() {
+    let folder = Folder::new();
+    let one = folder.store();
+    let text = "https://a/1";
+    put(&one, text, 10);
+    let [file] = &folder.files("h")[..] else { panic!("one head") };
+    let before = fs::read(file).expect("the head");
+    one.remove(Key::of(text));
+    is_written(&one);
+    fs::write(file, before).expect("as if it had stayed");
+    assert!(seek(&one, text).await.is_none());
+    assert!(seek(&folder.store(), text).await.is_some(), "another one does not know of it");
+}
+
+#[req_test("REQ-CACHE-002")]
+#[tokio::test]
+async fn a_restart_applies_what_was_purged_meanwhile_and_no_more() {
+    let folder = Folder::new();
+    let one = folder.store();
+    let other = folder.with_disk("disk");
+    one.purge(&What::Tag("early".into()));
+    until("it is known", || folder.0.join("disk/fleet-purges").exists());
+    second().await;
+    for text in ["https://a/early", "https://a/late"] {
+        let body = other.copy(&[content(text, 10)]);
+        other.fill().commit(Key::of(text), head(text, body)).expect("room");
+    }
+    other.flush().await;
+    other.close();
+    drop(other);
+    second().await;
+    one.purge(&What::Tag("late".into()));
+    let shared = folder.0.join("shared/v1/purges");
+    until("it is told", || fs::metadata(&shared).is_ok_and(|file| file.len() > 45));
+    let again = folder.with_disk("disk");
+    for (text, is_there) in [("https://a/early", true), ("https://a/late", false)] {
+        until(text, || {
+            let found = again.head(Key::of(text), text);
+            matches!(found, Found::Absent) != is_there
+        });
+    }
+}
+
+#[req_test("REQ-CACHE-007")]
+#[tokio::test]
+async fn what_is_damaged_is_not_there() {
+    let folder = Folder::new();
+    let one = folder.store();
+    let text = "https://a/1";
+    put(&one, text, 300);
+    let [file] = &folder.files("h")[..] else { panic!("one head") };
+    let whole = fs::read(file).expect("the head");
+    let other = folder.store();
+    for step in 0..40 {
+        let place = step * (whole.len() - 64) / 40;
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1;
+        fs::write(file, bytes).expect("the head");
+        assert!(seek(&other, text).await.is_none(), "{place} of {}", whole.len());
+        fs::write(file, &whole[..place]).expect("the head");
+        assert!(seek(&other, text).await.is_none(), "cut at {place}");
+    }
+    fs::write(file, vec![0; 1 << 20]).expect("the head");
+    assert!(seek(&other, text).await.is_none(), "longer than anything");
+    assert_eq!(of(&other).damaged, 81);
+    assert!(of(&other).works, "that is not the service's fault");
+    fs::write(file, whole).expect("the head");
+    assert!(seek(&other, text).await.is_some());
+}
+
+#[req_test("REQ-CACHE-007")]
+#[tokio::test]
+async fn a_service_that_does_not_work_is_not_asked_until_it_does() {
+    let folder = Folder::new();
+    fs::create_dir_all(&folder.0).expect("a folder");
+    fs::write(folder.0.join("shared"), b"").expect("a file in its place");
+    let store = Store::new(&folder.options());
+    until("it has been tried", || of(&store).errors > 0);
+    assert!(!of(&store).works);
+    assert!(matches!(store.seek(Key::of("https://a/1"), "https://a/1"), Found::Absent));
+    put(&store, "https://a/1", 10);
+    store.remove(Key::of("https://a/2"));
+    assert_eq!((of(&store).dropped, of(&store).writes), (2, 0));
+    assert!(matches!(store.seek(Key::of("https://a/1"), "https://a/1"), Found::Memory(_)));
+    fs::remove_file(folder.0.join("shared")).expect("the file");
+    until("it works", || of(&store).works);
+    put(&store, "https://a/1", 10);
+    assert_eq!(of(&store).writes, 1);
+}
