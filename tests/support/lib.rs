@@ -24,7 +24,7 @@
 //! * certificates, and clients with TLS: [`tls`]
 //! * libraries as peers: [`client`] (hyper, h1 and h2), [`grpc`] (tonic), [`websocket`] (tokio-tungstenite)
 //! * servers that speak TLS, with good and bad certificates: [`tls_origin`]
-//! * programs as peers: [`nginx`], [`curl`]; as ends of tunnels: [`apps`]; to see a page: [`chromium`]
+//! * programs as peers: [`nginx`], [`curl`], what a fleet shares ([`fleet`]); as ends of tunnels: [`apps`]; to see a page: [`chromium`]
 //! * the same test over versions and engines: [`matrix`]
 
 pub mod acme;
@@ -39,6 +39,7 @@ pub mod dns;
 pub mod engine;
 pub mod fate;
 pub mod fickle;
+pub mod fleet;
 pub mod grpc;
 pub mod h2_frames;
 pub mod h2_origin;

@@ -8,6 +8,7 @@ mod beside;
 mod conditions;
 mod disk;
 mod fill;
+mod fleet;
 mod inputs;
 mod join;
 mod keys;
