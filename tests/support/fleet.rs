@@ -13,10 +13,12 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{clock::BOUND, curl::peer, models, proxy::scratch, skip};
+use crate::{clock::BOUND, curl::peer, models, proxy::scratch, skip, tls::Authority};
 
 /// What makes a bucket, which a proxy does not.
 const BUCKET: &str = "fleet";
+
+const PASSWORD: &str = "s3cret-of-the-fleet";
 
 /// A service.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Shared {
 enum Kind {
     Folder,
     Redis,
+    /// With a password, and for `localhost` only.
+    RedisTls,
     S3,
 }
 
@@ -44,6 +48,12 @@ impl Shared {
     /// Redis; `None` if there is none and that is allowed.
     pub fn redis() -> Option<Self> {
         peer("redis-server").then(|| Self::served(Kind::Redis))
+    }
+
+    /// The same over TLS and with a password, which are in [`Self::path`] as `ca.pem` and
+    /// `password`.
+    pub fn redis_tls() -> Option<Self> {
+        peer("redis-server").then(|| Self::served(Kind::RedisTls))
     }
 
     /// S3; `None` if this Python has no `moto`.
@@ -63,6 +73,9 @@ impl Shared {
     fn served(kind: Kind) -> Self {
         let directory = scratch("fleet");
         fs::create_dir_all(&directory).expect("directory");
+        if kind == Kind::RedisTls {
+            certify(&directory);
+        }
         // The port is free when it is asked for; somebody else may take it before it is used.
         let started = (0..5).find_map(|_| {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
@@ -80,6 +93,11 @@ impl Shared {
         let own = match self.kind {
             Kind::Folder => format!("url = \"file://{}\"", self.directory.display()),
             Kind::Redis => format!("url = \"redis://{address}/1\""),
+            Kind::RedisTls => format!(
+                "url = \"rediss://localhost:{}\"\npassword_file = \"{}\"",
+                address.port(),
+                self.path("password").display()
+            ),
             Kind::S3 => format!(
                 "url = \"s3://{BUCKET}/edge\"\nregion = \"us-east-1\"\n\
                  endpoint = \"http://{address}\"\naccess_key_id = \"test\"\n\
@@ -87,6 +105,11 @@ impl Shared {
             ),
         };
         format!("[cache.fleet]\n{own}\n{more}")
+    }
+
+    /// A file of its own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// The files of a folder whose names have this in them.
@@ -155,6 +178,19 @@ impl Drop for Shared {
     }
 }
 
+fn certify(directory: &Path) {
+    let authority = Authority::new("ca");
+    let issued = authority.server(&["localhost"]);
+    for (name, text) in [
+        ("ca.pem", &*authority.pem),
+        ("tls.crt", &issued.certificate),
+        ("tls.key", &issued.key),
+        ("password", PASSWORD),
+    ] {
+        fs::write(directory.join(name), text).expect("a file");
+    }
+}
+
 fn start(kind: Kind, directory: &Path, address: SocketAddr) -> Option<Child> {
     let port = address.port().to_string();
     let mut command = match kind {
@@ -163,6 +199,17 @@ fn start(kind: Kind, directory: &Path, address: SocketAddr) -> Option<Child> {
             let mut command = Command::new("redis-server");
             command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--maxmemory"]);
             command.args(["64mb", "--dir"]).arg(directory);
+            command
+        }
+        Kind::RedisTls => {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--port", "0", "--tls-port", &port, "--save", ""]);
+            command.args(["--tls-auth-clients", "no", "--requirepass", PASSWORD]);
+            for (option, file) in
+                [("cert-file", "tls.crt"), ("key-file", "tls.key"), ("ca-cert-file", "ca.pem")]
+            {
+                command.arg(format!("--tls-{option}")).arg(directory.join(file));
+            }
             command
         }
         Kind::S3 => {

@@ -75,7 +75,8 @@ impl Asked {
         let is_theirs = self.tier.get() == Tier::Fleet;
         let looked = self.variant(varies).await;
         let is_hopeless = || self.cache.uncacheable.has(looked.key.text());
-        if looked.stored.is_some() || is_theirs || is_hopeless() {
+        let is_shared = self.cache.store.shares() && !is_theirs;
+        if looked.stored.is_some() || !is_shared || is_hopeless() {
             return looked;
         }
         // Somebody else may have found out at the same time: then the fleet goes by what was
@@ -98,7 +99,7 @@ impl Asked {
     async fn others_varies(&self) -> Option<Varies> {
         let (store, text) = (&self.cache.store, self.primary.common());
         let key = store::Key::of(text);
-        let Found::Fleet(reading) = store.seek_elsewhere(key, text) else { return None };
+        let Found::Fleet(reading) = store.seek(key, text) else { return None };
         let given = reading.await?;
         let varies = Varies::of(&given)?;
         store.adopt(key, &given, true).then_some(varies)
@@ -119,34 +120,35 @@ impl Asked {
 
     async fn head(&self, text: &str) -> Option<Stored<Meta>> {
         let (store, key) = (&self.cache.store, store::Key::of(text));
-        // What could not be stored a moment ago has nobody stored: who asks for it need not wait.
-        let found = match self.cache.uncacheable.has(text) {
-            true => store.head(key, text),
-            false => store.seek(key, text),
-        };
-        let here = match found {
-            Found::Memory(head) => head,
+        let here = match store.head(key, text) {
+            Found::Memory(head) => Some(head),
             Found::Read(head) => {
                 self.tier.set(Tier::Disk);
-                head
+                Some(head)
             }
-            Found::Disk(reading) => {
+            Found::Disk(reading) | Found::Fleet(reading) => {
                 self.tier.set(Tier::Disk);
-                reading.await?
+                reading.await
             }
-            Found::Fleet(reading) => return self.adopt(key, reading.await, None),
-            Found::Absent => return None,
+            Found::Absent => None,
         };
-        // Somebody else may have validated it, or got another one.
-        // What is validated each time is so by everybody.
-        let is_stale = |terms: Terms| !terms.no_cache && !terms.is_fresh(Moment::now());
-        if terms_of(&here).is_some_and(is_stale)
-            && let Found::Fleet(reading) = store.seek_elsewhere(key, text)
-        {
-            let newer = self.adopt(key, reading.await, Some(&here));
-            return Some(newer.unwrap_or(here));
+        if !store.shares() {
+            return here;
         }
-        Some(here)
+        let is_wanted = match here.as_ref().map(terms_of) {
+            // What could not be stored a moment ago has nobody stored.
+            None => !self.cache.uncacheable.has(text),
+            // Somebody else may have validated it. What is validated each time is so by everybody.
+            Some(Some(terms)) => !terms.no_cache && !terms.is_fresh(Moment::now()),
+            Some(None) => false,
+        };
+        if is_wanted
+            && let Found::Fleet(reading) = store.seek(key, text)
+            && let Some(newer) = self.adopt(key, reading.await, here.as_ref())
+        {
+            return Some(newer);
+        }
+        here
     }
 
     /// Takes what the fleet has given, if it is newer than what there is.

@@ -233,6 +233,58 @@ async fn a_bucket_of_s3_is_shared() {
     all_cases(Shared::s3).await;
 }
 
+/// What one has validated is fresh for all: the server is not asked by each.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_one_has_validated_the_others_use() {
+    let shared = Shared::folder();
+    let origin = Origin::bind().await.serve(|seen| match seen.message.head.get("if-none-match") {
+        None => answer("Cache-Control: max-age=2|ETag: \"a\"", "x"),
+        Some(_) => "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nCache-Control: max-age=600\r\n\r\n"
+            .to_owned(),
+    });
+    let one = member(origin.addr(), &shared, "").await;
+    let other = member(origin.addr(), &shared, "").await;
+    get(&one, "/x", "").await;
+    has_written(&one, 1.0).await;
+    assert_eq!(did(&get(&other, "/x", "").await), "HIT");
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(did(&get(&one, "/x", "").await), "REVALIDATED");
+    has_written(&one, 2.0).await;
+    let got = get(&other, "/x", "").await;
+    assert_eq!((did(&got), got.text().as_str()), ("HIT", "x"));
+    assert!(cache_status(&got).contains("detail=fleet"), "{}", cache_status(&got));
+    assert_eq!(origin.seen().len(), 2);
+}
+
+/// Whose certificate has to be good: the roots are those of the system, here of a file.
+#[req_test("REQ-CACHE-002", "REQ-CACHE-007")]
+#[tokio::test]
+async fn a_redis_over_tls_has_to_be_the_right_one() {
+    let Some(shared) = Shared::redis_tls() else { return };
+    let origin = Origin::bind().await.serve(answers);
+    let cache = shared.section(PATIENT);
+    let trusts = |file: &str| {
+        let proxy = with_cache(origin.addr(), &cache, RULES);
+        proxy.env("SSL_CERT_FILE", shared.path(file).to_string_lossy()).start()
+    };
+    let (one, other) = (trusts("ca.pem"), trusts("ca.pem"));
+    works(&one).await;
+    works(&other).await;
+    get(&one, "/small", "").await;
+    has_written(&one, 1.0).await;
+    assert_eq!(did(&get(&other, "/small", "").await), "HIT");
+    // The key is no certificate: it trusts nobody.
+    let third = trusts("tls.key");
+    third.log_line(&["does not work, origins are asked"]).await;
+    assert_eq!(did(&get(&third, "/small", "").await), "MISS");
+    for proxy in [&one, &third] {
+        let shown = proxy.ask_admin("GET", "/config").await.text();
+        assert!(shown.contains("rediss://localhost") && !shown.contains("s3cret"), "{shown}");
+        assert!(!proxy.stderr().contains("s3cret"));
+    }
+}
+
 /// Members that differ in the size of a block have different blocks, and share purges all the same.
 #[req_test("REQ-CACHE-007")]
 #[tokio::test]

@@ -157,3 +157,27 @@ async fn purges_outlive_a_service_that_was_away() {
     shared.comes_back();
     eventually("it is gone at the other", async || !is_there(&other, "/a").await).await;
 }
+
+/// Two find out at the same time that a target has variants, each in its own way: they come to
+/// agree.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn variants_that_were_told_apart_twice_are_shared_all_the_same() {
+    let Some(shared) = Shared::redis() else { return };
+    let origin = Origin::bind().await.serve(answers);
+    let one = starts(origin.addr(), &shared, "", TIMEOUT);
+    let other = starts(origin.addr(), &shared, "", TIMEOUT);
+    works(&one).await;
+    works(&other).await;
+    let language = |language: &str| format!("Accept-Language: {language}");
+    get(&one, "/vary", &language("de")).await;
+    has_written(&one, 2.0).await;
+    shared.hangs();
+    eventually("it is seen", async || of(&other, "works").await == 0.0).await;
+    assert_eq!(did(&get(&other, "/vary", &language("fr")).await), "MISS");
+    shared.goes_on();
+    works(&other).await;
+    let got = get(&other, "/vary", &language("de")).await;
+    assert_eq!((did(&got), got.text().as_str()), ("HIT", "de"));
+    assert_eq!(origin.seen().len(), 2);
+}

@@ -14,17 +14,14 @@ use crate::cache::store::{
 };
 
 impl<M: Meta> Store<M> {
-    /// As [`Self::head`], and what is not here is asked for where a fleet shares it. What that
-    /// gives is to be [adopted](Self::adopt).
-    pub fn seek(&self, key: Key, text: &str) -> Found<Stored<M>> {
-        match self.head(key, text) {
-            Found::Absent => self.seek_elsewhere(key, text),
-            found => found,
-        }
+    /// Whether a fleet shares what is stored.
+    pub fn shares(&self) -> bool {
+        self.0.fleet.get().is_some()
     }
 
-    /// The same for somebody who has what is here, and wants it newer.
-    pub fn seek_elsewhere(&self, key: Key, text: &str) -> Found<Stored<M>> {
+    /// Asks the fleet for a head, whatever of it is [here](Self::head). What comes is to be
+    /// [adopted](Self::adopt).
+    pub fn seek(&self, key: Key, text: &str) -> Found<Stored<M>> {
         let epoch = self.0.epochs.now();
         self.0.fleet.get().map_or(Found::Absent, |fleet| fleet.head(key, text, epoch))
     }

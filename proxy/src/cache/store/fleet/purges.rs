@@ -282,9 +282,8 @@ mod tests {
         let merged = purges.merge(&copy(&purges), later);
         assert!(!merged.lacks && merged.new.is_empty());
         assert_eq!(copy(&purges).len(), 0);
-        for number in 0..=MOST as i64 {
-            purges.add(prefix(&format!("https://a/{number}/")), at(number - 100_000));
-        }
+        let one = |number: i64| (at(number - 100_000), prefix(&format!("https://a/{number}/")));
+        purges.merge(&(0..=MOST as i64).map(one).collect(), NOW);
         assert!(copy(&purges).len() < MOST * 3 / 4);
         assert!(refuses(&purges, at(-110_000), "https://b/", &[]), "meant by the one");
         assert!(refuses(&purges, at(-86_000), "https://a/16384/", &[]));

@@ -10,7 +10,7 @@
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Weak, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Shared, Wall,
@@ -24,6 +24,9 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// What a round may take beyond what a request would wait: a connection may have to be made first.
 const MORE_TIME: Duration = Duration::from_secs(1);
+
+/// How long the disk may take to write down what was purged elsewhere.
+const WRITTEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Goes round until the store ends.
 pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Shared<M>, open: &Open) {
@@ -83,9 +86,10 @@ async fn round<M: Meta>(
         Err(Failed::Service(why)) => return Err(why),
     };
     let merged = shared.purges.merge(&theirs, Wall::now());
+    let mut is_written = true;
     if !merged.new.is_empty() {
         let Some(store) = store.upgrade().map(Store) else { return Ok(false) };
-        apply(&store, &merged.new).await;
+        is_written = apply(&store, &merged.new).await;
     }
     if merged.lacks {
         let bytes = Bytes::from(shared.purges.encode());
@@ -94,24 +98,33 @@ async fn round<M: Meta>(
             shared.writing_failed(&why);
         }
     }
-    if merged.lacks || !merged.new.is_empty() {
+    if is_written && (merged.lacks || !merged.new.is_empty()) {
         note(shared);
     }
     Ok(store.strong_count() > 0)
 }
 
-/// Applies what others have purged to what is here.
-async fn apply<M: Meta>(store: &Store<M>, new: &[What]) {
+/// Applies what others have purged to what is here; whether the disk, if there is one, has it.
+async fn apply<M: Meta>(store: &Store<M>, new: &[What]) -> bool {
+    let mut all = Vec::with_capacity(new.len());
     for what in new {
         tracing::info!("cache: purge of {what:?}, by another proxy of the fleet");
         let (here, what) = (store.clone(), what.clone());
         // It looks through memory: other things go on meanwhile.
-        let Ok(mut purged) = tokio::task::spawn_blocking(move || here.purge_here(&what)).await
-        else {
-            return;
-        };
-        purged.written().await;
+        match tokio::task::spawn_blocking(move || here.purge_here(&what)).await {
+            Ok(purged) => all.push(purged),
+            Err(_) => return false,
+        }
     }
+    let are_written = async {
+        for purged in &mut all {
+            if !purged.written().await {
+                return false;
+            }
+        }
+        true
+    };
+    timeout(WRITTEN_LIMIT, are_written).await.unwrap_or(false)
 }
 
 /// Writes down what is known.
