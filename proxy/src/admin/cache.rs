@@ -1,15 +1,12 @@
 //! The cache from outside: what is in it, and how it is made to forget.
 
-use std::sync::Arc;
-
 use http::{StatusCode, Uri};
 use serde::Serialize;
 
 use super::State;
 use crate::cache::{
-    Cache,
     key::{self, KeyRules},
-    store::{Purged, What},
+    store::What,
 };
 
 /// What `/cache` shows.
@@ -103,7 +100,7 @@ pub(super) async fn purge(state: &State, query: Option<&str>) -> (StatusCode, St
         Err(why) => return wrong(why),
     };
     tracing::info!("cache: purge of {what:?}");
-    let forgets = move || what.iter().map(|what| forget(&cache, what)).collect::<Vec<_>>();
+    let forgets = move || what.iter().map(|what| cache.purge(what)).collect::<Vec<_>>();
     let purged = tokio::task::spawn_blocking(forgets).await;
     match purged {
         Ok(mut purged) => {
@@ -120,17 +117,6 @@ pub(super) async fn purge(state: &State, query: Option<&str>) -> (StatusCode, St
         }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "see the log\n".to_owned()),
     }
-}
-
-fn forget(cache: &Arc<Cache>, what: &What) -> Purged {
-    let purged = cache.store.purge(what);
-    // What is under way is not stored any more, and not joined either. Of that the tags are not
-    // known, so with these everybody asks anew.
-    cache.flights.forget(|text| match what {
-        What::Prefix(prefix) => text.starts_with(&**prefix),
-        What::All | What::Tag(_) => true,
-    });
-    purged
 }
 
 /// What a query means, where routes spell targets so.

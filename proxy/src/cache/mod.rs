@@ -37,7 +37,7 @@ pub use metrics::{Counters, Tier};
 use flights::Flights;
 use key::KeyRules;
 use meta::Meta;
-use store::Store;
+use store::{Purged, Store, What};
 use uncacheable::Uncacheable;
 use ways::Ways;
 
@@ -80,7 +80,16 @@ impl Cache {
             ways: Ways::default(),
         });
         counters.of(&this);
+        let flights = Arc::clone(&this.flights);
+        this.store.on_purge_elsewhere(move |what| forget_under_way(&flights, what));
         this
+    }
+
+    /// Forgets all that is meant; what is on its way is neither stored nor joined any more.
+    pub fn purge(&self, what: &What) -> Purged {
+        let purged = self.store.purge(what);
+        forget_under_way(&self.flights, what);
+        purged
     }
 
     /// Goes by the routes of this configuration from now on.
@@ -96,4 +105,13 @@ impl Cache {
         }
         self.spellings.store(Arc::new(all));
     }
+}
+
+/// What is under way is not joined any more. Of that the tags are not known, so with these
+/// everybody asks anew.
+fn forget_under_way(flights: &Flights, what: &What) {
+    flights.forget(|text| match what {
+        What::Prefix(prefix) => text.starts_with(&**prefix),
+        What::All | What::Tag(_) => true,
+    });
 }

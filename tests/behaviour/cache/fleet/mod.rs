@@ -257,6 +257,32 @@ async fn what_one_has_validated_the_others_use() {
     assert_eq!(origin.seen().len(), 2);
 }
 
+/// As for a purge that is made here: what was asked for before it is not kept, nor joined.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_is_under_way_when_another_one_purges_is_not_joined() {
+    let shared = Shared::folder();
+    let origin = Origin::bind().await;
+    let one = member(origin.addr(), &shared, "").await;
+    let other = member(origin.addr(), &shared, "").await;
+    let asks = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut first = other.open(asks).await;
+    let mut server = origin.accept().await;
+    server.read_request().await;
+    let (done, said) = purge(&one, &["--url", "http://h/x"], TOKEN);
+    assert!(done, "{said}");
+    other.log_line(&["by another proxy of the fleet"]).await;
+    let mut second = other.open(asks).await;
+    let mut again = origin.accept().await;
+    again.read_request().await;
+    server.send(answer("Cache-Control: max-age=60", "old")).await;
+    assert_eq!(first.read_response().await.text(), "old");
+    again.send(answer("Cache-Control: max-age=60", "new")).await;
+    assert_eq!(second.read_response().await.text(), "new");
+    let got = get(&other, "/x", "").await;
+    assert_eq!((did(&got), got.text().as_str()), ("HIT", "new"));
+}
+
 /// Whose certificate has to be good: the roots are those of the system, here of a file.
 #[req_test("REQ-CACHE-002", "REQ-CACHE-007")]
 #[tokio::test]

@@ -3,20 +3,28 @@
 //! What comes from the fleet comes in as a fill does: it is refused if it was purged since it was
 //! asked for.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use super::Wall;
+use super::{Hears, Wall};
 use crate::cache::store::{
     Found, Inner, Store,
     block::Block,
     head::{Kept, Meta, Stored},
     key::{Key, ObjectId, Slot},
+    purge::What,
 };
 
 impl<M: Meta> Store<M> {
     /// Whether a fleet shares what is stored.
     pub fn shares(&self) -> bool {
         self.0.fleet.get().is_some()
+    }
+
+    /// Has `what` told of each purge of others that has been applied here. The first one only.
+    pub fn on_purge_elsewhere(&self, what: impl Fn(&What) + Send + Sync + 'static) {
+        if let Some(fleet) = self.0.fleet.get() {
+            let _ = fleet.shared.hears.set(Hears(Arc::new(what)));
+        }
     }
 
     /// Asks the fleet for a head, whatever of it is [here](Self::head). What comes is to be

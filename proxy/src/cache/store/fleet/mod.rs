@@ -14,11 +14,11 @@
 //! Implements: REQ-CACHE-002, REQ-CACHE-007
 
 use std::{
-    io,
+    fmt, io,
     ops::Range,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::*},
     },
     thread::{self, JoinHandle},
@@ -125,6 +125,17 @@ struct Shared<M> {
     write_fails: AtomicBool,
     /// A purge is to be told to the others.
     purged: Notify,
+    /// Who is told what others have purged.
+    hears: OnceLock<Hears>,
+}
+
+/// Somebody who has more to forget than what is stored.
+struct Hears(Arc<dyn Fn(&What) + Send + Sync>);
+
+impl fmt::Debug for Hears {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hears")
+    }
 }
 
 impl<M: Meta> Fleet<M> {
@@ -154,6 +165,7 @@ impl<M: Meta> Fleet<M> {
             fails: AtomicBool::new(false),
             write_fails: AtomicBool::new(false),
             purged: Notify::new(),
+            hears: OnceLock::new(),
         });
         let (stop, stopped) = watch::channel(false);
         let this = Arc::clone(&shared);

@@ -89,7 +89,7 @@ async fn round<M: Meta>(
     let mut is_written = true;
     if !merged.new.is_empty() {
         let Some(store) = store.upgrade().map(Store) else { return Ok(false) };
-        is_written = apply(&store, &merged.new).await;
+        is_written = apply(&store, shared, &merged.new).await;
     }
     if merged.lacks {
         let bytes = Bytes::from(shared.purges.encode());
@@ -105,16 +105,17 @@ async fn round<M: Meta>(
 }
 
 /// Applies what others have purged to what is here; whether the disk, if there is one, has it.
-async fn apply<M: Meta>(store: &Store<M>, new: &[What]) -> bool {
+async fn apply<M: Meta>(store: &Store<M>, shared: &Shared<M>, new: &[What]) -> bool {
     let mut all = Vec::with_capacity(new.len());
     for what in new {
-        tracing::info!("cache: purge of {what:?}, by another proxy of the fleet");
-        let (here, what) = (store.clone(), what.clone());
+        let (here, meant) = (store.clone(), what.clone());
         // It looks through memory: other things go on meanwhile.
-        match tokio::task::spawn_blocking(move || here.purge_here(&what)).await {
+        match tokio::task::spawn_blocking(move || here.purge_here(&meant)).await {
             Ok(purged) => all.push(purged),
             Err(_) => return false,
         }
+        shared.hears.get().inspect(|hears| (hears.0)(what));
+        tracing::info!("cache: purge of {what:?}, by another proxy of the fleet");
     }
     let are_written = async {
         for purged in &mut all {
