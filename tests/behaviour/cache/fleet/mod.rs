@@ -1,4 +1,7 @@
 //! Proxies that share what they have fetched: a folder, Redis, S3. The same cases over each.
+//!
+//! `UNDERPASS_TEST_PYTHON` names a Python that has the package `moto[server]`, which is the S3;
+//! without it `python3` is tried, and one that lacks it skips that test.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
