@@ -13,10 +13,12 @@
 //!
 //! Not where bytes are changed on their way (TLS), and not where a BPF program may have them (local
 //! bypass): there they are copied in any case.
+//!
+//! `window.rs` has the same of files on a disk, `loan.rs` is how either is sent.
 
 use std::{
-    io::{self, IoSlice},
-    os::fd::{AsFd, OwnedFd},
+    io,
+    os::fd::OwnedFd,
     ptr::{self, NonNull},
     sync::{
         Arc, PoisonError, RwLock, Weak,
@@ -31,9 +33,14 @@ use rustix::{
     },
     io::Errno,
     mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap},
-    net::{SendAncillaryBuffer, SendFlags, sendmsg},
     process::{Resource, getrlimit},
 };
+
+mod loan;
+mod window;
+
+pub(crate) use loan::Loan;
+pub use window::{Window, Windows};
 
 /// Below it a copy is cheaper than the second system call, in bytes.
 const LEAST: usize = 24 << 10;
@@ -208,81 +215,6 @@ impl Drop for Pages {
     }
 }
 
-/// A part of some slices that can be lent.
-#[derive(Debug)]
-pub(crate) struct Loan {
-    pages: Arc<Pages>,
-    /// The slice that it is in, and where it begins there.
-    slice: usize,
-    offset: usize,
-    at: usize,
-    len: usize,
-}
-
-impl Loan {
-    /// The first part that can be lent, if there is any.
-    pub(crate) fn of(slices: &[IoSlice<'_>]) -> Option<Self> {
-        let [start, end] = SPAN.each_ref().map(|at| at.load(Relaxed));
-        let may_be = |bytes: &[u8]| {
-            bytes.len() >= LEAST && (start..end).contains(&(bytes.as_ptr() as usize))
-        };
-        let slices = slices.iter().enumerate().filter(|(_, bytes)| may_be(bytes));
-        slices.into_iter().find_map(|(slice, bytes)| Self::of_slice(slice, bytes))
-    }
-
-    fn of_slice(slice: usize, bytes: &[u8]) -> Option<Self> {
-        let all = ALL.read().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(Weak::upgrade).find_map(|pages| {
-            let (offset, at, len) = pages.within(bytes)?;
-            Some(Self { pages, slice, offset, at, len })
-        })
-    }
-
-    /// Sends what is in front of it, and then as much of it as there is room for: how many bytes
-    /// of both.
-    ///
-    /// # Errors
-    /// As sendmsg(2), if nothing was sent.
-    pub(crate) fn send(&self, socket: impl AsFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let copy = |slices: &[IoSlice<'_>], flags| {
-            sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), flags)
-        };
-        let mut front = [IoSlice::new(&[]); MOST_SLICES];
-        let (before, here) = (slices.get(..self.slice), &slices[self.slice]);
-        let before = before.unwrap_or_default();
-        let in_front: usize = before.iter().map(|slice| slice.len()).sum::<usize>() + self.offset;
-        let mut sent = 0;
-        if in_front > 0 {
-            if before.len() >= MOST_SLICES {
-                return Ok(copy(slices, flags)?);
-            }
-            front[..before.len()].copy_from_slice(before);
-            front[before.len()] = IoSlice::new(&here[..self.offset]);
-            sent = copy(&front[..=before.len()], flags | SendFlags::MORE)?;
-            if sent < in_front {
-                return Ok(sent);
-            }
-        }
-        let mut at = self.at as u64;
-        match sendfile(&socket, &self.pages.file, Some(&mut at), self.len) {
-            Ok(lent) if lent > 0 => {
-                LENT_BYTES.fetch_add(lent as u64, Relaxed);
-                Ok(sent + lent)
-            }
-            _ if sent > 0 => Ok(sent),
-            Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => {
-                Err(error.into())
-            }
-            // Whatever it does not take by reference.
-            _ => Ok(copy(&[IoSlice::new(&here[self.offset..])], flags)?),
-        }
-    }
-}
-
-/// Slices in front of a loan that are sent with it: a head, and what a codec puts before a body.
-const MOST_SLICES: usize = 8;
-
 /// To be called by a thread that will lend, before tunnels have taken pipes: sendfile(2) has one of
 /// its own for each thread, made the first time and kept, and beyond `fs.pipe-user-pages-soft` it
 /// gets one of two pages, which is worse than a copy. Where it fails there is no such file either.
@@ -301,6 +233,11 @@ pub fn get_ready() {
 /// Bytes that were sent without a copy, by the whole process.
 pub fn lent_bytes() -> u64 {
     LENT_BYTES.load(Relaxed)
+}
+
+/// Bytes of files that were to be sent so and had left memory: a thread has read them again.
+pub fn reread_bytes() -> u64 {
+    window::reread_bytes()
 }
 
 #[cfg(test)]

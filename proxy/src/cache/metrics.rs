@@ -218,7 +218,16 @@ impl Collector for Contents {
                 "Bytes of bodies that sockets were given without a copy",
                 crate::lend::lent_bytes(),
             ),
-            ("cache_disk_hits", "Answers and blocks that were read from the disk", disk.promotions),
+            (
+                "cache_reread_bytes",
+                "Bytes on the disk that left memory while they were sent, and were read again",
+                crate::lend::reread_bytes(),
+            ),
+            (
+                "cache_disk_hits",
+                "Answers and blocks that were read, or sent, from the disk",
+                disk.promotions + disk.in_files,
+            ),
             ("cache_disk_evictions", "Segments on the disk that made room", disk.evictions),
             ("cache_disk_errors", "Reads and writes of the disk that failed", disk.errors),
             (

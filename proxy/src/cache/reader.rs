@@ -26,7 +26,7 @@ use super::{
     meta::Meta,
     origin::{Begun, Mend},
     range::Span,
-    store::{Block, Found, ObjectId, Reading, Stored},
+    store::{Anchor, Block, Form, Found, ObjectId, Reading, Stored},
 };
 use crate::error::Kind;
 
@@ -55,6 +55,10 @@ pub struct Reader {
     block: Option<(u64, Block)>,
     /// It is the whole body, which is with its head.
     is_whole: bool,
+    /// In which form blocks are wanted.
+    form: Form,
+    /// The file that the block is in.
+    anchor: Option<Anchor>,
     reading: Option<Reading<Block>>,
     /// Until the disk is asked again for what nobody else has.
     again: Option<Pin<Box<Sleep>>>,
@@ -144,6 +148,8 @@ impl Reader {
             rest: Bytes::new(),
             block: None,
             is_whole: false,
+            form: Form::Memory,
+            anchor: None,
             reading: None,
             again: None,
             seat: None,
@@ -156,6 +162,11 @@ impl Reader {
         };
         this.begin_part();
         this
+    }
+
+    /// In which form the client takes it, and the file that the whole body is in, if it is in one.
+    pub fn in_form(self, form: Form, anchor: Option<Anchor>) -> Self {
+        Self { form, anchor, ..self }
     }
 
     /// Has it told how long the first byte was waited for.
@@ -246,7 +257,8 @@ impl Reader {
             match within {
                 Some(within) => {
                     self.rest = block.bytes(within as usize);
-                    return Poll::Ready(None);
+                    // The file that it is in has gone, in spite of the anchor.
+                    return if self.rest.is_empty() { self.cut() } else { Poll::Ready(None) };
                 }
                 None if self.is_whole => return self.cut(),
                 None => self.block = None,
@@ -297,8 +309,11 @@ impl Reader {
         }
         let Some(number) = self.number() else { return self.cut() };
         let found = match self.mend {
-            Some(_) => self.cache.store.seek_block(self.object, number, self.last(number)),
-            None => self.cache.store.block_awaited(self.object, number),
+            Some(_) => {
+                let last = self.last(number);
+                self.cache.store.seek_block(self.object, number, last, self.form)
+            }
+            None => self.cache.store.block_awaited(self.object, number, self.form),
         };
         match found {
             Found::Memory(block) => self.begin_block(block),
@@ -346,7 +361,12 @@ impl Reader {
         if offset >= block.len() {
             return self.cut();
         }
+        self.anchor = block.anchor();
         self.rest = block.bytes(offset);
+        if self.rest.is_empty() || block.is_in_file() && self.anchor.is_none() {
+            // The file that it is in has gone.
+            return self.miss();
+        }
         self.missed = None;
         // Not longer than it is needed: what is in use is not evicted.
         let is_more = offset + self.rest.len() < block.len();
@@ -384,7 +404,8 @@ impl Reader {
     fn fails(&mut self, kind: Kind) -> Poll<Option<Result<Bytes, Kind>>> {
         self.parts.clear();
         (self.seat, self.part, self.reading, self.block) = (None, None, None, None);
-        self.again = None;
+        (self.again, self.anchor) = (None, None);
+        self.rest = Bytes::new();
         // Whoever is still here has not left.
         let kind = if kind == Kind::ClientGone { Kind::ResponseBodyBroken } else { kind };
         Poll::Ready(Some(Err(kind)))

@@ -24,6 +24,11 @@ impl Visits {
         self.0.iter().filter_map(|(_, noted)| noted.mirror.clone()).collect()
     }
 
+    /// Whether the answer may be put into a content coding.
+    pub fn may_encode(&self) -> bool {
+        self.0.iter().any(|(step, _)| matches!(**step, Step::Compression(_)))
+    }
+
     /// The name that the request was given.
     pub fn request_id(&self) -> Option<&HeaderValue> {
         self.0.iter().find_map(|(_, noted)| noted.request_id.as_ref())

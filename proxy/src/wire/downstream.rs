@@ -27,7 +27,7 @@ use super::{
     spelling::{respelled, skip},
     track::{RequestStop, Requests},
 };
-use crate::{splice::hop_bypass::HopBypass, transport::Transport, watchdog::Wait};
+use crate::{lend::Loan, splice::hop_bypass::HopBypass, transport::Transport, watchdog::Wait};
 
 mod shared;
 
@@ -239,6 +239,7 @@ impl DownstreamIo {
             }
         }
         let is_as_it_goes = self.respelled.is_empty() && !self.shared.trailers.is_next();
+        debug_assert!(is_as_it_goes || !Loan::is_in_file(bufs), "what nobody may read is copied");
         let lent = if is_as_it_goes { self.socket.poll_lend(cx, bufs) } else { None };
         let written = if let Some(lent) = lent {
             ready!(lent)?

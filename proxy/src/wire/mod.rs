@@ -23,6 +23,7 @@ pub mod http2;
 pub mod rest;
 pub(crate) mod socket;
 pub mod spelling;
+mod stand_in;
 pub mod track;
 pub mod trailers;
 pub mod websocket;

@@ -12,6 +12,7 @@ use hyper::rt::ReadBufCursor;
 use rustix::{io::retry_on_intr, net::RecvFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use super::stand_in::StandIn;
 use crate::{lend::Loan, splice::hop_bypass::HopBypass, transport::Transport};
 
 /// Read size while a head is incomplete or bytes are held.
@@ -23,13 +24,15 @@ pub(crate) struct Socket {
     /// First: it is closed before its bypass ends.
     pub(crate) stream: Transport,
     pub(crate) hop: HopBypass,
+    /// Where what is to be written was lent, and has left memory.
+    stand_in: Option<Box<StandIn>>,
 }
 
 impl Socket {
     /// Records of TLS do not bypass TCP.
     pub(crate) fn new(stream: Transport, hop: HopBypass) -> Self {
         let hop = if stream.is_tls() { HopBypass::default() } else { hop };
-        Self { stream, hop }
+        Self { stream, hop, stand_in: None }
     }
 
     /// To be called before a message of ours begins.
@@ -45,26 +48,41 @@ impl Socket {
         self.hop.is_on() || self.stream.is_tls()
     }
 
-    /// Writes by reference what can be lent ([`crate::lend`]), with what is in front of it; `None`
-    /// where nothing can be.
+    /// Writes by reference what can be lent ([`crate::lend`]), with what is in front of it, or what
+    /// stands in its place; `None` where nothing can be.
     pub(super) fn poll_lend(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Option<Poll<io::Result<usize>>> {
+        if let Some(stand_in) = &mut self.stand_in {
+            let written = stand_in.poll_write(&mut self.stream, cx, slices);
+            if stand_in.is_over() {
+                self.stand_in = None;
+            }
+            return Some(written);
+        }
         let Transport::Plain(stream) = &self.stream else { return None };
         if self.hop.is_on() {
             return None;
         }
-        let loan = Loan::of(slices)?;
+        let mut loan = Loan::of(slices)?;
         loop {
             match stream.poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
                 Poll::Pending => return Some(Poll::Pending),
             }
+            if !loan.is_here() {
+                self.stand_in = Some(Box::new(StandIn::of(&loan, slices)));
+                return self.poll_lend(cx, slices);
+            }
             match stream.try_io(Interest::WRITABLE, || loan.send(stream, slices)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if loan.is_refused(&error) => {
+                    self.stand_in = Some(Box::new(StandIn::of(&loan, slices)));
+                    return self.poll_lend(cx, slices);
+                }
                 sent => return Some(Poll::Ready(sent)),
             }
         }
@@ -82,7 +100,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, hop } = &mut *self;
+        let Self { stream, hop, .. } = &mut *self;
         let stream = match stream {
             Transport::Plain(stream) if hop.is_on() => stream,
             stream => return Pin::new(stream).poll_read(cx, buf),

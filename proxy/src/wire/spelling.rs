@@ -65,6 +65,18 @@ pub(super) fn respelled(spelling: &Spelling, bufs: &[IoSlice<'_>]) -> BytesMut {
     BytesMut::new()
 }
 
+/// The first bytes, so many of them.
+pub(super) fn first<'a>(
+    bufs: &'a [IoSlice<'_>],
+    mut bytes: usize,
+) -> impl Iterator<Item = &'a [u8]> {
+    bufs.iter().map_while(move |buf| {
+        let taken = bytes.min(buf.len());
+        bytes -= taken;
+        (taken > 0).then(|| &buf[..taken])
+    })
+}
+
 /// What stands behind so many bytes.
 pub(super) fn skip<'a>(
     bufs: &'a [IoSlice<'_>],

@@ -7,6 +7,7 @@ use underpass_tests::{Message, Proxy, ProxyBuilder, Wire};
 mod beside;
 mod conditions;
 mod disk;
+mod files;
 mod fill;
 mod fleet;
 mod inputs;

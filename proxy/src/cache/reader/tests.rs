@@ -108,7 +108,10 @@ async fn who_has_no_other_way_asks_again_where_too_much_is_asked_for() {
     {
         let _stalls = cache.store.disk_stalls();
         let asked = |number: &u32| {
-            matches!(cache.store.block_awaited(others.object(), *number), Found::Disk(_))
+            matches!(
+                cache.store.block_awaited(others.object(), *number, Form::Memory),
+                Found::Disk(_)
+            )
         };
         assert!((0..600).filter(asked).count() < 600, "too many are asked for");
         assert!(reader.poll_next(&mut cx).is_pending(), "it is not cut");

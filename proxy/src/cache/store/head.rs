@@ -109,6 +109,11 @@ impl<M> Stored<M> {
         Self(Held::new(at, entry))
     }
 
+    /// Whether its body is in a file.
+    pub fn is_in_file(&self) -> bool {
+        self.body.as_ref().is_some_and(Block::is_in_file)
+    }
+
     /// The object whose blocks are its body.
     pub fn object(&self) -> ObjectId {
         self.object
@@ -182,6 +187,13 @@ impl<M> Value for Kept<M> {
         match self {
             Self::Head(head) => head.keep_until < now,
             Self::Block(_) => false,
+        }
+    }
+
+    fn gives_way(&self) -> bool {
+        match self {
+            Self::Head(head) => head.body.as_ref().is_some_and(Block::is_in_file),
+            Self::Block(block) => block.is_in_file(),
         }
     }
 }

@@ -49,7 +49,7 @@ mod table;
 mod tests;
 
 pub use account::{Charge, WORKING_BYTES};
-pub use block::Block;
+pub use block::{Anchor, Block, Form};
 pub use disk::{LEAST_DISK_BYTES, MOST_BLOCK_BYTES, Options as DiskOptions};
 pub use fill::Fill;
 pub use fleet::{OLDEST as OLDEST_SHARED, Options as FleetOptions, Redis, S3, Secret, Service};
@@ -193,44 +193,65 @@ impl<M: Meta> Store<M> {
         self.0.block_bytes
     }
 
-    /// The response with this key, which was made of `text`.
-    pub fn head(&self, key: Key, text: &str) -> Found<Stored<M>> {
+    /// The response with this key, which was made of `text`, with its body in this form.
+    pub fn head(&self, key: Key, text: &str, form: Form) -> Found<Stored<M>> {
         let slot = Slot::head(key);
-        let head = match (self.0.memory.get(&slot), &self.0.disk) {
-            (Some(Kept::Head(head)), _) => head,
-            (None, Some(disk)) => match disk.queued(&slot) {
-                // It waits to be written, and may have been purged meanwhile.
-                Some(Kept::Head(head)) if self.is_allowed(key, &head) => head,
-                Some(_) => return Found::Absent,
-                None => return disk.head(slot, text),
-            },
-            _ => return Found::Absent,
-        };
-        if head.text() == text { Found::Memory(head) } else { Found::Absent }
+        match self.0.memory.get(&slot) {
+            Some(Kept::Block(_)) => return Found::Absent,
+            Some(Kept::Head(head)) if head.text() != text => return Found::Absent,
+            Some(Kept::Head(head)) if !head.is_in_file() => return Found::Memory(head),
+            Some(Kept::Head(head)) if form.has(head.body.as_ref()) => {
+                return self.found_in_file(head);
+            }
+            // It has to be read.
+            Some(Kept::Head(_)) | None => {}
+        }
+        let Some(disk) = &self.0.disk else { return Found::Absent };
+        match disk.queued(&slot) {
+            None => disk.head(slot, text, form),
+            // It waits to be written, and may have been purged meanwhile.
+            Some(Kept::Head(head))
+                if self.is_allowed(key, &head)
+                    && head.text() == text
+                    && (!head.is_in_file() || form.has(head.body.as_ref())) =>
+            {
+                Found::Memory(head)
+            }
+            Some(_) => Found::Absent,
+        }
+    }
+
+    fn found_in_file<T>(&self, found: T) -> Found<T> {
+        self.0.disk.as_ref().inspect(|disk| disk.found_in_file());
+        Found::Read(found)
     }
 
     /// A block of an object: bytes from `number * block_bytes` on.
-    pub fn block(&self, object: ObjectId, number: u32) -> Found<Block> {
-        self.find_block(object, number, false)
+    pub fn block(&self, object: ObjectId, number: u32, form: Form) -> Found<Block> {
+        self.find_block(object, number, form, false)
     }
 
     /// The same for somebody who has no other way to it: the disk may take as long as it likes. What
     /// is [`Found::Absent`] so, or resolves to nothing, may be asked for again in a while if the
     /// store [keeps](Self::keeps_block) it.
-    pub fn block_awaited(&self, object: ObjectId, number: u32) -> Found<Block> {
-        self.find_block(object, number, true)
+    pub fn block_awaited(&self, object: ObjectId, number: u32, form: Form) -> Found<Block> {
+        self.find_block(object, number, form, true)
     }
 
-    fn find_block(&self, object: ObjectId, number: u32, waits: bool) -> Found<Block> {
+    fn find_block(&self, object: ObjectId, number: u32, form: Form, waits: bool) -> Found<Block> {
         let slot = Slot::block(object, number);
-        match (self.0.memory.get(&slot), &self.0.disk) {
-            (Some(Kept::Block(block)), _) => Found::Memory(block),
-            (None, Some(disk)) => match disk.queued(&slot) {
-                Some(Kept::Block(block)) => Found::Memory(block),
-                Some(Kept::Head(_)) => Found::Absent,
-                None => disk.block(slot, waits),
-            },
-            _ => Found::Absent,
+        match self.0.memory.get(&slot) {
+            Some(Kept::Head(_)) => return Found::Absent,
+            Some(Kept::Block(block)) if !block.is_in_file() => return Found::Memory(block),
+            Some(Kept::Block(block)) if form.has(Some(&block)) => return self.found_in_file(block),
+            // It has to be read.
+            Some(Kept::Block(_)) | None => {}
+        }
+        let Some(disk) = &self.0.disk else { return Found::Absent };
+        match disk.queued(&slot) {
+            None => disk.block(slot, form, waits),
+            Some(Kept::Block(block)) => Found::Memory(block),
+            Some(Kept::Head(_)) => Found::Absent,
         }
     }
 

@@ -44,6 +44,8 @@ pub struct DiskStatistics {
     pub written_bytes: u64,
     /// Records that were read, and went to memory.
     pub promotions: u64,
+    /// Records that were found where they are, and not read.
+    pub in_files: u64,
     /// Segments that made room for others.
     pub evictions: u64,
     /// What was to be written and found no room in the queue, or no disk.

@@ -64,14 +64,14 @@ pub(super) fn put(store: &Store<Note>, text: &str, body: &'static [u8]) -> Optio
 }
 
 pub(super) fn body(store: &Store<Note>, text: &str) -> Option<Bytes> {
-    match store.head(Key::of(text), text) {
+    match store.head(Key::of(text), text, Form::Memory) {
         Found::Memory(found) => Some(found.body.as_ref()?.to_vec().into()),
         _ => None,
     }
 }
 
 fn block(store: &Store<Note>, object: ObjectId, number: u32) -> Option<Bytes> {
-    match store.block(object, number) {
+    match store.block(object, number, Form::Memory) {
         Found::Memory(block) => Some(block.to_vec().into()),
         _ => None,
     }
@@ -99,8 +99,8 @@ fn a_key_that_two_texts_share_gives_neither_the_others_response() {
     let store = store();
     let fill = store.fill();
     fill.commit(Key(7), head("https://a/1", None)).unwrap();
-    assert!(matches!(store.head(Key(7), "https://a/1"), Found::Memory(_)));
-    assert!(matches!(store.head(Key(7), "https://b/2"), Found::Absent));
+    assert!(matches!(store.head(Key(7), "https://a/1", Form::Memory), Found::Memory(_)));
+    assert!(matches!(store.head(Key(7), "https://b/2", Form::Memory), Found::Absent));
 }
 
 #[req_test("REQ-CACHE-002")]
@@ -113,10 +113,16 @@ fn a_fill_is_followed_by_its_object_and_found_by_its_key_when_it_is_committed() 
     fill.put(0, store.copy(&pieces).unwrap());
     fill.put(3, store.copy(&[Bytes::from_static(b"last")]).unwrap());
     assert_eq!(block(&store, object, 0).unwrap(), "two pieces");
-    assert!(matches!(store.head(Key::of("https://a/1"), "https://a/1"), Found::Absent));
+    assert!(matches!(
+        store.head(Key::of("https://a/1"), "https://a/1", Form::Memory),
+        Found::Absent
+    ));
     let stored = fill.commit(Key::of("https://a/1"), head("https://a/1", None)).unwrap();
     assert_eq!(stored.object(), object);
-    let Found::Memory(found) = store.head(Key::of("https://a/1"), "https://a/1") else { panic!() };
+    let Found::Memory(found) = store.head(Key::of("https://a/1"), "https://a/1", Form::Memory)
+    else {
+        panic!()
+    };
     assert_eq!(found.object(), object);
     assert_eq!(found.meta, Note(*b"note"));
     assert!(store.has_block(object, 3) && !store.has_block(object, 1));
@@ -225,7 +231,7 @@ fn nothing_slips_past_a_purge() {
             for thread in 0..3 {
                 for number in 0..20 {
                     let text = format!("https://a/{thread}/{number}");
-                    if let Found::Memory(found) = store.head(Key::of(&text), &text) {
+                    if let Found::Memory(found) = store.head(Key::of(&text), &text, Form::Memory) {
                         assert!(found.epoch > epoch, "older than the purge");
                     }
                 }

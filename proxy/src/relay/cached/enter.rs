@@ -21,6 +21,7 @@ use crate::{
         outcome::{Forwarded, Outcome, Told},
         policy::{conditional, invalidate::is_unsafe, reuse::Wishes},
         range,
+        store::Form,
     },
     config::{ForwardedPolicy, RouteCache},
     error::Error,
@@ -99,6 +100,7 @@ pub(in crate::relay) async fn enter(
         wishes: Wishes::of(request.headers(), &rules.policy),
         authorized: exchange.is_authorized()
             || request.headers().contains_key(header::AUTHORIZATION),
+        form: form(exchange),
         tier: Cell::new(Tier::Memory),
         method,
     };
@@ -146,6 +148,20 @@ pub(in crate::relay) async fn enter(
         return Ok(way.leads(asked, looked, ticket, forwarded, as_asked));
     }
     passes(Forwarded::Bypass, Outcome::Bypass)
+}
+
+/// In which form bodies go to its client. Where nobody looks at them on their way, and the socket
+/// is one that lends, they may be in files.
+fn form(exchange: &Exchange) -> Form {
+    let client = exchange.client();
+    let as_it_is = client.wire().is_some()
+        && client.tls().is_none()
+        && client.inside().is_none()
+        && !client.listener().config.local_bypass
+        && !client.listener().config.preserve_header_case
+        && exchange.recording().is_none()
+        && !exchange.visits().borrow().may_encode();
+    if as_it_is { Form::Socket } else { Form::Memory }
 }
 
 fn key_of(

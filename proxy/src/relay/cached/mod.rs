@@ -20,7 +20,7 @@ use crate::{
         key::Key,
         meta::{Meta, Varies},
         policy::{Moment, Terms, reuse::Wishes, vary::Chosen},
-        store::{self, Found, ObjectId, Stored},
+        store::{self, Anchor, Form, Found, ObjectId, Stored},
     },
     config::RouteCache,
 };
@@ -50,6 +50,8 @@ struct Asked {
     /// Whether what is answered may be for one user (RFC 9111 section 3.5), also where who it is
     /// has been found by a middleware, and the server is not told.
     authorized: bool,
+    /// What its client's socket takes.
+    form: Form,
     /// What looking has waited for.
     tier: Cell<Tier>,
 }
@@ -61,6 +63,8 @@ struct Looked {
     key: Key,
     varies: Option<Varies>,
     stored: Option<Stored<Meta>>,
+    /// Where that has its body in a file: it stays.
+    anchor: Option<Anchor>,
 }
 
 impl Asked {
@@ -70,7 +74,7 @@ impl Asked {
         let Some(varies) = first.as_ref().and_then(Varies::of) else {
             // Where a reload has begun to divide the target, what is there may be for another part.
             let stored = first.filter(|_| !self.primary.is_divided());
-            return Looked { key: self.primary.clone(), varies: None, stored };
+            return Looked::at(self.primary.clone(), None, stored);
         };
         let is_theirs = self.tier.get() == Tier::Fleet;
         let looked = self.variant(varies).await;
@@ -92,7 +96,7 @@ impl Asked {
         let chosen = Chosen::by(&varies.names, &self.fields);
         let key = self.primary.variant(varies.salt, &chosen);
         let stored = self.head(key.text()).await;
-        Looked { key, varies: Some(varies), stored }
+        Looked::at(key, Some(varies), stored)
     }
 
     /// By what the rest of the fleet tells variants of the target apart.
@@ -120,7 +124,7 @@ impl Asked {
 
     async fn head(&self, text: &str) -> Option<Stored<Meta>> {
         let (store, key) = (&self.cache.store, store::Key::of(text));
-        let here = match store.head(key, text) {
+        let here = match store.head(key, text, self.form) {
             Found::Memory(head) => Some(head),
             Found::Read(head) => {
                 self.tier.set(Tier::Disk);
@@ -166,6 +170,15 @@ impl Asked {
         }
         self.tier.set(Tier::Fleet);
         Some(given)
+    }
+}
+
+impl Looked {
+    /// What is stored under this key, unless it has gone meanwhile.
+    fn at(key: Key, varies: Option<Varies>, stored: Option<Stored<Meta>>) -> Self {
+        let anchor = stored.as_ref().and_then(|stored| stored.body.as_ref()?.anchor());
+        let stored = stored.filter(|stored| !stored.is_in_file() || anchor.is_some());
+        Self { key, varies, stored, anchor }
     }
 }
 

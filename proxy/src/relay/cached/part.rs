@@ -108,9 +108,12 @@ impl Way<'_> {
         if status == StatusCode::OK {
             return Ok(self.whole(question, (answer, connection), told));
         }
+        // For as long as it may be answered with.
+        let mut _anchor = None;
         let settled = match status {
             StatusCode::PARTIAL_CONTENT => {
                 let there = asked.look().await;
+                _anchor = there.anchor.clone();
                 question.settle_part(&answer, span, there)
             }
             _ => None,

@@ -297,10 +297,11 @@ impl Question {
         // Who asked along with us may have made it: what they have stored would be lost. It is
         // written again, which is refused if the target has been forgotten since we asked.
         let text = self.asked.primary.common();
-        let there = match self.asked.cache.store.head(store::Key::of(text), text) {
-            Found::Memory(head) => Varies::of(&head),
-            _ => None,
-        };
+        let there =
+            match self.asked.cache.store.head(store::Key::of(text), text, store::Form::Memory) {
+                Found::Memory(head) => Varies::of(&head),
+                _ => None,
+            };
         let salt = there.filter(&mut with).map(|there| there.salt);
         if names.len() > crate::cache::policy::vary::MOST_NAMES {
             return None;

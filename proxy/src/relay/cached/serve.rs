@@ -18,13 +18,13 @@ use crate::{
         outcome::Told,
         policy::{Moment, Terms},
         reader::{Part, Reader, Waits},
-        store::Stored,
+        store::{Form, Stored},
     },
     exchange::Exchange,
 };
 
 /// Answers with what is stored. `first`: a place in the fetch of its first part, if that is
-/// missing.
+/// missing. `None`: that has gone, or this client cannot have it as it is.
 pub(super) fn stored(
     exchange: &Rc<Exchange>,
     asked: &Asked,
@@ -33,12 +33,18 @@ pub(super) fn stored(
     told: Told,
 ) -> Option<Response<BodyStream>> {
     let answer = Answer::of(stored)?;
+    let anchor = match &stored.body {
+        Some(body) if body.is_in_file() && asked.form == Form::Memory => return None,
+        Some(body) if body.is_in_file() => Some(body.anchor()?),
+        _ => None,
+    };
     let (terms, length) = (answer.terms, stored.length?);
     let plan = plan(&asked.method, &asked.fields, answer, Some(length));
     let tier = if told.forwarded.is_some() { Tier::Server } else { asked.tier.get() };
     let waits = waits_since(exchange, tier);
     let reader = |parts: VecDeque<Part>| {
         let reader = Reader::stored(&asked.cache, stored, parts, mend).timed(waits);
+        let reader = reader.in_form(asked.form, anchor);
         match first {
             Some(seat) => reader.with_part(seat),
             None => reader,
@@ -64,6 +70,7 @@ pub(super) fn under_way(
     let plan = plan(&asked.method, &asked.fields, offer.answer.clone(), offer.length);
     let reader = (!plan.parts.is_empty()).then(|| {
         let reader = Reader::under_way(&asked.cache, offer.object, seat, plan.parts, mend, !first);
+        let reader = reader.in_form(asked.form, None);
         // What it asked a server for itself is a miss, and nothing of the cache's.
         match first {
             true => reader,

@@ -275,6 +275,7 @@ impl Way<'_> {
             key: looked.key.clone(),
             varies: looked.varies.clone(),
             stored: looked.stored.clone(),
+            anchor: looked.anchor.clone(),
         };
         let asked = Asked { method: Method::GET, ..asked.clone() };
         asked.cache.counters.background.inc();

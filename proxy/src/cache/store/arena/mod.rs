@@ -85,6 +85,11 @@ pub(super) struct Extents {
     pub(super) more: Box<[Extent]>,
 }
 
+/// Bytes of a page of memory.
+pub(super) fn page() -> usize {
+    Region::page()
+}
+
 impl Arena {
     /// One for all that the account may have. Where there is no range to be had nothing is kept
     /// in memory.

@@ -47,14 +47,15 @@ use segment::Segment;
 use write::Writer;
 
 use super::{
-    DiskStatistics, Found,
-    block::Block,
+    DiskStatistics, Found, arena,
+    block::{Block, Form},
     head::{Kept, Meta, Stored},
     key::Slot,
     memory::Memory,
     purge::What,
     reading::{Patience, Reading},
 };
+use crate::lend::Windows;
 
 /// The least that the tier may take: eight segments of which none is too small.
 pub const LEAST_DISK_BYTES: u64 = 32 << 20;
@@ -68,6 +69,9 @@ const READERS: usize = 4;
 /// A segment is a sixteenth of all, within these bounds; more where there would be too many.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 20;
 const MOST_SEGMENTS: u64 = 32 << 10;
+
+/// Of so many sockets may be lent something.
+const MOST_WINDOWS: u64 = 4 << 10;
 
 /// What a tier on the disk is told.
 #[derive(Debug, Clone)]
@@ -86,6 +90,7 @@ pub struct Options {
 struct Counters {
     written: Counter,
     promoted: Counter,
+    in_files: Counter,
     damaged: Counter,
     evicted: Counter,
     dropped: Counter,
@@ -110,6 +115,8 @@ pub(super) struct Shared<M> {
     memory: Arc<Memory<Kept<M>>>,
     index: Index,
     segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
+    /// Addresses for what sockets are lent of them; `None`: nothing is.
+    windows: Option<Arc<Windows>>,
     /// The one that is being filled; `u64::MAX` for none.
     active: AtomicU64,
     queue: Queue<M>,
@@ -134,6 +141,12 @@ impl<M: Meta> Disk<M> {
         let bytes = options.bytes.max(LEAST_DISK_BYTES);
         let (least, most) = (*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
         let segment_bytes = (bytes / 16).clamp(least, most).max(bytes / MOST_SEGMENTS);
+        // What is written again comes in addition; some are gone that somebody still reads, and some
+        // are short, for each process begins its own.
+        let longest = (segment_bytes + segment_bytes / 4) as usize + 2 * MOST_BLOCK_BYTES;
+        let count = (2 * (bytes / segment_bytes) + 8).min(MOST_WINDOWS) as u32;
+        let failed = |error: &_| tracing::info!("cache: nothing is sent from files: {error}");
+        let windows = Windows::new(longest, count, arena::page()).inspect_err(failed).ok();
         let shared = Arc::new(Shared {
             directory: options.directory.clone(),
             most_bytes: bytes,
@@ -142,6 +155,7 @@ impl<M: Meta> Disk<M> {
             memory,
             index: Index::new(),
             segments: Mutex::default(),
+            windows,
             active: AtomicU64::new(u64::MAX),
             queue: Queue::new(),
             jobs: Jobs::new(),
@@ -168,23 +182,28 @@ impl<M: Meta> Disk<M> {
         self.shared.queue.get(slot)
     }
 
-    /// A head that is on the disk.
-    pub(super) fn head(&self, slot: Slot, text: &str) -> Found<Stored<M>> {
+    /// A head that is on the disk, with its body in this form.
+    pub(super) fn head(&self, slot: Slot, text: &str, form: Form) -> Found<Stored<M>> {
         let head = |kept| match kept {
             Kept::Head(head) => Some(head).filter(|head: &Stored<M>| head.text() == text),
             Kept::Block(_) => None,
         };
-        self.ask(slot, false, head, |sender| Waiter::Head(text.into(), sender))
+        self.ask(slot, (form, false), head, |sender| Waiter::Head(text.into(), sender))
     }
 
     /// The same for a block. `waits`: for as long as the disk takes, whatever became of others who
     /// waited for it.
-    pub(super) fn block(&self, slot: Slot, waits: bool) -> Found<Block> {
+    pub(super) fn block(&self, slot: Slot, form: Form, waits: bool) -> Found<Block> {
         let block = |kept| match kept {
             Kept::Block(block) => Some(block),
             Kept::Head(_) => None,
         };
-        self.ask(slot, waits, block, Waiter::Block)
+        self.ask(slot, (form, waits), block, Waiter::Block)
+    }
+
+    /// Counts what the tier in memory knew to be in a file.
+    pub(super) fn found_in_file(&self) {
+        self.shared.counters.in_files.inc();
     }
 
     /// Whether it is there, without wanting it; for somebody who `waits`, or not.
@@ -196,7 +215,7 @@ impl<M: Meta> Disk<M> {
     fn ask<T>(
         &self,
         slot: Slot,
-        waits: bool,
+        (form, waits): (Form, bool),
         is: impl FnOnce(Kept<M>) -> Option<T>,
         waiter: impl FnOnce(oneshot::Sender<Option<T>>) -> Waiter<M>,
     ) -> Found<T> {
@@ -207,7 +226,7 @@ impl<M: Meta> Disk<M> {
             return Found::Absent;
         };
         // Another thread would take longer to be woken than this.
-        if let Some(read) = reader::read_now(&self.shared, slot, at) {
+        if let Some(read) = reader::read_now(&self.shared, slot, at, form) {
             return read.and_then(is).map_or(Found::Absent, Found::Read);
         }
         let (sender, reading) = Reading::new((!waits).then(|| Arc::clone(&self.shared.patience)));
@@ -284,6 +303,7 @@ impl<M: Meta> Disk<M> {
             queued_reads: jobs.len() as u64,
             written_bytes: counters.written.get(),
             promotions: counters.promoted.get(),
+            in_files: counters.in_files.get(),
             evictions: counters.evicted.get(),
             dropped: counters.dropped.get(),
             busy: counters.busy.get(),

@@ -19,8 +19,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::index::{Index, Location};
-use crate::cache::store::{head::Kept, key::Slot, memory::Value as _, purge::What};
+use super::{
+    index::{Index, Location},
+    write::queued_bytes,
+};
+use crate::cache::store::{head::Kept, key::Slot, purge::What};
 
 /// What may wait, in bytes of memory; beside what is in the memory tier anyway.
 pub(super) const QUEUE_BYTES: usize = 8 << 20;
@@ -116,7 +119,7 @@ impl<M> Queue<M> {
     /// Leaves something to be written. Whether it found room; if not, nothing of this name is left
     /// on the disk.
     pub(super) fn put(&self, slot: Slot, kept: Kept<M>, index: &Index) -> bool {
-        let bytes = kept.bytes();
+        let bytes = queued_bytes(&kept);
         let mut state = self.lock();
         if !state.open || state.bytes + bytes > QUEUE_BYTES {
             let gone = self.remove_under(&mut state, slot, index);

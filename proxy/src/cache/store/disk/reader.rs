@@ -4,6 +4,8 @@
 //! the rest. Nothing is believed before it is compared: the header with its checksum, salt and name, the
 //! rest with its checksums. What does not agree is forgotten and not found.
 //!
+//! A large body that is only to be sent stays where it is, once it has been compared.
+//!
 //! Implements: REQ-CACHE-002, REQ-CACHE-007
 
 use std::{io, sync::atomic::Ordering::Relaxed};
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::cache::store::{
     arena::Extents,
-    block::Block,
+    block::{Block, Form},
     head::{Head, Kept, Meta, Stored},
     key::Slot,
 };
@@ -41,10 +43,13 @@ const FRONT: usize = 4096;
 /// checksum, and somebody else's turn comes only then.
 const MOST_NOW: u32 = 512 << 10;
 
+/// A body from so many bytes on may stay in its file. Below it a copy is cheaper.
+const LENT_BYTES: u32 = 32 << 10;
+
 /// Reads until the store ends.
 pub(super) fn run<M: Meta>(shared: &Shared<M>) {
     while let Some((slot, at)) = shared.jobs.next() {
-        let read = read(shared, slot, at, Segment::read);
+        let read = read(shared, slot, at, (Segment::read, Form::Memory));
         let waiters = shared.jobs.done(&slot);
         match settle(shared, slot, at, read) {
             Some(kept) => waiters.into_iter().for_each(|waiter| answer(waiter, &kept)),
@@ -59,11 +64,12 @@ pub(super) fn read_now<M: Meta>(
     shared: &Shared<M>,
     slot: Slot,
     at: Location,
+    form: Form,
 ) -> Option<Option<Kept<M>>> {
     if at.bytes > MOST_NOW || !shared.reads_now.load(Relaxed) {
         return None;
     }
-    let read = read(shared, slot, at, Segment::read_now);
+    let read = read(shared, slot, at, (Segment::read_now, form));
     if let Err(Failed::Disk(error)) = &read {
         match error.kind() {
             io::ErrorKind::WouldBlock => return None,
@@ -96,6 +102,8 @@ fn settle<M: Meta>(
         Err(Failed::Damaged) => {
             shared.index.remove(slot.fingerprint(), Some(at));
             shared.counters.damaged.inc();
+            // What else is known to be in memory may have been read with it.
+            shared.segment(at.segment).inspect(|segment| segment.spoil());
         }
         Err(Failed::NoMemory) => _ = shared.counters.busy.inc(),
         Err(Failed::Gone) => {}
@@ -121,7 +129,7 @@ fn read<M: Meta>(
     shared: &Shared<M>,
     slot: Slot,
     at: Location,
-    read: ReadBy,
+    (read, form): (ReadBy, Form),
 ) -> Result<Kept<M>, Failed> {
     let segment = shared.segment(at.segment).ok_or(Failed::Gone)?;
     let mut front = [0; FRONT];
@@ -134,7 +142,7 @@ fn read<M: Meta>(
     let meta_len = header.meta_len as usize;
     let rest = Rest { segment: &segment, at: u64::from(at.offset) + HEADER as u64, front, read };
     let kept = match header.kind {
-        Kind::Block => Kept::Block(body(shared, &header, rest.behind(meta_len))?),
+        Kind::Block => Kept::Block(body(shared, &header, rest.behind(meta_len), form)?),
         Kind::Head => {
             if meta_len > MAX_META {
                 return Err(Failed::Damaged);
@@ -151,7 +159,7 @@ fn read<M: Meta>(
             let view = MetaView::decode(meta).filter(|_| header.is_meta(meta));
             let view = view.ok_or(Failed::Damaged)?;
             let body = match view.has_body {
-                true => Some(body(shared, &header, rest.behind(meta_len))?),
+                true => Some(body(shared, &header, rest.behind(meta_len), form)?),
                 false => None,
             };
             Kept::Head(head(shared, &view, body)?)
@@ -206,7 +214,24 @@ impl<'a> Rest<'a> {
     }
 }
 
-fn body<M: Meta>(shared: &Shared<M>, header: &Header, mut from: Rest<'_>) -> Result<Block, Failed> {
+fn body<M: Meta>(
+    shared: &Shared<M>,
+    header: &Header,
+    mut from: Rest<'_>,
+    form: Form,
+) -> Result<Block, Failed> {
+    if form == Form::Socket
+        && header.body_len >= LENT_BYTES
+        && let Some(window) = &shared.windows
+        && let Some(window) = from.segment.window(window)
+        && window.lends(from.at as usize, header.body_len as usize)
+        && let Ok(at) = u32::try_from(from.at)
+    {
+        let memory = memory(shared, (Block::HEADER, Block::HEADER), false)?;
+        compare(header, from)?;
+        let (len, sum) = (header.body_len, header.body_sum());
+        return Ok(Block::in_file(memory.first, (window, at), len, sum));
+    }
     let len = header.body_len as usize;
     let memory = memory(shared, (Block::HEADER, Block::size(len)), true)?;
     let block = Block::new(memory, len, |part| from.take(part).map_err(Failed::of))?;
@@ -214,6 +239,19 @@ fn body<M: Meta>(shared: &Shared<M>, header: &Header, mut from: Rest<'_>) -> Res
         return Err(Failed::Damaged);
     }
     Ok(block)
+}
+
+/// Reads a body to compare it.
+fn compare(header: &Header, mut from: Rest<'_>) -> Result<(), Failed> {
+    let mut part = [0; 16 << 10];
+    let (mut left, mut sum) = (header.body_len as usize, 0);
+    while left > 0 {
+        let part = &mut part[..left.min(16 << 10)];
+        from.take(part).map_err(Failed::of)?;
+        sum = crc32c::crc32c_append(sum, part);
+        left -= part.len();
+    }
+    if sum == header.body_sum() { Ok(()) } else { Err(Failed::Damaged) }
 }
 
 fn head<M: Meta>(

@@ -97,7 +97,13 @@ impl Header {
     }
 
     pub(in crate::cache::store) fn is_body(&self, body: &Block) -> bool {
-        body.len() == self.body_len as usize && checksum(body.parts()) == self.body_crc
+        let sum = body.parts().fold(0, crc32c::crc32c_append);
+        body.len() == self.body_len as usize && sum == self.body_crc
+    }
+
+    /// The sum that its body has to have.
+    pub(in crate::cache::store) fn body_sum(&self) -> u32 {
+        self.body_crc
     }
 }
 
@@ -106,7 +112,8 @@ pub(in crate::cache::store) fn write_block(slot: Slot, block: &Block, out: &mut 
     write((slot, Kind::Block, 0), &[], Some(block), out)
 }
 
-/// Appends the record of a head; nothing if it is too long. Returns its length.
+/// Appends the record of a head; nothing if it is too long, or its body is not to be had. Returns
+/// its length.
 pub(in crate::cache::store) fn write_head<M: Meta>(
     slot: Slot,
     stored: &Stored<M>,
@@ -130,26 +137,27 @@ fn write(
     body: Option<&Block>,
     out: &mut Vec<u8>,
 ) -> usize {
-    let parts = || body.iter().flat_map(|body| body.parts());
+    let from = out.len();
+    let behind = from + HEADER + meta.len();
+    out.resize(from + HEADER, 0);
+    out.extend_from_slice(meta);
+    if let Some(Err(error)) = body.map(|body| body.append_to(out)) {
+        tracing::debug!(%error, "cache: a body that was on the disk cannot be written again");
+        out.truncate(from);
+        return 0;
+    }
     let header = Header {
         slot,
         kind,
         meta_len: meta.len() as u32,
         body_len: body.map_or(0, Block::len) as u32,
         meta_crc: crc32c::crc32c(meta),
-        body_crc: checksum(parts()),
+        body_crc: crc32c::crc32c(&out[behind..]),
         keep_until,
     };
-    let from = out.len();
-    out.extend_from_slice(&header.encode());
-    out.extend_from_slice(meta);
-    parts().for_each(|part| out.extend_from_slice(part));
+    out[from..from + HEADER].copy_from_slice(&header.encode());
     out.resize(from + header.record_bytes(), 0);
     header.record_bytes()
-}
-
-fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {
-    parts.fold(0, crc32c::crc32c_append)
 }
 
 /// Gives a header the salt of the segment that it comes into.

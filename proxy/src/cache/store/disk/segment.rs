@@ -10,16 +10,22 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::*},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::*},
+    },
 };
 
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{Advice, FallocateFlags, fadvise, fallocate},
     io::{Errno, ReadWriteFlags, preadv2},
 };
 
 use super::record::{ALIGN, HEADER, Header, Reader};
-use crate::cache::store::key::random;
+use crate::{
+    cache::store::key::random,
+    lend::{self, Windows},
+};
 
 const MAGIC: &[u8; 16] = b"underpass-cache1";
 
@@ -32,9 +38,11 @@ pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) salt: u64,
     pub(super) path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Up to here there are whole records.
     end: AtomicU64,
+    /// What sockets are lent of it by, once it is wanted and to be had.
+    window: OnceLock<Arc<lend::Window>>,
 }
 
 /// What a walk over a segment came across.
@@ -61,7 +69,7 @@ impl Segment {
         header[24..32].copy_from_slice(&number.to_le_bytes());
         let crc = crc32c::crc32c(&header[..32]);
         header[32..36].copy_from_slice(&crc.to_le_bytes());
-        let segment = Self { number, salt, path, file, end: AtomicU64::new(HEADER as u64) };
+        let segment = Self::new((number, salt), path, file, HEADER as u64);
         if let Err(error) = segment.file.write_all_at(&header, 0) {
             let _ = segment.remove();
             return Err(error);
@@ -83,8 +91,29 @@ impl Segment {
             && named == Some(number)
             && crc == Some(crc32c::crc32c(&header[..32]));
         let salt = salt.filter(|_| is_ours).ok_or(io::ErrorKind::InvalidData)?;
-        let end = AtomicU64::new(file.metadata()?.len());
-        Ok(Self { number, salt, path: path.to_owned(), file, end })
+        let end = file.metadata()?.len();
+        Ok(Self::new((number, salt), path.to_owned(), file, end))
+    }
+
+    fn new((number, salt): (u64, u64), path: PathBuf, file: File, end: u64) -> Self {
+        // A record is read whole, and nothing behind it is anybody's business. A hint.
+        let _ = fadvise(&file, 0, None, Advice::Random);
+        let (file, end) = (Arc::new(file), AtomicU64::new(end));
+        Self { number, salt, path, file, end, window: OnceLock::new() }
+    }
+
+    /// What sockets are lent of it by.
+    pub(super) fn window(&self, windows: &Arc<Windows>) -> Option<&Arc<lend::Window>> {
+        if self.window.get().is_none() {
+            // Who comes second has opened one for nothing.
+            let _ = self.window.set(windows.open(&self.file)?);
+        }
+        self.window.get()
+    }
+
+    /// Has nothing of it lent without being compared.
+    pub(super) fn spoil(&self) {
+        self.window.get().inspect(|window| window.spoil());
     }
 
     /// Bytes of it.

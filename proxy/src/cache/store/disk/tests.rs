@@ -12,12 +12,13 @@ use mantra_macros::req_test;
 
 use super::{Disk, segment::Segment};
 use crate::cache::store::{
-    DiskOptions, Found, Head, Key, Meta, ObjectId, Options, Store, What,
+    DiskOptions, Form, Found, Head, Key, Meta, ObjectId, Options, Store, What,
     tests::{Note, head},
 };
 
 mod damage;
 mod failing;
+mod lent;
 mod now;
 mod room;
 
@@ -75,7 +76,7 @@ async fn found<T>(found: Found<T>) -> Option<T> {
 
 /// The body of a response of one block.
 async fn body(store: &Store<Note>, text: &str) -> Option<Bytes> {
-    let head = found(store.head(Key::of(text), text)).await?;
+    let head = found(store.head(Key::of(text), text, Form::Memory)).await?;
     assert_eq!((head.text(), head.meta, head.more()), (text, Note(*b"note"), &b"and more"[..]));
     Some(head.body.as_ref()?.to_vec().into())
 }
@@ -118,11 +119,13 @@ async fn what_is_stored_is_found_after_a_restart() {
         let text = format!("https://a/{number}");
         assert_eq!(body(&store, &text).await, Some(content(&text, number * 37)), "{text}");
     }
-    let large = found(store.head(Key::of("https://a/large"), "https://a/large")).await.unwrap();
+    let large = found(store.head(Key::of("https://a/large"), "https://a/large", Form::Memory))
+        .await
+        .unwrap();
     assert_eq!(large.object(), object);
     for number in 0..20 {
         assert!(store.has_block(object, number));
-        let block = found(store.block(object, number)).await.unwrap();
+        let block = found(store.block(object, number, Form::Memory)).await.unwrap();
         assert_eq!(block.to_vec(), content(&format!("https://a/large{number}"), 60_000));
     }
     assert!(!store.has_block(object, 20));
@@ -158,13 +161,16 @@ async fn what_is_read_from_the_disk_comes_into_memory() {
     drop(store);
     let store = Store::<Note>::new(&folder.options(1 << 20, 64 << 20));
     until("it is recovered", || store.statistics().disk.unwrap().objects == 1);
-    let reading = store.head(Key::of("https://a/1"), "https://a/1");
+    let reading = store.head(Key::of("https://a/1"), "https://a/1", Form::Memory);
     assert!(matches!(reading, Found::Disk(_) | Found::Read(_)));
     assert!(found(reading).await.is_some());
-    assert!(matches!(store.head(Key::of("https://a/1"), "https://a/1"), Found::Memory(_)));
+    assert!(matches!(
+        store.head(Key::of("https://a/1"), "https://a/1", Form::Memory),
+        Found::Memory(_)
+    ));
     assert_eq!(store.statistics().disk.unwrap().promotions, 1);
     // Another text with this key is not taken for it.
-    assert!(found(store.head(Key::of("https://a/1"), "https://b/2")).await.is_none());
+    assert!(found(store.head(Key::of("https://a/1"), "https://b/2", Form::Memory)).await.is_none());
 }
 
 #[req_test("REQ-CACHE-002")]

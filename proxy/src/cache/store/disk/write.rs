@@ -28,7 +28,9 @@ use super::{
     segment::Segment,
 };
 use crate::cache::store::{
+    block::Block,
     head::{Kept, Meta},
+    memory::Value,
     purge::What,
 };
 
@@ -329,5 +331,11 @@ impl Folder {
 
 /// What a put is charged in the queue.
 pub(super) fn queued_bytes<M>(kept: &Kept<M>) -> usize {
-    crate::cache::store::memory::Value::bytes(kept)
+    let read = match kept {
+        Kept::Head(head) => head.body.as_ref(),
+        Kept::Block(block) => Some(block),
+    };
+    // What is in a file has to be read to be written.
+    let read = read.filter(|body| body.is_in_file()).map_or(0, Block::len);
+    Value::bytes(kept) + read
 }

@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 use super::{Hears, Wall};
 use crate::cache::store::{
     Found, Inner, Store,
-    block::Block,
+    block::{Block, Form},
     head::{Kept, Meta, Stored},
     key::{Key, ObjectId, Slot},
     purge::What,
@@ -63,9 +63,9 @@ impl<M: Meta> Store<M> {
 
     /// As [`Self::block`], and what is not here is asked for where a fleet shares it. `last`: the
     /// last block of the object that is going to be wanted.
-    pub fn seek_block(&self, object: ObjectId, number: u32, last: u32) -> Found<Block> {
+    pub fn seek_block(&self, object: ObjectId, number: u32, last: u32, form: Form) -> Found<Block> {
         let slot = Slot::block(object, number);
-        match (self.block(object, number), self.0.fleet.get()) {
+        match (self.block(object, number, form), self.0.fleet.get()) {
             (Found::Absent, Some(fleet)) if fleet.has(slot) => {
                 let is_here = |slot: Slot| self.has_block(object, slot.number());
                 fleet.block(slot, last, self.0.epochs.now(), is_here)

@@ -11,7 +11,7 @@ use mantra_macros::req_test;
 
 use super::{Options as FleetOptions, Service};
 use crate::cache::store::{
-    DiskOptions, FleetStatistics, Found, Key, Meta, ObjectId, Options, Store, What,
+    DiskOptions, FleetStatistics, Form, Found, Key, Meta, ObjectId, Options, Store, What,
     tests::{Note, head},
 };
 
@@ -125,7 +125,7 @@ async fn had<T>(found: Found<T>) -> Option<T> {
 
 async fn seek(store: &Store<Note>, text: &str) -> Option<crate::cache::store::Stored<Note>> {
     let key = Key::of(text);
-    if let Some(stored) = had(store.head(key, text)).await {
+    if let Some(stored) = had(store.head(key, text, Form::Memory)).await {
         return Some(stored);
     }
     let stored = had(store.seek(key, text)).await?;
@@ -158,7 +158,10 @@ async fn what_one_has_stored_another_finds() {
             (text, Note(*b"note"), &b"and more"[..])
         );
         assert!(found.tags().eq(["all", text.rsplit('/').next().unwrap()]));
-        assert!(matches!(other.head(Key::of(text), text), Found::Memory(_)), "from now on");
+        assert!(
+            matches!(other.head(Key::of(text), text, Form::Memory), Found::Memory(_)),
+            "from now on"
+        );
     }
     let statistics = of(&other);
     assert_eq!((statistics.hits, statistics.misses, statistics.writes), (3, 3, 0));
@@ -180,7 +183,7 @@ async fn a_body_of_blocks_is_found_block_by_block() {
     assert!(!other.has_block(object, 0) && other.may_have_block(object, 0));
     let mut all = Vec::new();
     for number in 0..12 {
-        let block = had(other.seek_block(object, number, 11)).await.expect("a block");
+        let block = had(other.seek_block(object, number, 11, Form::Memory)).await.expect("a block");
         all.extend(block.to_vec());
         assert!(other.has_block(object, number));
     }
@@ -192,9 +195,9 @@ async fn a_body_of_blocks_is_found_block_by_block() {
     let third = folder.store();
     seek(&third, text).await.expect("the head");
     assert!(third.may_have_block(object, 3));
-    assert!(had(third.seek_block(object, 3, 3)).await.is_none());
+    assert!(had(third.seek_block(object, 3, 3, Form::Memory)).await.is_none());
     assert!(!third.may_have_block(object, 3) && !third.may_have_block(object, 4));
-    assert!(matches!(third.seek_block(object, 4, 4), Found::Absent));
+    assert!(matches!(third.seek_block(object, 4, 4, Form::Memory), Found::Absent));
     // What is fetched then is shared.
     third.refill(object).put(3, third.copy(&[Bytes::from_static(b"fetched")]).expect("room"));
     is_written(&third);
@@ -227,7 +230,7 @@ async fn purges_go_round() {
     one.purge(&What::Tag("3".into()));
     assert!(body(&one, all[0]).await.is_none() && body(&one, all[2]).await.is_none(), "at once");
     until("the other has heard of it", || {
-        let gone = |text| matches!(other.head(Key::of(text), text), Found::Absent);
+        let gone = |text| matches!(other.head(Key::of(text), text, Form::Memory), Found::Absent);
         gone(all[0]) && gone(all[2])
     });
     let third = folder.store();
@@ -257,7 +260,7 @@ async fn what_is_on_its_way_during_a_purge_does_not_come_in_behind_it() {
         forgets(&other);
         assert!(!other.adopt(Key::of(text), &stored, false));
         assert!(!other.adopt(Key::of(text), &stored, true));
-        assert!(matches!(other.head(Key::of(text), text), Found::Absent));
+        assert!(matches!(other.head(Key::of(text), text, Form::Memory), Found::Absent));
     }
     is_written(&other);
     assert_eq!(folder.files("h").len(), 0, "a removal removes it for all");
@@ -302,7 +305,7 @@ async fn a_restart_applies_what_was_purged_meanwhile_and_no_more() {
     let again = folder.with_disk("disk");
     for (text, is_there) in [("https://a/early", true), ("https://a/late", false)] {
         until(text, || {
-            let found = again.head(Key::of(text), text);
+            let found = again.head(Key::of(text), text, Form::Memory);
             matches!(found, Found::Absent) != is_there
         });
     }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::cache::store::{
     Found, Inner, Store,
-    block::Block,
+    block::{Block, Form},
     head::{Meta, Stored},
     key::{Key, Slot},
 };
@@ -109,7 +109,7 @@ impl<M: Meta> To<'_, M> {
     /// A block, if it is still here.
     async fn put_stored(self, stored: &Stored<M>, number: u32, asked: Wall) -> Result<(), Failed> {
         let object = stored.object();
-        let block = match self.store.block_awaited(object, number) {
+        let block = match self.store.block_awaited(object, number, Form::Memory) {
             Found::Memory(block) | Found::Read(block) => Some(block),
             // A disk that stalls is not waited for by what comes behind.
             Found::Disk(reading) | Found::Fleet(reading) => {

@@ -50,6 +50,11 @@ pub(super) trait Value: Clone {
 
     /// Whether nobody is going to want it at this time, in seconds since 1970.
     fn is_over(&self, now: u64) -> bool;
+
+    /// Whether it is only where something is, and makes room for that.
+    fn gives_way(&self) -> bool {
+        false
+    }
 }
 
 /// The tier.
@@ -106,10 +111,10 @@ impl<V: Value> Memory<V> {
         self.lock(self.part(hash)).shard.get(slot, hash).cloned()
     }
 
-    /// Whether it is there, without wanting it.
+    /// Whether it is there, without wanting it; not if it would give way.
     pub(super) fn has(&self, slot: &Slot) -> bool {
         let hash = self.spread.hash(slot.fingerprint());
-        self.lock(self.part(hash)).shard.peek(slot, hash).is_some()
+        self.lock(self.part(hash)).shard.peek(slot, hash).is_some_and(|value| !value.gives_way())
     }
 
     /// Puts an entry in if `may` agrees, asked under the lock that [`Self::remove_all`] takes: what
@@ -135,15 +140,17 @@ impl<V: Value> Memory<V> {
     }
 
     /// The same for what was found elsewhere: it does not take the place of what is there, which
-    /// is newer. `may` is asked all the same.
+    /// is newer, unless that gives way. `may` is asked all the same.
     pub(super) fn promote(&self, slot: Slot, value: V, may: impl FnOnce() -> bool) {
         let hash = self.spread.hash(slot.fingerprint());
         let comes_in = self.make_room();
         let mut part = self.lock(self.part(hash));
-        if may() && comes_in && part.shard.peek(&slot, hash).is_none() {
-            part.shard.insert(slot, hash, value);
+        let is_free = part.shard.peek(&slot, hash).is_none_or(Value::gives_way);
+        if may() && comes_in && is_free {
+            let before = part.shard.insert(slot, hash, value);
             part.charge_tables();
             drop(part);
+            drop(before);
             self.make_room();
         }
     }

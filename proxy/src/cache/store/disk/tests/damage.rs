@@ -30,12 +30,12 @@ async fn read_all(store: &Store<Note>, objects: &[ObjectId]) -> usize {
     }
     for (object, number) in objects.iter().zip(0..) {
         let text = format!("https://b/{number}");
-        if let Some(head) = found(store.head(Key::of(&text), &text)).await {
+        if let Some(head) = found(store.head(Key::of(&text), &text, Form::Memory)).await {
             assert_eq!(head.object(), *object);
             there += 1;
         }
         for block in 0..4 {
-            if let Some(bytes) = found(store.block(*object, block)).await {
+            if let Some(bytes) = found(store.block(*object, block, Form::Memory)).await {
                 assert!(bytes.to_vec() == content(&format!("{text}{block}"), 60_000), "{text}");
                 there += 1;
             }

@@ -28,12 +28,14 @@ async fn read_at_once(store: &Store<Note>) -> usize {
     let mut at_once = 0;
     for (number, length) in LENGTHS.into_iter().enumerate() {
         let text = text(number);
-        let found = store.head(Key::of(&text), &text);
+        let found = store.head(Key::of(&text), &text, Form::Memory);
         at_once += usize::from(matches!(found, Found::Read(_)));
         let head = super::found(found).await.expect("it is stored");
         assert_eq!((head.text(), head.more()), (&*text, &b"and more"[..]));
         assert_eq!(head.body.as_ref().unwrap().to_vec(), content(&text, length), "{length}");
-        assert!(super::found(store.head(Key::of(&text), "https://b/")).await.is_none());
+        assert!(
+            super::found(store.head(Key::of(&text), "https://b/", Form::Memory)).await.is_none()
+        );
     }
     at_once
 }
@@ -80,7 +82,7 @@ async fn what_the_kernel_has_is_read_at_once_and_the_rest_by_threads() {
     assert!(comes_at_once(&store, all).await, "all of it is in memory");
     let mut block_at_once = false;
     for _ in 0..50 {
-        let block = store.block(object, 1);
+        let block = store.block(object, 1, Form::Memory);
         block_at_once |= matches!(block, Found::Read(_));
         let read = super::found(block).await.expect("it is stored");
         assert_eq!(read.to_vec(), content("https://blocks/1", 60_000));
@@ -96,7 +98,7 @@ async fn what_the_kernel_has_is_read_at_once_and_the_rest_by_threads() {
     }
     assert!(waited, "some of it had to be waited for");
     assert!(comes_at_once(&store, all).await, "what was waited for is in memory again");
-    let read = super::found(store.block(object, 0)).await.expect("it is stored");
+    let read = super::found(store.block(object, 0, Form::Memory)).await.expect("it is stored");
     assert_eq!(read.to_vec(), content("https://blocks/0", 60_000));
     let disk = store.statistics().disk.unwrap();
     assert_eq!((disk.damaged, disk.errors, disk.busy, disk.queued_reads), (0, 0, 0, 0));
@@ -123,12 +125,12 @@ async fn what_was_purged_is_not_read_at_once() {
     fill(&store);
     store.flush().await;
     store.remove(Key::of(&text(1)));
-    assert!(matches!(store.head(Key::of(&text(1)), &text(1)), Found::Absent));
+    assert!(matches!(store.head(Key::of(&text(1)), &text(1), Form::Memory), Found::Absent));
     store.purge(&What::Tag("2".into()));
-    assert!(matches!(store.head(Key::of(&text(2)), &text(2)), Found::Absent));
+    assert!(matches!(store.head(Key::of(&text(2)), &text(2), Form::Memory), Found::Absent));
     store.flush().await;
-    assert!(matches!(store.head(Key::of(&text(2)), &text(2)), Found::Absent));
-    assert!(super::found(store.head(Key::of(&text(4)), &text(4))).await.is_some());
+    assert!(matches!(store.head(Key::of(&text(2)), &text(2), Form::Memory), Found::Absent));
+    assert!(super::found(store.head(Key::of(&text(4)), &text(4), Form::Memory)).await.is_some());
     store.purge(&What::All);
-    assert!(matches!(store.head(Key::of(&text(4)), &text(4)), Found::Absent));
+    assert!(matches!(store.head(Key::of(&text(4)), &text(4), Form::Memory), Found::Absent));
 }

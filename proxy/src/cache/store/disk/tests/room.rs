@@ -11,7 +11,7 @@ async fn store_many(store: &Store<Note>, numbers: std::ops::Range<u32>, hot: u32
             store.flush().await;
             for number in 0..hot {
                 let text = format!("https://a/{number}");
-                let _ = found(store.head(Key::of(&text), &text)).await;
+                let _ = found(store.head(Key::of(&text), &text, Form::Memory)).await;
             }
         }
     }
@@ -65,9 +65,17 @@ async fn what_nobody_will_want_is_not_written_again() {
     let over = Head { keep_until: 1, ..head("https://a/over", None) };
     assert!(store.fill().commit(Key::of("https://a/over"), over).is_some());
     store.flush().await;
-    assert!(found(store.head(Key::of("https://a/over"), "https://a/over")).await.is_some());
+    assert!(
+        found(store.head(Key::of("https://a/over"), "https://a/over", Form::Memory))
+            .await
+            .is_some()
+    );
     store_many(&store, 0..2000, 0).await;
-    assert!(found(store.head(Key::of("https://a/over"), "https://a/over")).await.is_none());
+    assert!(
+        found(store.head(Key::of("https://a/over"), "https://a/over", Form::Memory))
+            .await
+            .is_none()
+    );
 }
 
 /// The index has a bound in bytes, and what is oldest goes for it.
