@@ -101,6 +101,13 @@ fn wave(
     next.store(end, Relaxed);
 }
 
+/// The first and the last byte that are asked for: what was evicted before a reader had it.
+fn part(head: &str) -> Option<(usize, usize)> {
+    let range = head.lines().find_map(|line| line.strip_prefix("range: bytes="))?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
 /// Answers with as many bytes as the target says first.
 fn origin() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind origin");
@@ -114,12 +121,22 @@ fn origin() -> SocketAddr {
                 while let Some(head) = read_head(&mut from) {
                     let size: usize =
                         head.split('/').nth(1).expect("a size").parse().expect("digits");
+                    let part = part(&head).map_or(0..size, |(first, last)| first..last + 1);
+                    let status = match part.len() == size {
+                        true => "200 OK".to_owned(),
+                        false => {
+                            let (first, last) = (part.start, part.end - 1);
+                            let of = format!("bytes {first}-{last}/{size}");
+                            format!("206 Partial Content\r\nContent-Range: {of}")
+                        }
+                    };
+                    let length = part.len();
                     let head = format!(
-                        "HTTP/1.1 200 OK\r\nServer: o\r\n\
+                        "HTTP/1.1 {status}\r\nServer: o\r\n\
                          Content-Type: text/html; charset=utf-8\r\nCache-Control: max-age=3600\r\n\
-                         ETag: \"{size}\"\r\nX-Request-Id: 5f1d2c7a9b3e\r\nContent-Length: {size}\r\n\r\n"
+                         ETag: \"{size}\"\r\nX-Request-Id: 5f1d2c7a9b3e\r\nContent-Length: {length}\r\n\r\n"
                     );
-                    let answer = [head.as_bytes(), &body[..size]].concat();
+                    let answer = [head.as_bytes(), &body[part]].concat();
                     if to.write_all(&answer).is_err() {
                         break;
                     }
