@@ -1,10 +1,13 @@
 //! The cache from outside: what is in it, and how it is made to forget.
 
+use std::{sync::Arc, time::Duration};
+
 use http::{StatusCode, Uri};
 use serde::Serialize;
 
 use super::State;
 use crate::cache::{
+    Cache,
     key::{self, KeyRules},
     store::What,
 };
@@ -89,6 +92,17 @@ pub(super) fn view(state: &State) -> View {
     }
 }
 
+/// Whether a fleet, if there is one, knows what has been purged; waits a second for it.
+async fn fleet_is_told(cache: &Cache) -> bool {
+    for _ in 0..50 {
+        if !cache.store.is_any_purge_untold() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
 /// Forgets what the query says; how many answers that were.
 pub(super) async fn purge(state: &State, query: Option<&str>) -> (StatusCode, String) {
     let wrong = |what: String| (StatusCode::BAD_REQUEST, format!("{what}\n"));
@@ -100,7 +114,8 @@ pub(super) async fn purge(state: &State, query: Option<&str>) -> (StatusCode, St
         Err(why) => return wrong(why),
     };
     tracing::info!("cache: purge of {what:?}");
-    let forgets = move || what.iter().map(|what| cache.purge(what)).collect::<Vec<_>>();
+    let here = Arc::clone(&cache);
+    let forgets = move || what.iter().map(|what| here.purge(what)).collect::<Vec<_>>();
     let purged = tokio::task::spawn_blocking(forgets).await;
     match purged {
         Ok(mut purged) => {
@@ -112,8 +127,12 @@ pub(super) async fn purge(state: &State, query: Option<&str>) -> (StatusCode, St
                 true => "",
                 false => ", and the disk takes no note of it yet: it is tried on",
             };
+            let told = match fleet_is_told(&cache).await {
+                true => "",
+                false => ", and the fleet has not been told yet: it is tried on",
+            };
             let removed: usize = purged.iter().map(|purged| purged.removed).sum();
-            (StatusCode::OK, format!("purged {removed}{kept}\n"))
+            (StatusCode::OK, format!("purged {removed}{kept}{told}\n"))
         }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "see the log\n".to_owned()),
     }

@@ -24,6 +24,7 @@ pub struct Fill<M: Meta> {
     object: ObjectId,
     /// The object is only known by this, so far.
     is_new: bool,
+    is_for_us_alone: bool,
     epoch: u64,
     /// When its response was asked for, for those who share it.
     asked: Wall,
@@ -34,7 +35,15 @@ pub struct Fill<M: Meta> {
 impl<M: Meta> Fill<M> {
     pub(super) fn new(store: &Store<M>, object: ObjectId, is_new: bool) -> Self {
         let (epoch, asked) = (store.0.epochs.now(), Wall::now());
-        Self { store: store.clone(), object, is_new, epoch, asked, put: 0..0 }
+        Self {
+            store: store.clone(),
+            object,
+            is_new,
+            is_for_us_alone: false,
+            epoch,
+            asked,
+            put: 0..0,
+        }
     }
 
     /// The object, by whose blocks others can follow the fill.
@@ -73,6 +82,11 @@ impl<M: Meta> Fill<M> {
         }
     }
 
+    /// What it stores is not given to a fleet, if there is one.
+    pub fn for_us_alone(&mut self) {
+        self.is_for_us_alone = true;
+    }
+
     /// Stores the head: from now on the response is found by its key, in the place of any other.
     /// `None` if it is not, because it was purged since it was asked for, or there is no memory;
     /// what was there before stays.
@@ -88,6 +102,10 @@ impl<M: Meta> Fill<M> {
         let stored = Stored::new(memory.first, head, self.object, self.epoch);
         if !self.store.keep_head(key, &stored) {
             return None;
+        }
+        if self.is_for_us_alone {
+            self.is_new = false;
+            return Some(stored);
         }
         let blocks = if mem::take(&mut self.is_new) { self.put.clone() } else { 0..0 };
         self.store.share(key, &stored, blocks, self.asked);

@@ -168,7 +168,8 @@ impl<M: Meta> Store<M> {
         let failed = |error: &_| tracing::error!("cache: no threads for the disk: {error}");
         let started = options.disk.as_ref().map(start).transpose();
         let disk = started.inspect_err(failed).ok().flatten();
-        let most = if disk.is_some() { MOST_BLOCK_BYTES } else { usize::MAX };
+        let most =
+            if disk.is_some() || options.fleet.is_some() { MOST_BLOCK_BYTES } else { usize::MAX };
         let inner = Arc::new(Inner {
             block_bytes: options.block_bytes.min(most),
             memory,

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::*},
+        atomic::{AtomicU32, AtomicU64, Ordering::*},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -26,6 +26,9 @@ const LIMIT: Duration = Duration::from_millis(500);
 /// How long the disk is not asked after somebody waited for it in vain.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// So many wait in vain, one after the other, before what somebody else looks after is left alone.
+const MOST_IN_VAIN: u32 = 8;
+
 /// Whether waiting is worth it, and for how long.
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -35,12 +38,15 @@ pub(super) struct Patience {
     since: Instant,
     /// In milliseconds after `since`: until then it is not.
     lost_until: AtomicU64,
+    /// How many have waited in vain, with no answer between them.
+    in_vain: AtomicU32,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         let (since, lost_until) = (Instant::now(), AtomicU64::new(0));
-        Self { limit: LIMIT, pause: Some(PAUSE), since, lost_until }
+        let in_vain = AtomicU32::new(0);
+        Self { limit: LIMIT, pause: Some(PAUSE), since, lost_until, in_vain }
     }
 }
 
@@ -48,11 +54,13 @@ impl Patience {
     /// One that is lost, until somebody restores it who has looked.
     pub(super) fn lost(limit: Duration) -> Self {
         let lost_until = AtomicU64::new(u64::MAX);
-        Self { limit, pause: None, since: Instant::now(), lost_until }
+        let in_vain = AtomicU32::new(0);
+        Self { limit, pause: None, since: Instant::now(), lost_until, in_vain }
     }
 
     /// It has answered again.
     pub(super) fn restore(&self) {
+        self.answered();
         self.lost_until.store(0, Relaxed);
     }
 
@@ -60,6 +68,19 @@ impl Patience {
     pub(super) fn is_lost(&self) -> bool {
         let until = self.lost_until.load(Relaxed);
         until != 0 && (self.since.elapsed().as_millis() as u64) < until
+    }
+
+    /// Something came in time.
+    pub(super) fn answered(&self) {
+        self.in_vain.store(0, Relaxed);
+    }
+
+    /// Somebody has waited for as long as he does. Where nobody else looks after it that is enough;
+    /// else it may have been one of too many, and it takes several with nothing between them.
+    fn waited_in_vain(&self) {
+        if self.pause.is_some() || self.in_vain.fetch_add(1, Relaxed) + 1 >= MOST_IN_VAIN {
+            self.lose();
+        }
     }
 
     pub(super) fn lose(&self) {
@@ -99,7 +120,7 @@ impl<T> Future for Reading<T> {
         let Some(patience) = self.patience.clone() else { return Poll::Pending };
         let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(patience.limit)));
         ready!(limit.as_mut().poll(cx));
-        patience.lose();
+        patience.waited_in_vain();
         Poll::Ready(None)
     }
 }
@@ -133,9 +154,16 @@ mod tests {
         assert!(patience.is_lost());
         patience.restore();
         let began = tokio::time::Instant::now();
-        let (_never, reading) = Reading::<u8>::new(Some(Arc::clone(&patience)));
-        assert_eq!(reading.await, None);
-        assert!(patience.is_lost() && began.elapsed() < Duration::from_millis(110));
+        for number in 0..2 * MOST_IN_VAIN {
+            if number == MOST_IN_VAIN - 1 {
+                patience.answered();
+            }
+            assert_eq!(patience.is_lost(), number == 2 * MOST_IN_VAIN - 1, "{number}");
+            let (_never, reading) = Reading::<u8>::new(Some(Arc::clone(&patience)));
+            assert_eq!(reading.await, None);
+        }
+        let each = began.elapsed() / (2 * MOST_IN_VAIN);
+        assert!(patience.is_lost() && each < Duration::from_millis(110));
         tokio::time::sleep(PAUSE * 10).await;
         assert!(patience.is_lost(), "nobody has looked");
         patience.restore();

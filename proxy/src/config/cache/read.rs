@@ -95,14 +95,15 @@ pub(in crate::config) fn read(file: &Section<'_>) -> Option<Cache> {
         let wrong = Wrong::new("`block_bytes` is no power of two", "write \"256KiB\" or \"1MiB\"");
         section.add(&place, wrong);
     }
-    if cache.disk.is_some()
+    cache.fleet = fleet::read(section);
+    if (cache.disk.is_some() || cache.fleet.is_some())
         && cache.block_bytes > MOST_BLOCK_BYTES
         && let Some(place) = section.place_of("block_bytes")
     {
-        let wrong = Wrong::new("`block_bytes` is too large for a disk", "write at most \"1MiB\"");
-        section.add(&place, wrong);
+        let of = if cache.disk.is_some() { "disk" } else { "fleet" };
+        let wrong = format!("`block_bytes` is too large for a {of}");
+        section.add(&place, Wrong::new(wrong, "write at most \"1MiB\""));
     }
-    cache.fleet = fleet::read(section);
     cache.all_routes = section.switch("all_routes").unwrap_or(false);
     let ttl = section.parsed("uncacheable_ttl", "\"10s\"", value::duration);
     cache.uncacheable_ttl = ttl.map_or(cache.uncacheable_ttl, |ttl| ttl.value);

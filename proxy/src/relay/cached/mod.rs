@@ -85,7 +85,11 @@ impl Asked {
         }
         // Somebody else may have found out at the same time: then the fleet goes by what was
         // written last.
-        match self.others_varies().await.filter(|theirs| Some(theirs) != looked.varies.as_ref()) {
+        // Who knows of fewer fields has not seen what we have.
+        let ours = looked.varies.as_ref().map_or(&[][..], |varies| &varies.names);
+        let knows_all = |theirs: &Varies| ours.iter().all(|name| theirs.names.contains(name));
+        let differs = |theirs: &Varies| Some(theirs) != looked.varies.as_ref();
+        match self.others_varies(knows_all).await.filter(differs) {
             Some(theirs) => self.variant(theirs).await,
             None => looked,
         }
@@ -100,12 +104,12 @@ impl Asked {
     }
 
     /// By what the rest of the fleet tells variants of the target apart.
-    async fn others_varies(&self) -> Option<Varies> {
+    async fn others_varies(&self, is_better: impl Fn(&Varies) -> bool) -> Option<Varies> {
         let (store, text) = (&self.cache.store, self.primary.common());
         let key = store::Key::of(text);
         let Found::Fleet(reading) = store.seek(key, text) else { return None };
         let given = reading.await?;
-        let varies = Varies::of(&given)?;
+        let varies = Varies::of(&given).filter(is_better)?;
         store.adopt(key, &given, true).then_some(varies)
     }
 
@@ -141,9 +145,11 @@ impl Asked {
         }
         let is_wanted = match here.as_ref().map(terms_of) {
             // What could not be stored a moment ago has nobody stored.
-            None => !self.cache.uncacheable.has(text),
+            None => ![text, self.primary.text()].iter().any(|it| self.cache.uncacheable.has(it)),
             // Somebody else may have validated it. What is validated each time is so by everybody.
-            Some(Some(terms)) => !terms.no_cache && !terms.is_fresh(Moment::now()),
+            Some(Some(terms)) => {
+                !terms.no_cache && !terms.lifetime().is_zero() && !terms.is_fresh(Moment::now())
+            }
             Some(None) => false,
         };
         if is_wanted
@@ -163,9 +169,18 @@ impl Asked {
         here: Option<&Stored<Meta>>,
     ) -> Option<Stored<Meta>> {
         let received = |stored: &Stored<Meta>| terms_of(stored).map(|terms| terms.received);
-        let is_newer = |given: &Stored<Meta>| here.is_none_or(|it| received(given) > received(it));
-        let given = given.filter(is_newer)?;
-        if !self.cache.store.adopt(key, &given, here.is_some()) {
+        let given = given?;
+        let store = &self.cache.store;
+        // What is here may have been validated while the fleet was asked.
+        let now = match store.head(key, given.text(), self.form) {
+            Found::Memory(head) | Found::Read(head) => Some(head),
+            _ => None,
+        };
+        let is_older = |it: &Stored<Meta>| received(&given) <= received(it);
+        if here.into_iter().chain(now.as_ref()).any(is_older) {
+            return None;
+        }
+        if !store.adopt(key, &given, here.is_some() || now.is_some()) {
             return None;
         }
         self.tier.set(Tier::Fleet);

@@ -349,7 +349,7 @@ impl Question {
             received,
             authorized: self.asked.authorized,
         };
-        let fill = self.fills.same_body.take()?;
+        let mut fill = self.fills.same_body.take()?;
         let terms = match Terms::of(&judged, rules) {
             Ok(terms) => terms,
             Err(_) => {
@@ -372,6 +372,10 @@ impl Question {
             more,
             body: stored.body.clone(),
         };
+        if !terms.is_fresh(received) {
+            // Whoever uses it has to ask as well.
+            fill.for_us_alone();
+        }
         let key = store::Key::of(self.looked.key.text());
         // If it has been purged meanwhile, it has been validated for this request at least.
         Some(fill.commit(key, head).unwrap_or(stored))

@@ -24,7 +24,7 @@ use crate::{
         outcome::{Forwarded, Outcome, Told},
         policy::{Moment, Validators, conditional, reuse::Reuse},
         reader::Part,
-        store::Stored,
+        store::{Form, Found, Stored},
     },
     error::{Error, Kind},
     exchange::Exchange,
@@ -114,10 +114,6 @@ impl Way<'_> {
         };
         let validators = answer.validators();
         let plan = plan(&asked.method, &asked.fields, answer, Some(length));
-        let spans = plan.parts.iter().filter_map(|part| match part {
-            Part::Span(span) => Some(*span),
-            _ => None,
-        });
         let block_bytes = asked.cache.store.block_bytes() as u64;
         let mend = Mend {
             cache: Arc::clone(&asked.cache),
@@ -129,15 +125,29 @@ impl Way<'_> {
         };
         let mend = Rc::new(mend);
         let (store, object) = (&asked.cache.store, stored.object());
-        // What the fleet has may be gone when it is asked for: only where there is another way.
-        let has = |number| match mend.is_possible() {
+        let numbers = || {
+            let spans = plan.parts.iter().filter_map(|part| match part {
+                Part::Span(span) => Some(*span),
+                _ => None,
+            });
+            spans
+                .flat_map(|span| span.start / block_bytes..span.end.div_ceil(block_bytes))
+                .filter_map(|number| u32::try_from(number).ok())
+        };
+        let is_mended = mend.is_possible() && asked.rules.slices;
+        let first = numbers().next();
+        // What comes first has to be here before anything is said: the fleet may have lost it.
+        if let Some(first) = first.filter(|number| is_mended && !store.has_block(object, *number))
+            && let Found::Fleet(reading) = store.seek_block(object, first, first, Form::Memory)
+        {
+            let _ = reading.await;
+        }
+        // The rest may be gone when it is its turn: only where there is another way.
+        let has = |number| match is_mended && Some(number) != first {
             true => store.may_have_block(object, number),
             false => store.has_block(object, number),
         };
-        let missing = spans
-            .flat_map(|span| span.start / block_bytes..span.end.div_ceil(block_bytes))
-            .filter_map(|number| u32::try_from(number).ok())
-            .find(|number| !has(*number));
+        let missing = numbers().find(|number| !has(*number));
         let Some(missing) = missing else {
             let mend = mend.is_possible().then_some(mend);
             return answered(mend, None, told);

@@ -5,10 +5,11 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Hears, Wall};
+use super::{Fleet, Hears, Wall};
 use crate::cache::store::{
     Found, Inner, Store,
     block::{Block, Form},
+    disk::Disk,
     head::{Kept, Meta, Stored},
     key::{Key, ObjectId, Slot},
     purge::What,
@@ -18,6 +19,11 @@ impl<M: Meta> Store<M> {
     /// Whether a fleet shares what is stored.
     pub fn shares(&self) -> bool {
         self.0.fleet.get().is_some()
+    }
+
+    /// Whether a fleet has yet to be told of something that was purged here.
+    pub fn is_any_purge_untold(&self) -> bool {
+        self.0.fleet.get().is_some_and(Fleet::is_any_untold)
     }
 
     /// Has `what` told of each purge of others that has been applied here. The first one only.
@@ -31,7 +37,13 @@ impl<M: Meta> Store<M> {
     /// [adopted](Self::adopt).
     pub fn seek(&self, key: Key, text: &str) -> Found<Stored<M>> {
         let epoch = self.0.epochs.now();
-        self.0.fleet.get().map_or(Found::Absent, |fleet| fleet.head(key, text, epoch))
+        let Some(fleet) = self.0.fleet.get() else { return Found::Absent };
+        // What waits for the disk is newer.
+        let is_queued = |disk: &Disk<M>| disk.queued(&Slot::head(key)).is_some();
+        match self.0.disk.as_ref().is_some_and(is_queued) {
+            true => Found::Absent,
+            false => fleet.head(key, text, epoch),
+        }
     }
 
     /// Keeps a head that the fleet has given; `newer`: in the place of what is here. Whether it may

@@ -20,7 +20,7 @@ use crate::cache::store::{
 };
 
 /// Lanes.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// So many things may wait: what is to be removed has no bytes.
 const MOST_ITEMS: usize = 16 << 10;

@@ -261,7 +261,10 @@ impl<M: Meta> Fleet<M> {
     pub(super) fn remove(&self, key: Key, now: Wall) {
         let slot = Slot::head(key);
         self.shared.purges.remove(&slot, now);
-        self.leave(Item::Gone(slot));
+        // Whether it works now or not.
+        if !self.shared.lanes.push(Item::Gone(slot)) {
+            self.shared.counters.dropped.inc();
+        }
     }
 
     fn leave(&self, item: Item<M>) {
@@ -270,16 +273,26 @@ impl<M: Meta> Fleet<M> {
         }
     }
 
-    /// From now on nothing is taken that is meant and was asked for before; the others are told.
+    /// From now on nothing is taken that is meant and was asked for before; the others are told. Writes
+    /// that down first: not for a worker.
     pub(super) fn purge(&self, what: &What) {
         self.shared.purges.add(what.clone(), Wall::now());
+        if let Some((path, bytes)) = self.shared.untold() {
+            sync::replace_or_tell(&path, &bytes);
+        }
         self.shared.purged.notify_one();
+    }
+
+    /// Whether the others cannot have heard yet of what was purged here.
+    pub(super) fn is_any_untold(&self) -> bool {
+        self.shared.purges.is_any_untold()
     }
 
     /// Writes what waits, for so long at most. Nothing is found there afterwards.
     pub(super) fn close(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        while self.works() && !self.shared.lanes.are_empty() && Instant::now() < deadline {
+        let is_busy = || !self.shared.lanes.are_empty() || self.is_any_untold();
+        while self.works() && is_busy() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
         self.shared.patience.lose();
@@ -324,6 +337,12 @@ fn can_be_shared<M: Meta>(stored: &Stored<M>) -> bool {
 }
 
 impl<M> Shared<M> {
+    /// Where purges are written down that the service has yet to be told, and which these are.
+    fn untold(&self) -> Option<(PathBuf, Vec<u8>)> {
+        let path = self.seen.as_ref()?.with_extension("untold");
+        Some((path, self.purges.encode_untold()))
+    }
+
     /// It has not done what it was asked, and is left alone.
     fn failed(&self, why: &str) {
         self.counters.errors.inc();

@@ -12,11 +12,8 @@
 //! Implements: REQ-CACHE-004
 
 use std::{
-    collections::BTreeSet,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::*},
-    },
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{OLDEST, record::Wall};
@@ -34,15 +31,26 @@ pub(super) const MOST_BYTES: usize = 4 << 20;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"UPp1");
 
-/// Keys that were removed here are remembered by a number of buckets.
-const BUCKETS: usize = 4096;
+/// So many heads that were removed here are remembered. Of more the older half becomes a time, before
+/// which nothing is taken.
+const MOST_REMOVED: usize = 64 << 10;
 
 /// The set, and what was removed by this member.
 #[derive(Debug)]
 pub(super) struct Purges {
     set: Mutex<BTreeSet<(Wall, What)>>,
-    /// When a key of the bucket was removed. The service may be slow to forget it, or not do it.
-    removed: Box<[AtomicU64]>,
+    removed: Mutex<Removed>,
+    /// What has been purged here, and is not known to be told.
+    untold: Mutex<BTreeSet<(Wall, What)>>,
+}
+
+/// Heads that were removed here: the service may be slow to forget them, or not do it.
+#[derive(Debug, Default)]
+struct Removed {
+    /// When, by their fingerprints.
+    heads: HashMap<u64, Wall>,
+    /// What was asked for before this is not taken.
+    before: Wall,
 }
 
 /// What came of a round.
@@ -56,20 +64,40 @@ pub(super) struct Merged {
 
 impl Purges {
     pub(super) fn new() -> Self {
-        let removed = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
-        Self { set: Mutex::default(), removed }
+        Self { set: Mutex::default(), removed: Mutex::default(), untold: Mutex::default() }
     }
 
     /// From now on what was asked for before is refused.
     pub(super) fn add(&self, what: What, now: Wall) {
-        let mut set = self.lock();
+        lock(&self.untold).insert((now, what.clone()));
+        let mut set = lock(&self.set);
         set.insert((now, what));
         settle(&mut set, now);
     }
 
+    /// Whether the service has yet to be told something that was purged here.
+    pub(super) fn is_any_untold(&self) -> bool {
+        !lock(&self.untold).is_empty()
+    }
+
+    /// What that is, as it is written.
+    pub(super) fn encode_untold(&self) -> Vec<u8> {
+        encode(&lock(&self.untold))
+    }
+
+    /// The service has all that was purged up to then.
+    pub(super) fn are_told(&self, until: Wall) {
+        lock(&self.untold).retain(|(at, _)| *at > until);
+    }
+
     /// The same for one head, and for this member only.
     pub(super) fn remove(&self, head: &Slot, now: Wall) {
-        self.bucket(head).fetch_max(now.0, SeqCst);
+        let mut removed = lock(&self.removed);
+        let at = removed.heads.entry(head.fingerprint()).or_insert(now);
+        *at = now.max(*at);
+        if removed.heads.len() > MOST_REMOVED {
+            removed.settle(now);
+        }
     }
 
     /// Whether a head that was asked for then is not to be taken.
@@ -85,19 +113,25 @@ impl Purges {
             return true;
         }
         let from = Wall(asked.0.saturating_sub(SKEW_MS));
-        if self.bucket(head).load(SeqCst) > from.0 {
+        let removed = lock(&self.removed);
+        let at = removed.heads.get(&head.fingerprint()).copied();
+        if at.is_some_and(|at| at > from) || removed.before > from {
             return true;
         }
-        let set = self.lock();
+        drop(removed);
+        let set = lock(&self.set);
         set.range((from, What::All)..).any(|(_, what)| what.means(text, tags.clone()))
     }
 
     /// Adds what the service has.
     pub(super) fn merge(&self, theirs: &BTreeSet<(Wall, What)>, now: Wall) -> Merged {
-        let mut set = self.lock();
+        let mut set = lock(&self.set);
         let mut known = theirs.clone();
         settle(&mut known, now);
-        let new: Vec<_> = known.difference(&set).cloned().collect();
+        // What a later purge of everything has meant too is in the set no more.
+        let all = set.iter().rev().find(|(_, what)| *what == What::All).map(|(at, _)| *at);
+        let new: Vec<_> =
+            known.difference(&set).filter(|(at, _)| Some(*at) > all).cloned().collect();
         set.extend(new.iter().cloned());
         settle(&mut set, now);
         // What has been made one is told by the one.
@@ -107,33 +141,47 @@ impl Purges {
 
     /// All of it, as it is written.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend_from_slice(&MAGIC.to_le_bytes());
-        for (at, what) in self.lock().iter() {
-            let (kind, text) = match what {
-                What::All => (0u32, ""),
-                What::Prefix(text) => (1, &**text),
-                What::Tag(text) => (2, &**text),
-            };
-            let from = out.len();
-            out.extend_from_slice(&[0; 4]);
-            out.extend_from_slice(&at.0.to_le_bytes());
-            out.extend_from_slice(&kind.to_le_bytes());
-            out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            out.extend_from_slice(text.as_bytes());
-            let crc = crc32c::crc32c(&out[from + 4..]);
-            out[from..from + 4].copy_from_slice(&crc.to_le_bytes());
+        encode(&lock(&self.set))
+    }
+}
+
+impl Removed {
+    /// Forgets those that mean nothing any more, and the older half if that is not enough.
+    fn settle(&mut self, now: Wall) {
+        self.heads.retain(|_, at| !is_over(*at, now));
+        if self.heads.len() > MOST_REMOVED {
+            let mut times: Vec<_> = self.heads.values().copied().collect();
+            let (_, middle, _) = times.select_nth_unstable(MOST_REMOVED / 2);
+            self.before = self.before.max(*middle);
+            let before = self.before;
+            self.heads.retain(|_, at| *at > before);
         }
-        out
     }
+}
 
-    fn bucket(&self, head: &Slot) -> &AtomicU64 {
-        &self.removed[head.fingerprint() as usize % BUCKETS]
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<(Wall, What)>> {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+fn encode(set: &BTreeSet<(Wall, What)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(&MAGIC.to_le_bytes());
+    for (at, what) in set {
+        let (kind, text) = match what {
+            What::All => (0u32, ""),
+            What::Prefix(text) => (1, &**text),
+            What::Tag(text) => (2, &**text),
+        };
+        let from = out.len();
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&at.0.to_le_bytes());
+        out.extend_from_slice(&kind.to_le_bytes());
+        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+        let crc = crc32c::crc32c(&out[from + 4..]);
+        out[from..from + 4].copy_from_slice(&crc.to_le_bytes());
     }
+    out
 }
 
 /// Whether it is too old to be taken, or a purge to matter.
@@ -249,6 +297,41 @@ mod tests {
         }
         purges.add(What::All, at(-10));
         assert!(refuses(&purges, at(-20), "https://d/1", &[]));
+    }
+
+    /// Sites that write remove heads all the time.
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn a_removal_means_one_head_and_many_mean_what_is_older() {
+        let purges = Purges::new();
+        for number in 0..MOST_REMOVED as i64 {
+            purges.remove(&slot(&format!("https://a/{number}")), at(number - 100_000));
+        }
+        assert!(refuses(&purges, at(-101_000), "https://a/0", &[]));
+        assert!(refuses(&purges, at(-101_000), "https://a/65535", &[]));
+        assert!(!refuses(&purges, at(-101_000), "https://b/", &[]), "nobody has removed it");
+        purges.remove(&slot("https://a/one-more"), at(-10_000));
+        assert!(refuses(&purges, at(-101_000), "https://b/", &[]), "it may have been one of them");
+        assert!(!refuses(&purges, at(-60_000), "https://b/", &[]));
+        assert!(refuses(&purges, at(-36_000), "https://a/65535", &[]));
+    }
+
+    /// A service that can be read and not written says the same again and again.
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn what_a_purge_of_everything_has_meant_is_not_new() {
+        let purges = Purges::new();
+        let service = [(at(-5000), prefix("https://a/"))].into();
+        assert_eq!(purges.merge(&service, NOW).new.len(), 1);
+        purges.add(What::All, at(-3000));
+        let merged = purges.merge(&service, NOW);
+        assert!(merged.new.is_empty() && merged.lacks);
+        assert!(purges.is_any_untold());
+        assert_eq!(decode(&purges.encode_untold()).0.len(), 1);
+        purges.are_told(at(-4000));
+        assert!(purges.is_any_untold());
+        purges.are_told(at(-3000));
+        assert!(!purges.is_any_untold());
     }
 
     #[req_test("REQ-CACHE-004")]

@@ -23,7 +23,7 @@ const FRONT: usize = 16;
 
 /// A point in time by the machine's clock: milliseconds since 1970. The members of a fleet have
 /// nothing else in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::cache::store) struct Wall(pub(super) u64);
 
 impl Wall {

@@ -33,7 +33,7 @@ use crate::cache::store::{
 };
 
 /// Reads under way at a time.
-const READS: usize = 32;
+pub(super) const READS: usize = 32;
 
 /// What is read may come so much later than anybody waits for it: the next one has it then.
 const MORE_TIME: Duration = Duration::from_secs(1);
@@ -135,6 +135,9 @@ async fn read<M: Meta>(store: &Weak<Inner<M>>, asked: &Under<'_, M>, open: &Open
     let got = open.get(&name, most, shared.options.timeout + MORE_TIME).await;
     let Some(store) = store.upgrade().map(Store) else { return };
     let Some(job) = shared.asked.done(&slot) else { return };
+    if got.is_ok() {
+        shared.patience.answered();
+    }
     let settled = match got {
         Ok(Some(bytes)) => {
             counters.read.inc_by(bytes.len() as u64);

@@ -22,8 +22,8 @@ use crate::cache::store::key::Slot;
 /// Version of what is written, in all names.
 const VERSION: &str = "v1";
 
-/// Connections to Redis.
-const CONNECTIONS: usize = 32;
+/// Connections to Redis: for as much as is read and written at a time, and one for purges.
+const CONNECTIONS: usize = super::run::READS + super::write::MOST_WRITES + 1;
 
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);

@@ -3,7 +3,8 @@
 //! has not answered is asked for nothing else until it answers this, in time.
 //!
 //! Which purges are known is written down beside the disk's files: a restart, which keeps those,
-//! applies only what has been purged meanwhile.
+//! applies only what has been purged meanwhile. What was purged here is written down at once, for as
+//! long as the service has not been told.
 //!
 //! Implements: REQ-CACHE-004, REQ-CACHE-007
 
@@ -30,9 +31,20 @@ const WRITTEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Goes round until the store ends.
 pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Shared<M>, open: &Open) {
-    if let Some(bytes) = shared.seen.as_ref().and_then(|path| fs::read(path).ok()) {
+    let seen = shared.seen.clone();
+    if let Some(Ok(bytes)) = at_leisure(move || seen.map(fs::read)).await.flatten() {
         // They have been applied to what is on the disk.
         let _ = shared.purges.merge(&purges::decode(&bytes).0, Wall::now());
+    }
+    // It is not known whether these have.
+    let untold = shared.untold().map(|(path, _)| path);
+    if let Some(Ok(bytes)) = at_leisure(move || untold.map(fs::read)).await.flatten()
+        && let Some(store) = store.upgrade().map(Store)
+    {
+        let untold = purges::decode(&bytes).0;
+        let what: Vec<_> = untold.iter().map(|(_, what)| what.clone()).collect();
+        untold.into_iter().for_each(|(at, what)| shared.purges.add(what, at));
+        apply(&store, shared, &what).await;
     }
     let mut was_late = false;
     loop {
@@ -85,7 +97,8 @@ async fn round<M: Meta>(
         }
         Err(Failed::Service(why)) => return Err(why),
     };
-    let merged = shared.purges.merge(&theirs, Wall::now());
+    let now = Wall::now();
+    let merged = shared.purges.merge(&theirs, now);
     let mut is_written = true;
     if !merged.new.is_empty() {
         let Some(store) = store.upgrade().map(Store) else { return Ok(false) };
@@ -94,12 +107,16 @@ async fn round<M: Meta>(
     if merged.lacks {
         let bytes = Bytes::from(shared.purges.encode());
         // It is tried again in the next round, which sees what is lacking.
-        if let Err(Failed::Service(why)) = open.put(&name, bytes, limit).await {
-            shared.writing_failed(&why);
+        match open.put(&name, bytes, limit).await {
+            Ok(()) => told(shared, now).await,
+            Err(Failed::Service(why)) => shared.writing_failed(&why),
+            Err(Failed::TooLong) => {}
         }
+    } else {
+        told(shared, now).await;
     }
     if is_written && (merged.lacks || !merged.new.is_empty()) {
-        note(shared);
+        note(shared).await;
     }
     Ok(store.strong_count() > 0)
 }
@@ -128,16 +145,37 @@ async fn apply<M: Meta>(store: &Store<M>, shared: &Shared<M>, new: &[What]) -> b
     timeout(WRITTEN_LIMIT, are_written).await.unwrap_or(false)
 }
 
+/// The service has what was purged here before now.
+async fn told<M>(shared: &Shared<M>, now: Wall) {
+    if shared.purges.is_any_untold() {
+        shared.purges.are_told(Wall(now.0.saturating_sub(1)));
+        if let Some((path, bytes)) = shared.untold() {
+            at_leisure(move || replace_or_tell(&path, &bytes)).await;
+        }
+    }
+}
+
 /// Writes down what is known.
-fn note<M>(shared: &Shared<M>) {
-    let Some(path) = &shared.seen else { return };
-    if let Err(error) = replace(path, &shared.purges.encode()) {
+async fn note<M>(shared: &Shared<M>) {
+    let Some(path) = shared.seen.clone() else { return };
+    let bytes = shared.purges.encode();
+    at_leisure(move || replace_or_tell(&path, &bytes)).await;
+}
+
+/// Does something with a file, which may take its time.
+async fn at_leisure<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(what).await.ok()
+}
+
+pub(super) fn replace_or_tell(path: &Path, bytes: &[u8]) {
+    if let Err(error) = replace(path, bytes) {
         tracing::debug!("cache: {} is not written: {error}", path.display());
     }
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     fs::write(&beside, bytes)?;
     fs::rename(&beside, path)
 }

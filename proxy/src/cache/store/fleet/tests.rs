@@ -311,6 +311,36 @@ async fn a_restart_applies_what_was_purged_meanwhile_and_no_more() {
     }
 }
 
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn a_purge_that_nobody_could_be_told_outlives_a_restart() {
+    let folder = Folder::new();
+    let one = folder.with_disk("disk");
+    let other = folder.store();
+    let body = other.copy(&[content("https://a/red", 10)]);
+    other.fill().commit(Key::of("https://a/red"), head("https://a/red", body)).expect("room");
+    is_written(&other);
+    // What it has goes away, and a file is in its place.
+    let (shared, away) = (folder.0.join("shared"), folder.0.join("away"));
+    fs::rename(&shared, &away).expect("a folder");
+    fs::write(&shared, b"").expect("a file");
+    until("it is seen", || !of(&one).works && !of(&other).works);
+    one.purge(&What::All);
+    assert!(one.is_any_purge_untold());
+    one.close();
+    drop(one);
+    fs::remove_file(&shared).expect("the file");
+    fs::rename(&away, &shared).expect("a folder");
+    until("it is used again", || of(&other).works);
+    let key = Key::of("https://a/red");
+    assert!(!matches!(other.head(key, "https://a/red", Form::Memory), Found::Absent));
+    let again = folder.with_disk("disk");
+    until("it is told", || !again.is_any_purge_untold());
+    until("the other has heard of it", || {
+        matches!(other.head(key, "https://a/red", Form::Memory), Found::Absent)
+    });
+}
+
 #[req_test("REQ-CACHE-007")]
 #[tokio::test]
 async fn what_is_damaged_is_not_there() {
@@ -350,7 +380,8 @@ async fn a_service_that_does_not_work_is_not_asked_until_it_does() {
     assert!(matches!(store.seek(Key::of("https://a/1"), "https://a/1"), Found::Absent));
     put(&store, "https://a/1", 10);
     store.remove(Key::of("https://a/2"));
-    assert_eq!((of(&store).dropped, of(&store).writes), (2, 0));
+    // What is to be forgotten waits, and what is to be kept does not.
+    assert_eq!((of(&store).dropped, of(&store).writes), (1, 0));
     assert!(seek(&store, "https://a/1").await.is_some(), "here");
     fs::remove_file(folder.0.join("shared")).expect("the file");
     until("it works", || of(&store).works);

@@ -1,7 +1,7 @@
 //! A lane: things are kept at the service, or forgotten there, one after the other.
 //!
 //! Blocks go before the head by which they are found. What has been purged meanwhile is not
-//! written, nor is anything while the service does not work.
+//! written, nor is anything while the service does not work; but what is to be forgotten waits for it.
 
 use std::{
     ops::Range,
@@ -11,11 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::timeout;
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use super::{
     Shared, Wall,
-    lanes::{Item, Lane},
+    lanes::{Item, LANES, Lane},
     record, service,
     service::{Failed, Open},
 };
@@ -31,6 +34,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Blocks of one object that are written at a time.
 const BLOCKS: usize = 4;
+
+/// Writes under way at a time.
+pub(super) const MOST_WRITES: usize = LANES * BLOCKS;
+
+/// How long a removal waits before it looks again whether the service works.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Something that has been taken out of the queue, until this is dropped.
 struct Under<'a, M>(&'a Shared<M>, usize);
@@ -51,6 +60,10 @@ pub(super) async fn run<M: Meta>(
     while let Some((item, bytes)) = lane.recv().await {
         let _under = Under(&shared, bytes);
         let Some(store) = store.upgrade().map(Store) else { return };
+        // What is to be forgotten is not given up: it would come back.
+        while matches!(item, Item::Gone(_)) && shared.patience.is_lost() {
+            sleep(AGAIN).await;
+        }
         if shared.patience.is_lost() {
             shared.counters.dropped.inc();
             continue;
@@ -98,7 +111,16 @@ impl<M: Meta> To<'_, M> {
             return Ok(());
         }
         let slot = Slot::head(key);
-        let record = record::of_head(slot, stored, asked, self.shared.block_bytes);
+        let block_bytes = self.shared.block_bytes;
+        let record = match stored.is_in_file() {
+            // It has to be read.
+            true => {
+                let stored = stored.clone();
+                let of_head = move || record::of_head(slot, &stored, asked, block_bytes);
+                spawn_blocking(of_head).await.ok().flatten()
+            }
+            false => record::of_head(slot, stored, asked, block_bytes),
+        };
         self.put(&slot, record.ok_or(Failed::TooLong)?).await?;
         if has_any {
             self.shared.known.add(Slot::block(stored.object(), 0));
