@@ -6,10 +6,14 @@
 //! would be waited for, and one that cannot be read would end the process (SIGBUS).
 //!
 //! Invariant: what is sent was compared with its sum since it came from the disk. Whoever makes a
-//! [view](Window::view) has compared it, and knows that the kernel has all of it in memory. Before each
-//! write that is more than a moment later mincore(2) says whether it still has; if not, a thread reads
-//! the body again, compares it, and what it has read is sent. Pages come into memory by such reads alone: the file is read without
-//! reading ahead (`POSIX_FADV_RANDOM`), unless somebody outside reads it.
+//! [view](Window::view) has compared it, and knows that the kernel has all of it in memory. Before
+//! each write that is more than a moment later mincore(2) says whether it still has; if not, a
+//! thread reads the body again, compares it, and what it has read is sent. Where that is something
+//! else nothing of the file is lent any more. The file is read without reading ahead
+//! (`POSIX_FADV_RANDOM`), so that pages come into memory by reads that are compared.
+//!
+//! What this does not see is a page that goes and comes back damaged within a moment, or that comes
+//! back with a neighbour that shares it, or because somebody outside reads the file.
 //!
 //! A file is only appended to, and unlinked at the end: a page that TCP has is never written again.
 
