@@ -140,10 +140,13 @@ impl Windows {
         Ok(this)
     }
 
-    /// A window on a file that nobody writes but at its end. `None` if all are in use, if the file
-    /// cannot be mapped or is longer, and where the kernel does not say what of it is in memory.
-    pub fn open(self: &Arc<Self>, file: &Arc<File>) -> Option<Arc<Window>> {
-        let number = lock(&self.free).pop()?;
+    /// A window on a file that nobody writes but at its end.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if all are in use. Else it is never to be had: as mmap(2), if the file is
+    /// longer, or where the kernel does not say what of it is in memory.
+    pub fn open(self: &Arc<Self>, file: &Arc<File>) -> io::Result<Arc<Window>> {
+        let number = lock(&self.free).pop().ok_or(io::ErrorKind::ResourceBusy)?;
         // SAFETY: within the range, at a window that nobody has.
         let mapped = unsafe {
             let at = self.address(number).cast();
@@ -154,12 +157,10 @@ impl Windows {
         let is_spoilt = AtomicBool::new(false);
         // From here on it is closed again by dropping it.
         let window = Arc::new(Window { of, number, file, is_spoilt, viewed });
-        if let Err(error) = mapped.map_err(io::Error::from).and_then(|_| window.try_out()) {
-            tracing::debug!(%error, "a file of the cache is not lent");
-            return None;
-        }
+        mapped?;
+        window.try_out()?;
         *lock(&self.open[number as usize]) = Arc::downgrade(&window);
-        Some(window)
+        Ok(window)
     }
 
     fn address(&self, number: u32) -> *mut u8 {

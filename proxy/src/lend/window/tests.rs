@@ -140,14 +140,37 @@ fn it_is_told_up_to_which_byte_a_body_is_in_memory() {
     assert!(window.view(EACH - 1, 2, 0).is_empty() && window.view(usize::MAX, 2, 0).is_empty());
 }
 
+/// As a file system answers that cannot splice, a disk that fails, and a peer that has gone.
+#[req_test("REQ-CACHE-007")]
+#[test]
+fn what_sendfile_refuses_is_read_and_what_the_peer_refuses_is_not() {
+    let windows = Windows::new(EACH, 1, PAGE).unwrap();
+    let (file, bytes) = file(PAGE);
+    let window = windows.open(&file).unwrap();
+    let view = window.view(0, PAGE, crc32c::crc32c(&bytes));
+    let slices = [IoSlice::new(&view)];
+    let loan = Loan::of(&slices).unwrap();
+    for (error, is_refused, lends) in [
+        (libc::EPIPE, false, true),
+        (libc::ECONNRESET, false, true),
+        (libc::EIO, true, true),
+        (libc::EINVAL, true, false),
+    ] {
+        assert_eq!(loan.is_refused(&io::Error::from_raw_os_error(error)), is_refused, "{error}");
+        assert_eq!(window.lends(0, PAGE), lends, "{error}");
+    }
+    assert!(answer(loan.read_again()).expect("it is there") == bytes);
+}
+
 /// One that another configuration has written.
 #[test]
 fn a_file_that_is_longer_is_not_lent() {
     let windows = Windows::new(EACH, 1, PAGE).unwrap();
     let (long, _) = file(EACH - PAGE + 1);
-    assert!(windows.open(&long).is_none());
+    let error = windows.open(&long).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     let (short, _) = file(EACH - PAGE);
-    assert!(windows.open(&short).is_some());
+    assert!(windows.open(&short).is_ok());
 }
 
 #[test]
@@ -155,10 +178,11 @@ fn a_window_is_used_again_when_nobody_has_anything_of_it() {
     let windows = Windows::new(EACH, 1, PAGE).unwrap();
     let ((first, bytes), (second, others)) = (file(PAGE), file(PAGE));
     let window = windows.open(&first).unwrap();
-    assert!(windows.open(&second).is_none(), "there is one only");
+    let error = windows.open(&second).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "there is one only");
     let view = window.view(0, PAGE, 0);
     drop(window);
-    assert!(windows.open(&second).is_none(), "somebody has a part of it");
+    assert!(windows.open(&second).is_err(), "somebody has a part of it");
     assert!(view == bytes);
     let address = view.as_ptr() as usize;
     drop(view);

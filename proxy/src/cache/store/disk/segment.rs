@@ -41,8 +41,8 @@ pub(super) struct Segment {
     file: Arc<File>,
     /// Up to here there are whole records.
     end: AtomicU64,
-    /// What sockets are lent of it by, once it is wanted and to be had.
-    window: OnceLock<Arc<lend::Window>>,
+    /// What sockets are lent of it by, once it is wanted and to be had; `None`: it never will be.
+    window: OnceLock<Option<Arc<lend::Window>>>,
 }
 
 /// What a walk over a segment came across.
@@ -105,15 +105,22 @@ impl Segment {
     /// What sockets are lent of it by.
     pub(super) fn window(&self, windows: &Arc<Windows>) -> Option<&Arc<lend::Window>> {
         if self.window.get().is_none() {
+            let opened = windows.open(&self.file);
+            if let Err(error) = &opened {
+                tracing::debug!(%error, "cache: nothing of {} is lent", self.path.display());
+                if error.kind() == io::ErrorKind::ResourceBusy {
+                    return None;
+                }
+            }
             // Who comes second has opened one for nothing.
-            let _ = self.window.set(windows.open(&self.file)?);
+            let _ = self.window.set(opened.ok());
         }
-        self.window.get()
+        self.window.get()?.as_ref()
     }
 
     /// Has nothing of it lent without being compared.
     pub(super) fn spoil(&self) {
-        self.window.get().inspect(|window| window.spoil());
+        self.window.get().and_then(Option::as_ref).inspect(|window| window.spoil());
     }
 
     /// Bytes of it.

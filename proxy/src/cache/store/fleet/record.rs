@@ -42,10 +42,14 @@ pub(super) fn most_bytes(block_bytes: usize) -> usize {
     FRONT + HEADER + MAX_META + block_bytes + record::ALIGN
 }
 
-/// A block that was asked for then.
-pub(super) fn of_block(slot: Slot, block: &Block, asked: Wall, block_bytes: usize) -> Vec<u8> {
+/// A block that was asked for then. `None`: it is not to be had any more.
+pub(super) fn of_block(
+    slot: Slot,
+    block: &Block,
+    asked: Wall,
+    block_bytes: usize,
+) -> Option<Vec<u8>> {
     sealed(asked, block_bytes, block.len(), |out| record::write_block(slot, block, out))
-        .unwrap_or_default()
 }
 
 /// A head, with its body where that is one block. `None`: it is too long.

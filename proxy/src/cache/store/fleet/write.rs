@@ -59,11 +59,12 @@ pub(super) async fn run<M: Meta>(
 ) {
     while let Some((item, bytes)) = lane.recv().await {
         let _under = Under(&shared, bytes);
-        let Some(store) = store.upgrade().map(Store) else { return };
         // What is to be forgotten is not given up: it would come back.
-        while matches!(item, Item::Gone(_)) && shared.patience.is_lost() {
+        while matches!(item, Item::Gone(_)) && shared.patience.is_lost() && store.strong_count() > 0
+        {
             sleep(AGAIN).await;
         }
+        let Some(store) = store.upgrade().map(Store) else { return };
         if shared.patience.is_lost() {
             shared.counters.dropped.inc();
             continue;
@@ -149,7 +150,8 @@ impl<M: Meta> To<'_, M> {
     }
 
     async fn put_block(self, slot: Slot, block: &Block, asked: Wall) -> Result<(), Failed> {
-        self.put(&slot, record::of_block(slot, block, asked, self.shared.block_bytes)).await
+        let record = record::of_block(slot, block, asked, self.shared.block_bytes);
+        self.put(&slot, record.ok_or(Failed::TooLong)?).await
     }
 
     async fn put(self, slot: &Slot, record: Vec<u8>) -> Result<(), Failed> {
