@@ -10,9 +10,14 @@
 //!
 //! Memory is near by first touch: Linux takes a page from the node of the CPU that touches it
 //! first (Documentation/admin-guide/mm/numa_memory_policy.rst, "local allocation"), a worker
-//! keeps to its node from its first instruction on, and the C library has an arena for each
-//! thread. set_mempolicy(2) would say the same once more, and override what an operator has
-//! asked for with numactl(8).
+//! keeps to its node from before its first instruction on, and the C library has an arena for
+//! each thread. set_mempolicy(2) would say the same once more, and override what an operator
+//! has asked for with numactl(8).
+//!
+//! The first to touch a thread's stack is who starts the thread: the C library writes what it
+//! keeps about the thread at the stack's end. Where the kernel makes huge pages of its own
+//! accord (transparent_hugepage=always), that one write can take the whole stack from the node
+//! of the starter. So the starter is there itself while it starts a worker.
 //!
 //! Invariant: no CPU is named that the process may not use.
 
@@ -42,17 +47,37 @@ impl Place {
         }
     }
 
-    /// Moves the calling thread there; the first thing that a worker does.
+    /// Moves the calling thread there for as long as the visit is kept. A thread that is started
+    /// meanwhile begins there, and stays.
     ///
     /// # Errors
     /// As sched_setaffinity(2): where the CPUs were taken from the process since it looked.
-    pub fn enter(&self) -> std::io::Result<()> {
+    pub fn visit(&self) -> std::io::Result<Visit> {
         if self.cpus.is_empty() {
-            return Ok(());
+            return Ok(Visit { back: None });
         }
+        let back = sched_getaffinity(None)?;
         let mut set = CpuSet::new();
         self.cpus.iter().for_each(|cpu| set.set(*cpu));
-        Ok(sched_setaffinity(None, &set)?)
+        sched_setaffinity(None, &set)?;
+        Ok(Visit { back: Some(back) })
+    }
+}
+
+/// The calling thread is at a place; it goes back when this is dropped.
+#[derive(Debug)]
+#[must_use = "the thread goes back at once"]
+pub struct Visit {
+    /// Where the thread was allowed to run before.
+    back: Option<CpuSet>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let went = self.back.map(|back| sched_setaffinity(None, &back));
+        if let Some(Err(error)) = went {
+            tracing::warn!("a thread that started a worker stays on its CPUs: {error}");
+        }
     }
 }
 
@@ -199,15 +224,22 @@ mod tests {
 
     #[req_test("REQ-EDGE-001")]
     #[test]
-    fn a_thread_that_enters_its_place_runs_there() {
+    fn a_thread_begins_and_stays_where_its_starter_visits() {
         let allowed = allowed_cpus().unwrap();
         let last = *allowed.last().unwrap();
-        let seen = std::thread::spawn(move || {
-            Place { cpus: vec![last], node: None }.enter().unwrap();
+        let visit = Place { cpus: vec![last], node: None }.visit().unwrap();
+        assert_eq!(allowed_cpus().unwrap(), [last]);
+        let (left, leaves) = std::sync::mpsc::channel();
+        let started = std::thread::spawn(move || {
+            leaves.recv().unwrap();
             allowed_cpus().unwrap()
         });
-        assert_eq!(seen.join().unwrap(), [last]);
-        assert_eq!(allowed_cpus().unwrap(), allowed, "the others are where they were");
+        drop(visit);
+        assert_eq!(allowed_cpus().unwrap(), allowed, "the starter is where it was");
+        left.send(()).unwrap();
+        assert_eq!(started.join().unwrap(), [last]);
+        let _ = Place::default().visit().unwrap();
+        assert_eq!(allowed_cpus().unwrap(), allowed);
     }
 
     #[test]

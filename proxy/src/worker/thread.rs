@@ -44,12 +44,13 @@ pub fn spawn(
     let process_workers = process.snapshot.load().config.workers;
     let (serves, serving) = oneshot::channel();
     let (orders, ordered) = mpsc::unbounded_channel();
+    // Before anything is touched: memory comes from where the thread runs.
+    let visit = place.visit();
+    if let Err(error) = &visit {
+        tracing::warn!("worker {index} cannot keep to CPU {place}: {error}");
+        process.admin.metrics.placed(index, &Place::default());
+    }
     let thread = Builder::new().name(format!("worker-{index}")).spawn(move || {
-        // Before anything is touched: memory comes from where the thread runs.
-        if let Err(error) = place.enter() {
-            tracing::warn!("worker {index} cannot keep to CPU {place}: {error}");
-            process.admin.metrics.placed(index, &Place::default());
-        }
         let _magazines = magazine::open();
         lend::get_ready();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -64,6 +65,7 @@ pub fn spawn(
             serve(worker, ordered, serves).await
         })
     })?;
+    drop(visit);
     Ok(Started { thread, serving, orders })
 }
 
