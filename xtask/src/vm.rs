@@ -40,20 +40,22 @@ const TIME_SCALE: &str = "5";
 /// Beyond the tests' own time: boot, `doctor`, power off.
 const OVERHEAD: Duration = Duration::from_secs(90);
 
-/// Kernels that run unless others are asked for, as in `cargo xtask ci`: they change little.
-const USUAL: [&str; 2] = ["6.1", "6.12"];
+/// Kernels that run unless others are asked for, as in `cargo xtask ci`: one, for an emulated
+/// processor takes a quarter of an hour for it on a busy machine. It is the oldest that has all
+/// mechanisms but local bypass, whose tests run on the machine's own kernel.
+const USUAL: [&str; 1] = ["6.1"];
 
 /// What has to be installed, and the packages of Debian that have it.
 const PROGRAMS: [(&str, &str); 2] = [(qemu::PROGRAM, "qemu-system-x86"), ("ip", "iproute2")];
 
 /// How long the tests may take on one kernel, unless asked for otherwise: four minutes on two
-/// idle processors, twice as long on busy ones.
-const MINUTES: u64 = 15;
+/// idle processors, fourteen and a half on the slowest that were seen.
+const MINUTES: u64 = 25;
 
 /// Run tests/kernel on other kernels
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// 5.10, 6.1, 6.12, 7 (by default 6.1 and 6.12)
+    /// 5.10, 6.1, 6.12, 7 (by default 6.1)
     kernels: Vec<String>,
     /// Succeed, and say so, where this machine lacks what it takes
     #[arg(long)]
