@@ -5,6 +5,11 @@
 //! whole request does a task of its own send the rest. So an exchange costs neither a spawn nor a
 //! message between tasks, and what nobody asks for is not read.
 //!
+//! A request goes out when all tasks have had their turn that were ready before it: a worker first
+//! reads the requests that have come, and then sends them, one behind the other. A server that is
+//! faster than the proxy would otherwise be woken for each, and rest again before the next, and
+//! waking a thread that rests costs more than sending.
+//!
 //! Implements: REQ-CORE-001.F-002, REQ-CORE-001.F-003
 
 use std::{
@@ -322,7 +327,8 @@ impl Http1 {
         if let Some(life) = &*link.life.borrow() {
             life.requests.set(life.requests.get().saturating_add(1));
         }
-        Some(Sending { link, request: Some(request), begun: false, has_body: false })
+        let request = Some(request);
+        Some(Sending { link, request, has_queued: false, begun: false, has_body: false })
     }
 
     /// It carries no further exchange.
@@ -370,6 +376,8 @@ pub struct Sending {
     link: Rc<Link>,
     /// Its body is on the wire's side from the first poll on.
     request: Option<Request<BodyStream>>,
+    /// It has let the tasks go before it that were ready.
+    has_queued: bool,
     begun: bool,
     has_body: bool,
 }
@@ -379,6 +387,11 @@ impl Future for Sending {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent> {
         let this = self.get_mut();
+        if !std::mem::replace(&mut this.has_queued, true) {
+            // To the end of the worker's queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut wire = this.link.wire.borrow_mut();
         if let Some(request) = this.request.as_mut().filter(|_| !this.begun) {
             this.begun = true;

@@ -1,6 +1,9 @@
-//! What holds a connection open whose answer was over before its request.
+//! When a request goes out, and what holds a connection open whose answer was over before its
+//! request.
 
-use tokio::{net::TcpListener, task::LocalSet};
+use std::task::Wake;
+
+use tokio::{io::AsyncReadExt as _, net::TcpListener, task::LocalSet};
 
 use super::*;
 
@@ -53,4 +56,35 @@ async fn one_whose_request_does_not_end_is_closed_in_time() {
         assert!(!link.returns.get() && !link.wire.borrow().is_answered_whole());
     };
     LocalSet::new().run_until(test).await;
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_request_goes_out_behind_the_tasks_that_are_ready() {
+    let (link, mut peer) = link().await;
+    let mut connection = Http1 { link: Some(link), reused: true, carried: None, opening: None };
+    let request = Request::get("http://test/").header("host", "test").body(BodyStream::empty());
+    let mut sending = connection.send(request.unwrap()).unwrap();
+    let woken = std::sync::Arc::new(Woken::default());
+    let waker = Waker::from(std::sync::Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+
+    assert!(Pin::new(&mut sending).poll(&mut cx).is_pending());
+    assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), 1, "it has queued");
+    let link = connection.link().unwrap();
+    assert!(!link.wire.borrow().has_begun(), "not a byte is out");
+
+    assert!(Pin::new(&mut sending).poll(&mut cx).is_pending());
+    let mut read = [0; 64];
+    let length = peer.read(&mut read).await.unwrap();
+    assert_eq!(&read[..length], b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
 }
