@@ -19,6 +19,7 @@ mod ktls;
 mod mechanisms;
 mod redirect;
 mod rig;
+mod sent;
 mod sockets;
 mod steering;
 

@@ -10,7 +10,7 @@ use std::{
     future::poll_fn,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     task::{Context, Poll},
     thread,
     time::{Duration, Instant},
@@ -30,6 +30,7 @@ use super::{
         tcp_end::TcpEnd,
         tier::{Parts, Tier},
     },
+    sent::{PIECE, Sent},
     sockets::Pair,
 };
 
@@ -51,24 +52,12 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// Messages after which a direction has to be with its engine.
 const SETTLING: usize = 64;
 
-/// Bytes of one write.
-const PIECE: usize = 16 * 1024;
-
-/// What whole pieces are made of.
-static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut bytes = vec![0; PIECE];
-    fastrand::fill(&mut bytes);
-    bytes
-});
-
 /// An application at one end.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) socket: TcpStream,
     /// What was sent and has not been read at the other end.
-    sent: Vec<u8>,
-    /// What is sent.
-    pattern: fastrand::Rng,
+    sent: Sent,
     /// Bytes that its socket has taken and given.
     exchanged: u64,
 }
@@ -155,26 +144,28 @@ impl Rig {
 
     /// Lets the tunnel run until the other end has read all that this one has sent.
     pub(super) async fn arrives(&mut self, end: usize) -> Result<(), String> {
-        let wanted = std::mem::take(&mut self.peers[end].sent);
-        let mut read = Vec::with_capacity(wanted.len());
-        self.pump("bytes were sent and did not arrive", |rig| {
-            let room = wanted.len() - read.len();
-            rig.peers[1 - end].read(&mut read, room)?;
-            Ok((read.len() == wanted.len()).then_some(()))
-        })
-        .await?;
-        if read == wanted { Ok(()) } else { Err("bytes arrived changed or out of order".into()) }
+        let arrived = self.pump("bytes were sent and did not arrive", |rig| {
+            let [client, server] = &mut rig.peers;
+            let (from, to) = if end == 0 { (client, server) } else { (server, client) };
+            let (left, mut are_those) = (from.sent.left(), true);
+            to.read(left, |bytes| are_those &= from.sent.matches(bytes))?;
+            Ok((!are_those || from.sent.left() == 0).then_some(are_those))
+        });
+        if arrived.await? {
+            Ok(())
+        } else {
+            Err("bytes arrived changed or out of order".to_owned())
+        }
     }
 
     /// Lets it run until the other end has read the end of this one, with nothing before it.
     pub(super) async fn ends(&mut self, end: usize) -> Result<(), String> {
-        let mut rest = Vec::new();
-        self.pump("the end was sent and did not arrive", |rig| {
-            let ended = rig.peers[1 - end].read(&mut rest, 1)?;
-            Ok((ended || !rest.is_empty()).then_some(()))
-        })
-        .await?;
-        if rest.is_empty() { Ok(()) } else { Err("bytes arrived twice".into()) }
+        let came = self.pump("the end was sent and did not arrive", |rig| {
+            let mut came = false;
+            let ended = rig.peers[1 - end].read(1, |_| came = true)?;
+            Ok((ended || came).then_some(came))
+        });
+        if came.await? { Err("bytes arrived twice".to_owned()) } else { Ok(()) }
     }
 
     /// Lets the tunnel run until `done` returns something.
@@ -251,29 +242,18 @@ impl Rig {
 
 impl Peer {
     fn new(socket: TcpStream, seed: u64) -> Self {
-        Self { socket, sent: Vec::new(), pattern: fastrand::Rng::with_seed(seed), exchanged: 0 }
+        Self { socket, sent: Sent::new(seed), exchanged: 0 }
     }
 
-    /// Bytes that no shift, loss or repetition turns into themselves, as many as are taken.
+    /// Sends so many bytes, or as many as are taken.
     fn send(&mut self, bytes: usize) -> io::Result<usize> {
         let mut taken = 0;
         while taken < bytes {
-            let begin = self.sent.len();
             let size = PIECE.min(bytes - taken);
-            if size == PIECE {
-                // Made once, for floods are megabytes: each begins as no other does.
-                self.sent.extend_from_slice(&WHOLE);
-                let stamp = self.pattern.u64(..).to_ne_bytes();
-                self.sent[begin..begin + stamp.len()].copy_from_slice(&stamp);
-            } else {
-                self.sent.resize(begin + size, 0);
-                self.pattern.fill(&mut self.sent[begin..]);
-            }
-            let written = match (&self.socket).write(&self.sent[begin..]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                written => written?,
-            };
-            self.sent.truncate(begin + written);
+            let written = self.sent.next(size, |piece| match (&self.socket).write(piece) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+                written => written,
+            })?;
             taken += written;
             self.exchanged += written as u64;
             if written < size {
@@ -283,16 +263,16 @@ impl Peer {
         Ok(taken)
     }
 
-    /// Reads at most `most` bytes of what is there; true at the end.
-    fn read(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
-        let wanted = into.len() + most;
-        let mut room = [0; PIECE];
-        while into.len() < wanted {
-            let size = PIECE.min(wanted - into.len());
+    /// Reads at most `most` bytes of what is there, and shows them; true at the end.
+    fn read(&mut self, most: usize, mut show: impl FnMut(&[u8])) -> io::Result<bool> {
+        let (mut left, mut room) = (most, [0; PIECE]);
+        while left > 0 {
+            let size = PIECE.min(left);
             match (&self.socket).read(&mut room[..size]) {
                 Ok(0) => return Ok(true),
                 Ok(read) => {
-                    into.extend_from_slice(&room[..read]);
+                    show(&room[..read]);
+                    left -= read;
                     self.exchanged += read as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
