@@ -12,6 +12,7 @@
 
 mod announced;
 mod applications;
+mod at_rest;
 mod degrade;
 mod doctor;
 mod fast_open;
