@@ -17,6 +17,7 @@ mod degrade;
 mod doctor;
 mod fast_open;
 mod hop;
+mod hop_http2;
 mod ktls;
 mod leftovers;
 mod log;

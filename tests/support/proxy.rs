@@ -69,6 +69,13 @@ fn local_bypass_everywhere() -> bool {
     std::env::var_os("UNDERPASS_TEST_LOCAL_BYPASS").is_some_and(|value| value == "1")
 }
 
+/// The same for a configuration, which has this among the keys of a listener and an upstream.
+pub fn local_bypass_key() -> &'static str {
+    if local_bypass_everywhere() { LOCAL_BYPASS } else { "" }
+}
+
+const LOCAL_BYPASS: &str = "local_bypass = true\n";
+
 impl ProxyBuilder {
     fn quick(command: &str, args: &[&str]) -> Self {
         let args = [&[command, "--listen", "127.0.0.1:0"], args].concat();
@@ -153,13 +160,15 @@ impl ProxyBuilder {
     /// Starts it and waits until it listens.
     pub fn start(self) -> Proxy {
         let mut gone = self.unprotected.clone();
-        let bypasses = local_bypass_everywhere() && self.config.is_none();
+        let told = self.config.as_ref().is_none_or(|text| text.contains(LOCAL_BYPASS));
+        let bypasses = local_bypass_everywhere() && told;
         if bypasses {
             gone.push(Protection::Kept);
         }
         let mut command = command_without(&gone);
         command.args(&self.args);
-        if bypasses && !self.args.iter().any(|arg| arg == "--local-bypass") {
+        if bypasses && self.config.is_none() && !self.args.iter().any(|arg| arg == "--local-bypass")
+        {
             command.arg("--local-bypass");
         }
         command.envs(self.env.iter().cloned());

@@ -64,13 +64,8 @@ pub(super) async fn serve(
     early: BytesMut,
 ) -> Served {
     let bounds = bounds(client.limits());
-    let kernel = client.worker.process.kernel.as_ref();
-    let config = &client.listener.config;
-    // What is taken apart has to come by the socket.
-    let kernel = kernel.filter(|_| config.local_bypass && config.intercept.is_none());
-    let hop = HopBypass::new(kernel, Side::Downstream);
-    let mut io = DownstreamIo::new(stream, hop, bounds, Rc::clone(&wire));
-    if config.preserve_header_case {
+    let mut io = DownstreamIo::new(stream, client.hop_bypass(), bounds, Rc::clone(&wire));
+    if client.listener.config.preserve_header_case {
         io.keeps_case();
     }
     io.begins_with(early);
@@ -169,6 +164,15 @@ enum Expiry {
 }
 
 impl Client {
+    /// Local bypass of its connection, as far as its listener has it.
+    pub(super) fn hop_bypass(&self) -> HopBypass {
+        let config = &self.listener.config;
+        // What is taken apart has to come by the socket.
+        let kernel = self.worker.process.kernel.as_ref();
+        let kernel = kernel.filter(|_| config.local_bypass && config.intercept.is_none());
+        HopBypass::new(kernel, Side::Downstream)
+    }
+
     /// Whether it has been idle for a while, and nothing is under way on it.
     fn may_rest(&self, wire: &Shared) -> bool {
         if !self.watched.take_rest() {

@@ -23,7 +23,7 @@ use crate::{
     transport::Transport,
     tunnel,
     watchdog::{Wait, Watched},
-    wire::cancels::Cancels,
+    wire::{cancels::Cancels, socket::Socket},
 };
 
 /// How much of a request's body may have come that its server has not taken yet. The window of
@@ -56,7 +56,8 @@ pub(super) async fn serve(client: Rc<Client>, stream: Transport, early: Bytes) {
         })
     });
     let streams = u32::try_from(limits.max_streams).unwrap_or(u32::MAX);
-    let io = TokioIo::new(Rewound { early, stream, cancels: Cancels::of_client() });
+    let socket = Socket::new(stream, client.hop_bypass());
+    let io = TokioIo::new(Rewound { early, socket, cancels: Cancels::of_client() });
     let mut connection = http2::Builder::new(Streams(Rc::clone(&client)))
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
@@ -152,7 +153,7 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
 #[derive(Debug)]
 struct Rewound {
     early: Bytes,
-    stream: Transport,
+    socket: Socket,
     cancels: Cancels,
 }
 
@@ -165,7 +166,7 @@ impl AsyncRead for Rewound {
         let this = self.get_mut();
         let before = buf.filled().len();
         if this.early.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
         } else {
             let n = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early.split_to(n));
@@ -181,7 +182,7 @@ impl tokio::io::AsyncWrite for Rewound {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -189,7 +190,7 @@ impl tokio::io::AsyncWrite for Rewound {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -197,10 +198,10 @@ impl tokio::io::AsyncWrite for Rewound {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }

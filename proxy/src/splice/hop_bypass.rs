@@ -9,7 +9,8 @@
 //! **When.** Enrolment takes several system calls and pays only for a connection that is kept,
 //! so it is tried before the second message of ours, then before the fourth, the eighth and so
 //! on up to the 256th: an application may have yet to accept, or to read. At the beginning
-//! of a message a peer that speaks HTTP in turns has read what came before.
+//! of a message a peer that speaks HTTP in turns has read what came before. HTTP/2 has no turns: each
+//! write may be such a beginning, and the programs tell whether it is.
 //!
 //! **Reading.** Our socket has two queues from then on, TCP's and the psock's, and a read takes
 //! from one of them only, the psock's first: one that comes short does not show that nothing is

@@ -293,7 +293,7 @@ impl Write for DownstreamIo {
         // hyper calls this once its own buffer is empty: a point between two messages.
         let this = self.get_mut();
         ready!(this.poll_inject(cx))?;
-        ready!(this.socket.poll_flush(cx))?;
+        ready!(Pin::new(&mut this.socket).poll_flush(cx))?;
         this.shared.writing.set(false);
         if this.requests.keeps_case() {
             // An answer may wait for that.

@@ -1,7 +1,7 @@
 //! Servers that speak HTTP/2: what they are sent, how requests share a connection, and what the
 //! end of a stream or of a connection means for whom.
 
-use underpass_tests::Proxy;
+use underpass_tests::{Proxy, proxy::local_bypass_key};
 
 mod broken_off;
 mod ends;
@@ -16,12 +16,13 @@ fn proxy(server: std::net::SocketAddr, lines: &str) -> Proxy {
 }
 
 fn configured(lines: &str) -> Proxy {
+    let bypass = local_bypass_key();
     Proxy::config(format!(
         "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
          [limits]\nconnect_timeout = \"10s\"\n\
-         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{bypass}\
          [[route]]\nlistener = \"web\"\nupstream = \"api\"\n\
-         [[upstream]]\nname = \"api\"\nprotocol = \"http2\"\n{lines}\n"
+         [[upstream]]\nname = \"api\"\nprotocol = \"http2\"\n{bypass}{lines}\n"
     ))
     .start()
 }

@@ -159,7 +159,7 @@ impl Outgoing {
             self.gather(cx)?;
             if self.pieces.is_empty() {
                 if self.unflushed {
-                    ready!(socket.poll_flush(cx)).map_err(Failed::Socket)?;
+                    ready!(Pin::new(&mut *socket).poll_flush(cx)).map_err(Failed::Socket)?;
                     self.unflushed = false;
                 }
                 return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };

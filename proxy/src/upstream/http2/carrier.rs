@@ -25,9 +25,10 @@ use super::{
 use crate::{
     body::BodyStream,
     config::Http2,
+    splice::hop_bypass::HopBypass,
     transport::Transport,
     upstream::{http1::Life, pool::ServerPool},
-    wire::head::Bounds,
+    wire::{head::Bounds, socket::Socket},
 };
 
 /// How much of a request's body is queued for one stream, beyond the chunk at hand.
@@ -81,7 +82,7 @@ impl Carrier {
     /// # Errors
     /// As hyper's handshake.
     pub(in crate::upstream) async fn start(
-        stream: Transport,
+        (stream, hop): (Transport, HopBypass),
         address: SocketAddr,
         http2: Http2,
         bounds: Bounds,
@@ -109,7 +110,7 @@ impl Carrier {
             opener: RefCell::new(None),
             pool,
         });
-        let io = Heard::new(stream, Rc::clone(&carrier));
+        let io = Heard::new(Socket::new(stream, hop), Rc::clone(&carrier));
         let mut builder = http2::Builder::new(Executor(Rc::clone(&carrier)));
         builder
             .timer(TokioTimer::new())

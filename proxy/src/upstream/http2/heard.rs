@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::carrier::Carrier;
-use crate::{transport::Transport, wire::cancels::Cancels};
+use crate::wire::{cancels::Cancels, socket::Socket};
 
 /// Of a frame, before its payload (RFC 9113 section 4.1).
 const HEAD_BYTES: usize = 9;
@@ -54,14 +54,14 @@ impl Greeting {
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Heard {
-    stream: Transport,
+    socket: Socket,
     carrier: Rc<Carrier>,
     cancels: Cancels,
 }
 
 impl Heard {
-    pub(super) fn new(stream: Transport, carrier: Rc<Carrier>) -> Self {
-        Self { stream, carrier, cancels: Cancels::of_server() }
+    pub(super) fn new(socket: Socket, carrier: Rc<Carrier>) -> Self {
+        Self { socket, carrier, cancels: Cancels::of_server() }
     }
 }
 
@@ -72,7 +72,7 @@ impl AsyncRead for Heard {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         if read.is_ready() {
             self.carrier.heard.set(Instant::now());
             let came = &mut buf.filled_mut()[before..];
@@ -89,7 +89,7 @@ impl AsyncWrite for Heard {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -97,19 +97,19 @@ impl AsyncWrite for Heard {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Admitted, Making, Place, ServerPool};
 use crate::{
     config::Http2,
     error::{Error, Kind},
+    splice::hop_bypass::{HopBypass, Side},
     transport::Transport,
     upstream::{
         connection::Connection,
@@ -202,7 +203,8 @@ impl ServerPool {
     ) -> Result<Connection, Error> {
         let (pool, allowed) = (Rc::downgrade(self), self.shared.allowed(&http2));
         let (bounds, start) = (making.bounds, Carrier::start);
-        let started = start(stream, address, http2, bounds, pool, life, allowed).await;
+        let hop = HopBypass::new(making.kernel, Side::Upstream);
+        let started = start((stream, hop), address, http2, bounds, pool, life, allowed).await;
         let carrier = started.map_err(|error| Error::because(Kind::Connect, error).retry_safe())?;
         let stream = carrier.open(false).ok_or(Error::new(Kind::Connect).retry_safe());
         match self.retired.get() {
