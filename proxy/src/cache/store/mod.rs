@@ -15,7 +15,8 @@
 //!
 //! Files: `account.rs` (what is held, to the byte), `arena/` (the memory itself), `block.rs`,
 //! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the second
-//! tier), `fleet/` (the third, which several proxies share), `reading.rs` (waiting for these),
+//! tier), `fleet/` (the third, which several proxies share), `record.rs` and `meta_view.rs` (what
+//! both of these have of it), `reading.rs` and `waiter.rs` (the two ends of waiting for them),
 //! `fill.rs` (how it comes in), `purge.rs` (how it goes), `statistics.rs` (how much there is),
 //! `table.rs` (rows that keep their numbers).
 //!
@@ -41,12 +42,15 @@ mod fleet;
 mod head;
 mod key;
 mod memory;
+mod meta_view;
 mod purge;
 mod reading;
+mod record;
 mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiter;
 
 pub use account::{Charge, WORKING_BYTES};
 pub use block::{Anchor, Block, Form};

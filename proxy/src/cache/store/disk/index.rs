@@ -13,8 +13,8 @@ use std::sync::{
 
 use hashbrown::{HashTable, hash_table::Entry as Place};
 
-use super::record::ALIGN;
 use crate::cache::store::key::Spread;
+use crate::cache::store::record::ALIGN;
 
 /// What an entry takes at most, in bytes: seventeen, in a table that has just doubled.
 pub(super) const ENTRY_BYTES: usize = 39;

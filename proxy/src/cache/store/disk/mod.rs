@@ -3,7 +3,7 @@
 //! A worker looks into the index, takes what the kernel has in memory, and leaves a job for what it
 //! has not (`jobs.rs`), or something to be written (`queue.rs`), all without waiting. Threads of its
 //! own do the rest: one writes (`write.rs`, `batch.rs`, `evict.rs`), some read (`reader.rs`). `recover.rs` makes the index of what another
-//! process has left; `record.rs` and `segment.rs` are the format, `purges.rs` what was purged.
+//! process has left; `segment.rs` is the format, of records as in `../record.rs`, `purges.rs` what was purged.
 //!
 //! What is written is not synced, but for purges: what the kernel has, survives the end of the
 //! process in any form, and what is lost with the machine is noticed by its checksum.
@@ -32,7 +32,6 @@ mod jobs;
 mod purges;
 mod queue;
 mod reader;
-pub(super) mod record;
 mod recover;
 mod segment;
 #[cfg(test)]
@@ -40,7 +39,7 @@ mod tests;
 mod write;
 
 use index::{ENTRY_BYTES, Index};
-use jobs::{Jobs, Waiter};
+use jobs::Jobs;
 use purges::Purges;
 use queue::Queue;
 use segment::Segment;
@@ -54,6 +53,7 @@ use super::{
     memory::Memory,
     purge::What,
     reading::{Patience, Reading},
+    waiter::Waiter,
 };
 use crate::lend::Windows;
 

@@ -20,11 +20,11 @@ use std::{
     },
 };
 
-use super::{
+use super::segment::Position;
+use crate::cache::store::{
+    purge::What,
     record::{HEADER, Reader},
-    segment::Position,
 };
-use crate::cache::store::purge::What;
 
 /// So many are kept, or texts of so many bytes.
 const MOST: usize = 4096;

@@ -45,7 +45,7 @@ pub use service::{Redis, S3, Secret, Service};
 
 pub(super) use record::Wall;
 
-use asked::{Asked, Waiter};
+use asked::Asked;
 use known::Known;
 use lanes::{Item, Lanes};
 use purges::Purges;
@@ -57,6 +57,7 @@ use super::{
     key::{Key, Slot},
     purge::What,
     reading::{Patience, Reading},
+    waiter::Waiter,
 };
 
 /// What was asked for so long ago is not taken: then purges need not be known for longer. Redis

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{OLDEST, record::Wall};
-use crate::cache::store::{disk::record::Reader, key::Slot, purge::What};
+use crate::cache::store::{key::Slot, purge::What, record::Reader};
 
 /// What clocks of two machines may differ by, in milliseconds.
 pub(super) const SKEW_MS: u64 = 1000;

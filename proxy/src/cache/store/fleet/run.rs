@@ -27,9 +27,9 @@ use super::{
 use crate::cache::store::{
     Inner, Store,
     block::Block,
-    disk::record::MetaView,
-    head::{Head, Kept, Meta, Stored},
+    head::{Kept, Meta, Stored},
     key::Slot,
+    meta_view::MetaView,
 };
 
 /// Reads under way at a time.
@@ -202,20 +202,11 @@ fn stored<M: Meta>(
     body: Option<Block>,
     epoch: u64,
 ) -> Result<Stored<M>, Refused> {
-    let (meta, more) = M::decode(view.policy).ok_or(Refused::Damaged)?;
     let has_blocks = body.is_none() && view.length.is_some_and(|length| length > 0);
-    if has_blocks && !meta.is_mendable(more) {
+    let head = view.head::<M>(body).ok_or(Refused::Damaged)?;
+    if has_blocks && !head.meta.is_mendable(&head.more) {
         return Err(Refused::Damaged);
     }
-    let head = Head {
-        text: view.text.into(),
-        tags: view.tags().map(Into::into).collect(),
-        length: view.length,
-        keep_until: view.keep_until,
-        meta,
-        more: more.into(),
-        body,
-    };
     let size = head.size();
     let memory = store.allocate((size, size), false).ok_or(Refused::NoMemory)?;
     // What has been purged since it was asked for is compared again when it comes in.
