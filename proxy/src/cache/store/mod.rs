@@ -17,8 +17,8 @@
 //! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the second
 //! tier), `fleet/` (the third, which several proxies share), `record.rs` and `meta_view.rs` (what
 //! both of these have of it), `reading.rs` and `waiter.rs` (the two ends of waiting for them),
-//! `fill.rs` (how it comes in), `purge.rs` (how it goes), `statistics.rs` (how much there is),
-//! `table.rs` (rows that keep their numbers).
+//! `fill.rs` (how it comes in), `purge.rs` and `purge_record.rs` (how it goes, and how that is noted),
+//! `statistics.rs` (how much there is), `table.rs` (rows that keep their numbers).
 //!
 //! Implements: REQ-CACHE-002
 
@@ -44,6 +44,7 @@ mod key;
 mod memory;
 mod meta_view;
 mod purge;
+mod purge_record;
 mod reading;
 mod record;
 mod statistics;

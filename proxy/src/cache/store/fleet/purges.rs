@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{OLDEST, record::Wall};
-use crate::cache::store::{key::Slot, purge::What, record::Reader};
+use crate::cache::store::{key::Slot, purge::What, purge_record};
 
 /// What clocks of two machines may differ by, in milliseconds.
 pub(super) const SKEW_MS: u64 = 1000;
@@ -163,24 +163,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// As it is written.
 fn encode(set: &BTreeSet<(Wall, What)>) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend_from_slice(&MAGIC.to_le_bytes());
-    for (at, what) in set {
-        let (kind, text) = match what {
-            What::All => (0u32, ""),
-            What::Prefix(text) => (1, &**text),
-            What::Tag(text) => (2, &**text),
-        };
-        let from = out.len();
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&at.0.to_le_bytes());
-        out.extend_from_slice(&kind.to_le_bytes());
-        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
-        let crc = crc32c::crc32c(&out[from + 4..]);
-        out[from..from + 4].copy_from_slice(&crc.to_le_bytes());
-    }
+    let mut out = MAGIC.to_le_bytes().to_vec();
+    set.iter().for_each(|(at, what)| purge_record::encode([at.0], what, &mut out));
     out
 }
 
@@ -193,11 +179,8 @@ fn is_over(at: Wall, now: Wall) -> bool {
 fn settle(set: &mut BTreeSet<(Wall, What)>, now: Wall) {
     // One from the future would be refused by nobody and last for ever.
     set.retain(|(at, _)| !is_over(*at, now) && at.0 <= now.0 + SKEW_MS + OLDEST.as_millis() as u64);
-    let text = |what: &What| match what {
-        What::All => 0,
-        What::Prefix(text) | What::Tag(text) => text.len(),
-    };
-    if set.len() > MOST || set.iter().map(|(_, what)| text(what)).sum::<usize>() > MOST_TEXT {
+    let text = set.iter().map(|(_, what)| what.text().len()).sum::<usize>();
+    if set.len() > MOST || text > MOST_TEXT {
         let middle = set.iter().nth(set.len() / 2).map(|(at, _)| *at);
         set.extend(middle.map(|at| (at, What::All)));
     }
@@ -209,32 +192,11 @@ fn settle(set: &mut BTreeSet<(Wall, What)>, now: Wall) {
 
 /// Those of an object, and whether it was what somebody had written.
 pub(super) fn decode(from: &[u8]) -> (BTreeSet<(Wall, What)>, bool) {
-    let (mut from, mut found) = (Reader(from), BTreeSet::new());
-    if from.u32() != Some(MAGIC) {
-        return (found, false);
-    }
-    while !from.0.is_empty() {
-        match decode_one(&mut from) {
-            Some(purge) => _ = found.insert(purge),
-            None => return (found, false),
-        }
-    }
-    (found, true)
-}
-
-fn decode_one(from: &mut Reader<'_>) -> Option<(Wall, What)> {
-    let crc = from.u32()?;
-    let all = from.0;
-    let at = Wall(from.u64()?);
-    let (kind, text) = (from.u32()?, from.text()?);
-    let what = match kind {
-        0 => What::All,
-        1 => What::Prefix(text.into()),
-        2 => What::Tag(text.into()),
-        _ => return None,
+    let Some(purges) = from.strip_prefix(&MAGIC.to_le_bytes()) else {
+        return (BTreeSet::new(), false);
     };
-    let whole = &all[..all.len() - from.0.len()];
-    (crc == crc32c::crc32c(whole)).then_some((at, what))
+    let (found, is_whole) = purge_record::decode(purges);
+    (found.into_iter().map(|([at], what)| (Wall(at), what)).collect(), is_whole)
 }
 
 #[cfg(test)]
