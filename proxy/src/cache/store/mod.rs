@@ -394,14 +394,20 @@ impl<M: Meta> Store<M> {
         if let Some(disk) = self.0.disk.as_ref().filter(|_| on_disk) {
             disk.put(slot, Kept::Block(block.clone()));
         }
-        self.0.memory.insert(slot, Kept::Block(block), || true);
+        self.0.memory.insert(slot, Kept::Block(block), |_| true);
     }
 
-    /// Keeps a head, unless it has been purged since it was asked for.
-    fn keep_head(&self, key: Key, stored: &Stored<M>) -> bool {
+    /// Keeps a head, unless it has been purged since it was asked for, or what memory has in its
+    /// place `stays`.
+    fn keep_head(
+        &self,
+        key: Key,
+        stored: &Stored<M>,
+        stays: impl FnOnce(Option<&Kept<M>>) -> bool,
+    ) -> bool {
         let slot = Slot::head(key);
-        self.0.memory.insert(slot, Kept::Head(stored.clone()), || {
-            let allowed = self.is_allowed(key, stored);
+        self.0.memory.insert(slot, Kept::Head(stored.clone()), |there| {
+            let allowed = self.is_allowed(key, stored) && !stays(there);
             if let (true, Some(disk)) = (allowed, &self.0.disk) {
                 disk.put(slot, Kept::Head(stored.clone()));
             }

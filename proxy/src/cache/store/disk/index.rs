@@ -23,7 +23,7 @@ const PARTS: usize = 256;
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Location {
+pub(in crate::cache::store) struct Location {
     /// Of the segment's number, the lower bits: those that are there follow each other.
     pub(super) segment: u16,
     /// In bytes.

@@ -38,7 +38,7 @@ mod segment;
 mod tests;
 mod write;
 
-use index::{ENTRY_BYTES, Index};
+use index::{ENTRY_BYTES, Index, Location};
 use jobs::Jobs;
 use purges::Purges;
 use queue::Queue;
@@ -210,6 +210,11 @@ impl<M: Meta> Disk<M> {
     pub(super) fn has(&self, slot: &Slot, waits: bool) -> bool {
         self.shared.queue.get(slot).is_some()
             || self.is_readable(waits) && self.shared.index.peek(slot.fingerprint()).is_some()
+    }
+
+    /// Where it is; something else of this name is somewhere else.
+    pub(super) fn place(&self, slot: &Slot) -> Option<Location> {
+        self.shared.index.peek(slot.fingerprint()).map(|(at, _)| at)
     }
 
     fn ask<T>(
