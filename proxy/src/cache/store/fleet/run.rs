@@ -6,6 +6,7 @@
 //! Implements: REQ-CACHE-002, REQ-CACHE-004, REQ-CACHE-007
 
 use std::{
+    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,6 +20,7 @@ use tokio::{
 
 use super::{
     Shared, Wall,
+    asked::Job,
     lanes::Lane,
     record::{self, View},
     service::{self, Failed, Open},
@@ -108,8 +110,8 @@ async fn read_all<M: Meta>(
         }
         let (store, shared, open) = (Weak::clone(&store), Arc::clone(&shared), open.clone());
         tokio::spawn(async move {
-            let asked = Under { shared: &shared, slot };
-            read(&store, &asked, &open).await;
+            let asked = Under { shared: &shared, slot, is_over: false };
+            read(&store, asked, &open).await;
             drop(permit);
         });
     }
@@ -119,22 +121,31 @@ async fn read_all<M: Meta>(
 struct Under<'a, M> {
     shared: &'a Shared<M>,
     slot: Slot,
+    is_over: bool,
+}
+
+impl<M> Under<'_, M> {
+    /// Who waits for it. Once: who asks from then on has asked for another read.
+    fn done(&mut self) -> Option<Job<M>> {
+        let was_over = mem::replace(&mut self.is_over, true);
+        if was_over { None } else { self.shared.asked.done(&self.slot) }
+    }
 }
 
 impl<M> Drop for Under<'_, M> {
     fn drop(&mut self) {
-        drop(self.shared.asked.done(&self.slot));
+        drop(self.done());
     }
 }
 
-async fn read<M: Meta>(store: &Weak<Inner<M>>, asked: &Under<'_, M>, open: &Open) {
-    let Under { shared, slot } = *asked;
+async fn read<M: Meta>(store: &Weak<Inner<M>>, mut asked: Under<'_, M>, open: &Open) {
+    let Under { shared, slot, .. } = asked;
     let counters = &shared.counters;
     let name = service::name(&slot, shared.block_bytes);
     let most = record::most_bytes(shared.block_bytes);
     let got = open.get(&name, most, shared.options.timeout + MORE_TIME).await;
     let Some(store) = store.upgrade().map(Store) else { return };
-    let Some(job) = shared.asked.done(&slot) else { return };
+    let Some(job) = asked.done() else { return };
     if got.is_ok() {
         shared.patience.answered();
     }

@@ -204,6 +204,20 @@ async fn a_body_of_blocks_is_found_block_by_block() {
     assert_eq!(folder.files("b").len(), 1);
 }
 
+/// Whoever asks as soon as others have been answered is answered too.
+#[req_test("REQ-CACHE-002")]
+#[tokio::test]
+async fn what_is_asked_for_again_and_again_is_there() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    let text = "https://a/1";
+    put(&one, text, 10);
+    for number in 0..2000 {
+        let found = had(other.seek(Key::of(text), text)).await;
+        assert!(found.is_some(), "{number}: {:?}", of(&other));
+    }
+}
+
 #[req_test("REQ-CACHE-007")]
 #[tokio::test]
 async fn what_could_not_be_had_again_is_not_shared() {
