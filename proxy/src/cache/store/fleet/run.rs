@@ -24,7 +24,8 @@ use super::{
     lanes::Lane,
     record::{self, View},
     service::{self, Failed, Open},
-    sync, write,
+    sync,
+    write::{self, MOST_WRITES},
 };
 use crate::cache::store::{
     Inner, Store,
@@ -87,11 +88,14 @@ async fn serve<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>, (order,
         }
         sleep(AGAIN).await;
     };
+    let writes = open.at_most(MOST_WRITES);
     for lane in lanes {
-        tokio::spawn(write::run(Weak::clone(store), Arc::clone(shared), open.clone(), lane));
+        tokio::spawn(write::run(Weak::clone(store), Arc::clone(shared), writes.clone(), lane));
     }
-    tokio::spawn(read_all(Weak::clone(store), Arc::clone(shared), open.clone(), order));
-    sync::run(store, shared, &open).await;
+    let reads = open.at_most(READS);
+    tokio::spawn(read_all(Weak::clone(store), Arc::clone(shared), reads, order));
+    // One round at a time, also of those that nobody waits for any more.
+    sync::run(store, shared, &open.at_most(1)).await;
 }
 
 async fn read_all<M: Meta>(

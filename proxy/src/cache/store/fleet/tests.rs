@@ -15,6 +15,8 @@ use crate::cache::store::{
     tests::{Note, head},
 };
 
+mod hanging;
+
 const BLOCK: usize = 4096;
 
 /// A folder that stores share, gone at the end.
