@@ -276,18 +276,20 @@ impl<M: Meta> Disk<M> {
         receiver
     }
 
-    /// Writes what is left, for so long at most. Nothing is found on the disk afterwards.
-    pub(super) fn close(&self, limit: Duration) {
+    /// Writes what is left, for so long at most; whether it was enough. Nothing is found on the disk
+    /// afterwards.
+    pub(super) fn close(&self, limit: Duration) -> bool {
         self.stop();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let deadline = Instant::now() + limit;
         while writer.as_ref().is_some_and(|writer| !writer.is_finished()) {
             if Instant::now() >= deadline {
                 tracing::warn!("cache: the disk stalled, what waited for it is lost");
-                return;
+                return false;
             }
             thread::sleep(Duration::from_millis(1));
         }
+        true
     }
 
     fn stop(&self) {

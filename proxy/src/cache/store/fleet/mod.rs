@@ -5,8 +5,9 @@
 //! something to be kept (`lanes.rs`), and never waits for that. One thread with a runtime of its own
 //! does the rest (`run.rs`: reading, `write.rs`, `sync.rs`: purges, which it exchanges with the
 //! others every few seconds, and by that sees whether the service works). `service.rs` is what is
-//! asked, `record.rs` the form, `purges.rs` what was purged anywhere, `known.rs` which objects have
-//! blocks there, `find.rs` what the rest of the cache calls.
+//! asked, `record.rs` the form, `purges.rs` what was purged anywhere, `owed.rs` who does not have that
+//! yet, `removed.rs` what was removed here, `notes.rs` what of these the next process is told,
+//! `known.rs` which objects have blocks there, `find.rs` what the rest of the cache calls.
 //!
 //! What does not answer, in time or at all, is left alone until it does, and nobody waits for it.
 //! It is a copy of what others have: nothing is kept only here.
@@ -32,8 +33,11 @@ mod asked;
 mod find;
 mod known;
 mod lanes;
+mod notes;
+mod owed;
 mod purges;
 mod record;
+mod removed;
 mod run;
 mod service;
 mod sync;
@@ -48,10 +52,11 @@ pub(super) use record::Wall;
 use asked::Asked;
 use known::Known;
 use lanes::{Item, Lanes};
-use purges::Purges;
+use notes::Notes;
+use purges::{Purge, Purges};
 
 use super::{
-    FleetStatistics, Found, Inner,
+    FleetStatistics, Found, Inner, Written,
     block::Block,
     head::{Meta, Stored},
     key::{Key, Slot},
@@ -109,8 +114,8 @@ pub(super) struct Fleet<M> {
 struct Shared<M> {
     options: Options,
     block_bytes: usize,
-    /// Where it is written down which purges are known, so that a restart does not purge again.
-    seen: Option<PathBuf>,
+    /// `None`: there is no disk, and nothing that a restart would keep.
+    notes: Option<Notes>,
     asked: Asked<M>,
     lanes: Lanes<M>,
     purges: Purges,
@@ -155,10 +160,10 @@ impl<M: Meta> Fleet<M> {
         let shared = Arc::new(Shared {
             options: options.clone(),
             block_bytes,
-            seen,
+            notes: seen.as_deref().map(Notes::new),
             asked,
             lanes,
-            purges: Purges::new(),
+            purges: Purges::new(seen.is_some()),
             known: Known::new(),
             heads: Known::new(),
             counters: Counters::default(),
@@ -261,7 +266,7 @@ impl<M: Meta> Fleet<M> {
     /// Has a head forgotten, and does not take it any more if it was asked for before `now`.
     pub(super) fn remove(&self, key: Key, now: Wall) {
         let slot = Slot::head(key);
-        self.shared.purges.remove(&slot, now);
+        self.shared.purges.removed.add(&slot, now);
         // Whether it works now or not.
         if !self.shared.lanes.push(Item::Gone(slot)) {
             self.shared.counters.dropped.inc();
@@ -274,19 +279,28 @@ impl<M: Meta> Fleet<M> {
         }
     }
 
-    /// From now on nothing is taken that is meant and was asked for before; the others are told. Writes
-    /// that down first: not for a worker.
-    pub(super) fn purge(&self, what: &What) {
-        self.shared.purges.add(what.clone(), Wall::now());
-        if let Some((path, bytes)) = self.shared.untold() {
-            sync::replace_or_tell(&path, &bytes);
-        }
+    /// From now on nothing is taken that is meant and was asked for before.
+    pub(super) fn begin_purge(&self, what: &What) -> Purge {
+        self.shared.purges.begin(what.clone())
+    }
+
+    /// It has been applied to what is here, and the disk, if there is one, says when it has it. The
+    /// others are told. Writes that down: not for a worker.
+    pub(super) fn end_purge(&self, purge: &Purge, written: Option<Written>) {
+        self.shared.purges.owed.waits(purge, written);
         self.shared.purged.notify_one();
+        self.shared.note();
     }
 
     /// Whether the others cannot have heard yet of what was purged here.
     pub(super) fn is_any_untold(&self) -> bool {
-        self.shared.purges.is_any_untold()
+        self.shared.purges.owed.is_any_untold()
+    }
+
+    /// Writes down what the disk has, after its end.
+    pub(super) fn note_the_end(&self) {
+        self.shared.purges.owed.settle(Wall::now());
+        self.shared.notes.as_ref().inspect(|notes| notes.try_write(&self.shared.purges));
     }
 
     /// Writes what waits, for so long at most. Nothing is found there afterwards.
@@ -338,10 +352,10 @@ fn can_be_shared<M: Meta>(stored: &Stored<M>) -> bool {
 }
 
 impl<M> Shared<M> {
-    /// Where purges are written down that the service has yet to be told, and which these are.
-    fn untold(&self) -> Option<(PathBuf, Vec<u8>)> {
-        let path = self.seen.as_ref()?.with_extension("untold");
-        Some((path, self.purges.encode_untold()))
+    /// Writes down who has which purges.
+    fn note(&self) {
+        self.purges.owed.settle(Wall::now());
+        self.notes.as_ref().inspect(|notes| notes.write(&self.purges));
     }
 
     /// It has not done what it was asked, and is left alone.

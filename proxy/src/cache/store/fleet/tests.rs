@@ -16,6 +16,7 @@ use crate::cache::store::{
 };
 
 mod hanging;
+mod restart;
 
 const BLOCK: usize = 4096;
 
@@ -334,65 +335,6 @@ async fn a_removal_counts_here_even_if_the_service_does_not_do_it() {
     fs::write(file, before).expect("as if it had stayed");
     assert!(seek(&one, text).await.is_none());
     assert!(seek(&folder.store(), text).await.is_some(), "another one does not know of it");
-}
-
-#[req_test("REQ-CACHE-002")]
-#[tokio::test]
-async fn a_restart_applies_what_was_purged_meanwhile_and_no_more() {
-    let folder = Folder::new();
-    let one = folder.store();
-    let other = folder.with_disk("disk", 4 << 20);
-    one.purge(&What::Tag("early".into()));
-    until("it is known", || folder.0.join("disk/fleet-purges").exists());
-    second().await;
-    for text in ["https://a/early", "https://a/late"] {
-        let body = other.copy(&[content(text, 10)]);
-        other.fill().commit(Key::of(text), head(text, body)).expect("room");
-    }
-    other.flush().await;
-    other.close();
-    drop(other);
-    second().await;
-    one.purge(&What::Tag("late".into()));
-    let shared = folder.0.join("shared/v1/purges");
-    until("it is told", || fs::metadata(&shared).is_ok_and(|file| file.len() > 45));
-    let again = folder.with_disk("disk", 4 << 20);
-    for (text, is_there) in [("https://a/early", true), ("https://a/late", false)] {
-        until(text, || {
-            let found = again.head(Key::of(text), text, Form::Memory);
-            matches!(found, Found::Absent) != is_there
-        });
-    }
-}
-
-#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
-#[tokio::test]
-async fn a_purge_that_nobody_could_be_told_outlives_a_restart() {
-    let folder = Folder::new();
-    let one = folder.with_disk("disk", 4 << 20);
-    let other = folder.store();
-    let body = other.copy(&[content("https://a/red", 10)]);
-    other.fill().commit(Key::of("https://a/red"), head("https://a/red", body)).expect("room");
-    is_written(&other);
-    // What it has goes away, and a file is in its place.
-    let (shared, away) = (folder.0.join("shared"), folder.0.join("away"));
-    fs::rename(&shared, &away).expect("a folder");
-    fs::write(&shared, b"").expect("a file");
-    until("it is seen", || !of(&one).works && !of(&other).works);
-    one.purge(&What::All);
-    assert!(one.is_any_purge_untold());
-    one.close();
-    drop(one);
-    fs::remove_file(&shared).expect("the file");
-    fs::rename(&away, &shared).expect("a folder");
-    until("it is used again", || of(&other).works);
-    let key = Key::of("https://a/red");
-    assert!(!matches!(other.head(key, "https://a/red", Form::Memory), Found::Absent));
-    let again = folder.with_disk("disk", 4 << 20);
-    until("it is told", || !again.is_any_purge_untold());
-    until("the other has heard of it", || {
-        matches!(other.head(key, "https://a/red", Form::Memory), Found::Absent)
-    });
 }
 
 #[req_test("REQ-CACHE-007")]
