@@ -69,6 +69,9 @@ use super::{
 /// is told to forget it.
 pub const OLDEST: Duration = Duration::from_secs(24 * 3600);
 
+/// How often a service is asked whether it works again when all ends.
+const ASKED_AT_THE_END: Duration = Duration::from_millis(250);
+
 /// Blocks that are asked for before somebody wants them: the service is far.
 const AHEAD: u32 = 4;
 
@@ -129,7 +132,7 @@ struct Shared<M> {
     /// A failure has been told, and nothing since.
     fails: AtomicBool,
     write_fails: AtomicBool,
-    /// A purge is to be told to the others.
+    /// A purge is to be told to the others, or it is to be seen whether the service works.
     purged: Notify,
     /// Who is told what others have purged.
     hears: OnceLock<Hears>,
@@ -265,12 +268,7 @@ impl<M: Meta> Fleet<M> {
 
     /// Has a head forgotten, and does not take it any more if it was asked for before `now`.
     pub(super) fn remove(&self, key: Key, now: Wall) {
-        let slot = Slot::head(key);
-        self.shared.purges.removed.add(&slot, now);
-        // Whether it works now or not.
-        if !self.shared.lanes.push(Item::Gone(slot)) {
-            self.shared.counters.dropped.inc();
-        }
+        self.shared.forget(Slot::head(key), now);
     }
 
     fn leave(&self, item: Item<M>) {
@@ -297,17 +295,24 @@ impl<M: Meta> Fleet<M> {
         self.shared.purges.owed.is_any_untold()
     }
 
-    /// Writes down what the disk has, after its end.
+    /// Writes down what is left, after the disk's end.
     pub(super) fn note_the_end(&self) {
         self.shared.purges.owed.settle(Wall::now());
         self.shared.notes.as_ref().inspect(|notes| notes.try_write(&self.shared.purges));
     }
 
-    /// Writes what waits, for so long at most. Nothing is found there afterwards.
+    /// Writes what waits, for so long at most. A service that does not work is asked on for as long,
+    /// if it is to be told of something that has gone. Nothing is found there afterwards.
     pub(super) fn close(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        let is_busy = || !self.shared.lanes.are_empty() || self.is_any_untold();
-        while self.works() && is_busy() && Instant::now() < deadline {
+        let (began, mut asked) = (Instant::now(), 0);
+        let deadline = began + limit;
+        let is_owed = || self.is_any_untold() || self.shared.purges.removed.is_any_waiting();
+        let is_busy = || is_owed() || self.works() && !self.shared.lanes.are_empty();
+        while is_busy() && Instant::now() < deadline {
+            if !self.works() && began.elapsed() >= ASKED_AT_THE_END * asked {
+                asked += 1;
+                self.shared.purged.notify_one();
+            }
             thread::sleep(Duration::from_millis(1));
         }
         self.shared.patience.lose();
@@ -352,7 +357,19 @@ fn can_be_shared<M: Meta>(stored: &Stored<M>) -> bool {
 }
 
 impl<M> Shared<M> {
-    /// Writes down who has which purges.
+    /// A head is not taken any more if it was asked for before, and the service is to forget it,
+    /// whether it works now or not.
+    fn forget(&self, head: Slot, at: Wall) {
+        let removed = &self.purges.removed;
+        removed.add(&head, at);
+        removed.waits(head, at);
+        if !self.lanes.push(Item::Gone { slot: head, at }) {
+            removed.is_done(head, at);
+            self.counters.dropped.inc();
+        }
+    }
+
+    /// Writes down who has which purges, and what was removed.
     fn note(&self) {
         self.purges.owed.settle(Wall::now());
         self.notes.as_ref().inspect(|notes| notes.write(&self.purges));

@@ -1,5 +1,6 @@
 //! What is written down beside the disk's files, for the next process: which purges that disk has,
-//! so that they are not applied again, and which ones somebody lacks.
+//! so that they are not applied again, which ones somebody lacks, and what the service has yet to
+//! forget.
 //!
 //! Nothing is written before it has been read what the process before has left. It is not synced:
 //! what the kernel has outlives the process. The disk may be slow, or stall, so none of this is for
@@ -25,6 +26,8 @@ struct Files {
     seen: Note,
     /// Those that somebody lacks.
     owed: Note,
+    /// Heads that were removed, which the service is to forget.
+    removed: Note,
 }
 
 /// A file.
@@ -39,15 +42,18 @@ impl Notes {
     /// `seen`: the path of the first one. The others lie beside it.
     pub(super) fn new(seen: &Path) -> Self {
         let note = |path: PathBuf| Note { path, has: None };
-        let owed = note(seen.with_extension("untold"));
-        Self(Mutex::new(Files { seen: note(seen.to_owned()), owed }))
+        let (owed, removed) = (seen.with_extension("untold"), seen.with_extension("removed"));
+        let (owed, removed) = (note(owed), note(removed));
+        Self(Mutex::new(Files { seen: note(seen.to_owned()), owed, removed }))
     }
 
-    /// What the process before has left: purges that the disk has, and those that somebody lacks.
-    pub(super) fn read(&self) -> [Vec<u8>; 2] {
+    /// What the process before has left: purges that the disk has, those that somebody lacks, and
+    /// what was removed.
+    pub(super) fn read(&self) -> [Vec<u8>; 3] {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Files { seen, owed } = &mut *files;
-        [seen, owed].map(|note| note.has.insert(fs::read(&note.path).unwrap_or_default()).clone())
+        let Files { seen, owed, removed } = &mut *files;
+        [seen, owed, removed]
+            .map(|note| note.has.insert(fs::read(&note.path).unwrap_or_default()).clone())
     }
 
     /// Writes down what has changed.
@@ -71,6 +77,7 @@ impl Files {
         let (owed, seen) = (purges.owed.encode(), purges.encode_seen());
         self.owed.write(owed);
         self.seen.write(seen);
+        self.removed.write(purges.removed.encode());
     }
 }
 

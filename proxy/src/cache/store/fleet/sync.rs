@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     Shared, Wall,
     purges::{self, MOST_BYTES, Purge, is_over},
+    removed,
     service::{self, Failed, Open},
 };
 use crate::cache::store::{Inner, Store, head::Meta};
@@ -69,10 +70,13 @@ pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>
 async fn recover<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>) {
     let here = Arc::clone(shared);
     let left = spawn_blocking(move || here.notes.as_ref().map(|notes| notes.read())).await;
-    let Ok(Some([seen, owed])) = left else { return };
+    let Ok(Some([seen, owed, removed])) = left else { return };
     let now = Wall::now();
     // They have been applied to what is on the disk.
     shared.purges.know(purges::decode(&seen).0, now);
+    let mut removed = removed::decode(&removed);
+    removed.retain(|(_, at)| !is_over(*at, now));
+    removed.into_iter().for_each(|(head, at)| shared.forget(head, at));
     // It is not known whether these have, nor whether the others know of them.
     let mut owed = purges::decode(&owed).0;
     owed.retain(|(at, _)| !is_over(*at, now));

@@ -1,4 +1,4 @@
-//! What a restart knows of purges: those that the disk has, and those that somebody lacks.
+//! What a restart knows of purges and removals: those that the disk has, and those that somebody lacks.
 
 use super::*;
 
@@ -40,17 +40,13 @@ async fn a_purge_that_nobody_could_be_told_outlives_a_restart() {
     let body = other.copy(&[content("https://a/red", 10)]);
     other.fill().commit(Key::of("https://a/red"), head("https://a/red", body)).expect("room");
     is_written(&other);
-    // What it has goes away, and a file is in its place.
-    let (shared, away) = (folder.0.join("shared"), folder.0.join("away"));
-    fs::rename(&shared, &away).expect("a folder");
-    fs::write(&shared, b"").expect("a file");
+    let comes_back = goes_away(&folder);
     until("it is seen", || !of(&one).works && !of(&other).works);
     one.purge(&What::All);
     assert!(one.is_any_purge_untold());
     one.close();
     drop(one);
-    fs::remove_file(&shared).expect("the file");
-    fs::rename(&away, &shared).expect("a folder");
+    comes_back();
     until("it is used again", || of(&other).works);
     let key = Key::of("https://a/red");
     assert!(!matches!(other.head(key, "https://a/red", Form::Memory), Found::Absent));
@@ -127,4 +123,72 @@ async fn a_purge_that_all_have_is_not_applied_to_what_came_later() {
     until("the next round", || folder.0.join("disk/fleet-purges").exists());
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!matches!(again.head(Key::of(text), text, Form::Memory), Found::Absent));
+}
+
+/// What the service has goes away until this is called, and a file is in its place.
+fn goes_away(folder: &Folder) -> impl FnOnce() + Send + use<> {
+    let (shared, away) = (folder.0.join("shared"), folder.0.join("away"));
+    fs::rename(&shared, &away).expect("a folder");
+    fs::write(&shared, b"").expect("a file");
+    move || {
+        fs::remove_file(&shared).expect("the file");
+        fs::rename(&away, &shared).expect("a folder");
+    }
+}
+
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn a_removal_that_waits_for_the_service_outlives_the_process() {
+    for crashes in [false, true] {
+        let folder = Folder::new();
+        let one = folder.with_disk("disk", 4 << 20);
+        put(&one, "https://a/1", 10);
+        assert_eq!(folder.files("h").len(), 1);
+        let comes_back = goes_away(&folder);
+        until("it is seen", || !of(&one).works);
+        one.remove(Key::of("https://a/1"));
+        let next = if crashes { "next" } else { "disk" };
+        if crashes {
+            let noted = folder.0.join("disk/fleet-purges.removed");
+            until("it is written down", || noted.exists());
+            copy_disk(&folder.0.join("disk"), &folder.0.join(next), "purges");
+        }
+        one.close();
+        drop(one);
+        comes_back();
+        assert_eq!(folder.files("h").len(), 1, "nobody has removed it");
+        let again = folder.with_disk(next, 4 << 20);
+        until("it is gone", || folder.files("h").is_empty());
+        again.close();
+        let left = fs::read(folder.0.join(next).join("fleet-purges.removed")).expect("a file");
+        assert_eq!(left.len(), super::super::purges::EMPTY);
+    }
+}
+
+/// A removal that comes before anybody has seen that the service does not work, and one that waits
+/// when the process is to end: it has some time for that, also where nothing can be written down.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn a_removal_is_not_given_up_while_the_service_may_come_back() {
+    for ends in [false, true] {
+        let folder = Folder::new();
+        let one = folder.store();
+        put(&one, "https://a/1", 10);
+        let comes_back = goes_away(&folder);
+        assert!(of(&one).works, "as far as anybody knows");
+        one.remove(Key::of("https://a/1"));
+        until("it is seen", || !of(&one).works);
+        let comes_back = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            comes_back();
+        });
+        if ends {
+            one.close();
+        }
+        comes_back.join().expect("it is there again");
+        if !ends {
+            until("it is gone", || folder.files("h").is_empty());
+        }
+        assert_eq!(folder.files("h").len(), 0);
+    }
 }
