@@ -3,7 +3,7 @@
 //! `enter.rs` and `way.rs` look, and answers with what is stored or on its way; else the request goes on to
 //! its server with a [`Lead`], which is shown the answer (`lead.rs`): it is stored while it goes
 //! to the client, and to everybody who asks meanwhile. `question.rs` is what that has in common
-//! with a validation in the background; `plan.rs` and `serve.rs` make an answer out of a stored
+//! with a validation in the background, `variants.rs` by what it is found; `plan.rs` and `serve.rs` make an answer out of a stored
 //! one; `part.rs` fetches blocks for a range; `unsafe_methods.rs` forgets what a request has made worthless.
 //!
 //! Whatever goes wrong in here, the request is served as if there were no cache.
@@ -32,6 +32,7 @@ mod plan;
 mod question;
 mod serve;
 mod unsafe_methods;
+mod variants;
 mod way;
 
 pub(super) use enter::{Turn, enter};
