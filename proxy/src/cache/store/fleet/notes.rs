@@ -74,7 +74,7 @@ impl Notes {
 impl Files {
     fn write(&mut self, purges: &Purges) {
         // In this order: one that is written and told in between is in both.
-        let (owed, seen) = (purges.owed.encode(), purges.encode_seen());
+        let (owed, seen) = (purges::encode(&purges.owed.all()), purges.encode_seen());
         self.owed.write(owed);
         self.seen.write(seen);
         self.removed.write(purges.removed.encode());

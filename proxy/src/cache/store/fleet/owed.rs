@@ -15,10 +15,10 @@ use std::{
 use futures_util::FutureExt as _;
 
 use super::{
-    purges::{self, Purge, is_over},
+    purges::{MOST, Purge, is_over},
     record::Wall,
 };
-use crate::cache::store::Written;
+use crate::cache::store::{Written, purge::What};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -46,7 +46,11 @@ impl Owed {
     pub(super) fn add(&self, purge: Purge, is_told: bool, has_disk: bool) {
         let disk = if has_disk { OnDisk::NotYet } else { OnDisk::Yes };
         if has_disk || !is_told {
-            self.lock().insert(purge, Lacks { is_told, disk });
+            let mut all = self.lock();
+            all.insert(purge, Lacks { is_told, disk });
+            if all.len() > MOST {
+                make_one(&mut all);
+            }
         }
     }
 
@@ -89,12 +93,80 @@ impl Owed {
         lacks.map(|(purge, _)| purge.clone()).collect()
     }
 
-    /// All of them, as they are written down.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        purges::encode(self.lock().keys())
+    /// All of them.
+    pub(super) fn all(&self) -> BTreeSet<Purge> {
+        self.lock().keys().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Purge, Lacks>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The older half becomes one that means everything, as with those that the service has.
+fn make_one(all: &mut BTreeMap<Purge, Lacks>) {
+    let Some(middle) = all.keys().nth(all.len() / 2).map(|(at, _)| *at) else { return };
+    all.retain(|(at, _), _| *at > middle);
+    // Nobody has it, and nobody is told when it is written: the next process sees to that.
+    all.insert((middle, What::All), Lacks { is_told: false, disk: OnDisk::NotYet });
+}
+
+#[cfg(test)]
+mod tests {
+    use mantra_macros::req_test;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::cache::store::fleet::OLDEST;
+
+    fn purge(at: u64) -> Purge {
+        (Wall(at), What::Tag(format!("{at}").into()))
+    }
+
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn a_purge_is_owed_until_the_service_and_the_disk_have_it() {
+        for (told_first, is_written) in [(true, true), (false, true), (true, false)] {
+            let (owed, now) = (Owed::default(), Wall(10));
+            owed.add(purge(1), false, true);
+            let (sender, written) = oneshot::channel();
+            owed.waits(&purge(1), Some(written.shared()));
+            let mut sender = Some(sender);
+            for tells in [told_first, !told_first] {
+                owed.settle(now);
+                assert!(!owed.all().is_empty());
+                match tells {
+                    true => owed.are_told(Wall(1)),
+                    // Dropped: nobody is going to say it.
+                    false => _ = sender.take().filter(|_| is_written).map(|it| it.send(true)),
+                }
+            }
+            owed.settle(now);
+            assert_eq!(owed.unwritten().is_empty(), is_written);
+            assert_eq!(owed.all().is_empty(), is_written);
+            assert!(!owed.is_any_untold());
+        }
+        // Without a disk, and from others.
+        let owed = Owed::default();
+        owed.add(purge(1), false, false);
+        owed.add(purge(2), true, false);
+        owed.add(purge(3), true, true);
+        assert_eq!((owed.all().len(), owed.unwritten().len()), (2, 1));
+        owed.settle(Wall(OLDEST.as_millis() as u64 + 3));
+        assert_eq!(owed.all(), [purge(3)].into());
+    }
+
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn too_many_become_one_that_means_more_and_never_less() {
+        let owed = Owed::default();
+        for at in 0..=MOST as u64 {
+            owed.add(purge(at), false, false);
+        }
+        let all = owed.all();
+        assert!(all.len() < MOST * 3 / 4);
+        let one = (Wall(MOST as u64 / 2), What::All);
+        assert!(all.contains(&one) && all.contains(&purge(MOST as u64)));
+        assert!(all.iter().all(|(at, _)| *at >= one.0) && owed.is_any_untold());
     }
 }

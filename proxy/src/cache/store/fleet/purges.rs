@@ -23,7 +23,7 @@ use crate::cache::store::{key::Slot, purge::What, purge_record};
 pub(super) const SKEW_MS: u64 = 1000;
 
 /// So many are kept, or texts of so many bytes.
-const MOST: usize = 16 << 10;
+pub(super) const MOST: usize = 16 << 10;
 const MOST_TEXT: usize = 1 << 20;
 
 /// Bytes of the object, at most.
@@ -269,7 +269,7 @@ mod tests {
         let merged = purges.merge(&service, NOW);
         assert!(merged.new.is_empty() && merged.lacks);
         assert!(purges.owed.is_any_untold());
-        assert_eq!(decode(&purges.owed.encode()).0.len(), 1);
+        assert_eq!(purges.owed.all().len(), 1);
         purges.owed.are_told(at(-4000));
         assert!(purges.owed.is_any_untold());
         purges.owed.are_told(at(-3000));
