@@ -100,7 +100,7 @@ impl<M: Meta> Fill<M> {
         let memory = self.store.allocate((size, size), false);
         let memory = self.store.or_refused(memory)?;
         let stored = Stored::new(memory.first, head, self.object, self.epoch);
-        if !self.store.keep_head(key, &stored) {
+        if !self.store.keep_head(key, &stored, |_| false) {
             return None;
         }
         if self.is_for_us_alone {

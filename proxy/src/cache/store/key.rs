@@ -53,6 +53,9 @@ impl Slot {
     /// No block has this number: bodies are shorter.
     const HEAD: u32 = u32::MAX;
 
+    /// What it takes where it is written.
+    pub(super) const BYTES: usize = 20;
+
     pub(super) fn head(key: Key) -> Self {
         Self { id: halves(key.0), number: Self::HEAD }
     }
@@ -69,15 +72,15 @@ impl Slot {
     }
 
     /// As it is on the disk.
-    pub(super) fn encode(&self) -> [u8; 20] {
-        let mut out = [0; 20];
+    pub(super) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
         out[..8].copy_from_slice(&self.id[0].to_le_bytes());
         out[8..16].copy_from_slice(&self.id[1].to_le_bytes());
         out[16..].copy_from_slice(&self.number.to_le_bytes());
         out
     }
 
-    pub(super) fn decode(from: &[u8; 20]) -> Self {
+    pub(super) fn decode(from: &[u8; Self::BYTES]) -> Self {
         let [a, b, c, d, e, f, g, h, rest @ ..] = *from;
         let [i, j, k, l, m, n, o, p, number @ ..] = rest;
         let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);

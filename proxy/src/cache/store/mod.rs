@@ -15,9 +15,10 @@
 //!
 //! Files: `account.rs` (what is held, to the byte), `arena/` (the memory itself), `block.rs`,
 //! `head.rs`, `key.rs` (what there is), `memory/` (who stays in memory), `disk/` (the second
-//! tier), `fleet/` (the third, which several proxies share), `reading.rs` (waiting for these),
-//! `fill.rs` (how it comes in), `purge.rs` (how it goes), `statistics.rs` (how much there is),
-//! `table.rs` (rows that keep their numbers).
+//! tier), `fleet/` (the third, which several proxies share), `record.rs` and `meta_view.rs` (what
+//! both of these have of it), `reading.rs` and `waiter.rs` (the two ends of waiting for them),
+//! `fill.rs` (how it comes in), `purge.rs` and `purge_record.rs` (how it goes, and how that is noted),
+//! `statistics.rs` (how much there is), `table.rs` (rows that keep their numbers).
 //!
 //! Implements: REQ-CACHE-002
 
@@ -30,6 +31,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{FutureExt as _, future::Shared};
 use tokio::sync::oneshot;
 
 mod account;
@@ -41,12 +43,16 @@ mod fleet;
 mod head;
 mod key;
 mod memory;
+mod meta_view;
 mod purge;
+mod purge_record;
 mod reading;
+mod record;
 mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiter;
 
 pub use account::{Charge, WORKING_BYTES};
 pub use block::{Anchor, Block, Form};
@@ -117,15 +123,18 @@ pub struct Purged {
     /// Responses that went from memory. How many on the disk are meant is not known: they are
     /// found out when they are read.
     pub removed: usize,
-    written: Option<oneshot::Receiver<bool>>,
+    written: Option<Written>,
 }
+
+/// Says whether something has been written; dropped, and an error, if nobody is going to.
+type Written = Shared<oneshot::Receiver<bool>>;
 
 impl Purged {
     /// Waits until the purge is on the disk, so that it survives the end of the process. `false`
     /// if the disk does not take it for now: it goes on being tried, and what is meant is not found
     /// by this process either way.
     pub async fn written(&mut self) -> bool {
-        match &mut self.written {
+        match self.written.clone() {
             None => true,
             Some(written) => {
                 let limit = Duration::from_secs(5);
@@ -308,8 +317,11 @@ impl<M: Meta> Store<M> {
     /// Forgets all that is meant, and has a fleet forget it; what of it is asked for already is not
     /// stored. Takes a time that grows with what is stored: not for a worker.
     pub fn purge(&self, what: &What) -> Purged {
-        self.0.fleet.get().inspect(|fleet| fleet.purge(what));
-        self.purge_here(what)
+        let fleet = self.0.fleet.get();
+        let begun = fleet.map(|fleet| (fleet, fleet.begin_purge(what)));
+        let purged = self.purge_here(what);
+        begun.inspect(|(fleet, purge)| fleet.end_purge(purge, purged.written.clone()));
+        purged
     }
 
     /// The same for what only this process has.
@@ -324,7 +336,7 @@ impl<M: Meta> Store<M> {
             Kept::Head(head) => head.epoch < before && what.means(head.text(), head.tags()),
             Kept::Block(_) => false,
         });
-        Purged { removed, written: disk.map(|disk| disk.end_purge(what)) }
+        Purged { removed, written: disk.map(|disk| disk.end_purge(what).shared()) }
     }
 
     /// Waits until all that was to be written is, or was given up. Nothing to wait for where there
@@ -340,8 +352,8 @@ impl<M: Meta> Store<M> {
     pub fn close(&self) {
         // First: some of what it waits for may be on the disk.
         self.0.fleet.get().inspect(|fleet| fleet.close(CLOSE_FLEET_LIMIT));
-        if let Some(disk) = &self.0.disk {
-            disk.close(CLOSE_LIMIT);
+        if self.0.disk.as_ref().is_some_and(|disk| disk.close(CLOSE_LIMIT)) {
+            self.0.fleet.get().inspect(|fleet| fleet.note_the_end());
         }
     }
 
@@ -389,14 +401,20 @@ impl<M: Meta> Store<M> {
         if let Some(disk) = self.0.disk.as_ref().filter(|_| on_disk) {
             disk.put(slot, Kept::Block(block.clone()));
         }
-        self.0.memory.insert(slot, Kept::Block(block), || true);
+        self.0.memory.insert(slot, Kept::Block(block), |_| true);
     }
 
-    /// Keeps a head, unless it has been purged since it was asked for.
-    fn keep_head(&self, key: Key, stored: &Stored<M>) -> bool {
+    /// Keeps a head, unless it has been purged since it was asked for, or what memory has in its
+    /// place `stays`.
+    fn keep_head(
+        &self,
+        key: Key,
+        stored: &Stored<M>,
+        stays: impl FnOnce(Option<&Kept<M>>) -> bool,
+    ) -> bool {
         let slot = Slot::head(key);
-        self.0.memory.insert(slot, Kept::Head(stored.clone()), || {
-            let allowed = self.is_allowed(key, stored);
+        self.0.memory.insert(slot, Kept::Head(stored.clone()), |there| {
+            let allowed = self.is_allowed(key, stored) && !stays(there);
             if let (true, Some(disk)) = (allowed, &self.0.disk) {
                 disk.put(slot, Kept::Head(stored.clone()));
             }

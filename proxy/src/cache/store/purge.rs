@@ -29,6 +29,14 @@ pub enum What {
 }
 
 impl What {
+    /// What its meaning depends on, beside its kind.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::All => "",
+            Self::Prefix(text) | Self::Tag(text) => text,
+        }
+    }
+
     /// Whether a head is meant.
     pub(super) fn means<'a>(&self, text: &str, tags: impl IntoIterator<Item = &'a str>) -> bool {
         match self {

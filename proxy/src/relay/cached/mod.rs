@@ -3,7 +3,7 @@
 //! `enter.rs` and `way.rs` look, and answers with what is stored or on its way; else the request goes on to
 //! its server with a [`Lead`], which is shown the answer (`lead.rs`): it is stored while it goes
 //! to the client, and to everybody who asks meanwhile. `question.rs` is what that has in common
-//! with a validation in the background; `plan.rs` and `serve.rs` make an answer out of a stored
+//! with a validation in the background, `variants.rs` by what it is found; `plan.rs` and `serve.rs` make an answer out of a stored
 //! one; `part.rs` fetches blocks for a range; `unsafe_methods.rs` forgets what a request has made worthless.
 //!
 //! Whatever goes wrong in here, the request is served as if there were no cache.
@@ -32,6 +32,7 @@ mod plan;
 mod question;
 mod serve;
 mod unsafe_methods;
+mod variants;
 mod way;
 
 pub(super) use enter::{Turn, enter};
@@ -85,11 +86,8 @@ impl Asked {
         }
         // Somebody else may have found out at the same time: then the fleet goes by what was
         // written last.
-        // Who knows of fewer fields has not seen what we have.
-        let ours = looked.varies.as_ref().map_or(&[][..], |varies| &varies.names);
-        let knows_all = |theirs: &Varies| ours.iter().all(|name| theirs.names.contains(name));
-        let differs = |theirs: &Varies| Some(theirs) != looked.varies.as_ref();
-        match self.others_varies(knows_all).await.filter(differs) {
+        let Some(ours) = &looked.varies else { return looked };
+        match self.others_varies(ours).await {
             Some(theirs) => self.variant(theirs).await,
             None => looked,
         }
@@ -103,14 +101,21 @@ impl Asked {
         Looked::at(key, Some(varies), stored)
     }
 
-    /// By what the rest of the fleet tells variants of the target apart.
-    async fn others_varies(&self, is_better: impl Fn(&Varies) -> bool) -> Option<Varies> {
+    /// By what the rest of the fleet tells variants of the target apart, if that is not by `ours`.
+    async fn others_varies(&self, ours: &Varies) -> Option<Varies> {
         let (store, text) = (&self.cache.store, self.primary.common());
         let key = store::Key::of(text);
         let Found::Fleet(reading) = store.seek(key, text) else { return None };
         let given = reading.await?;
-        let varies = Varies::of(&given).filter(is_better)?;
-        store.adopt(key, &given, true).then_some(varies)
+        let theirs = Varies::of(&given)?;
+        // Who knows of fewer fields has not seen what we have.
+        let knows_all = |ours: &Varies| ours.names.iter().all(|name| theirs.names.contains(name));
+        let is_better = |there: &Stored<Meta>| {
+            let ours = Varies::of(there).filter(knows_all);
+            ours.is_some_and(|ours| ours != theirs || there.keep_until < given.keep_until)
+        };
+        let is_adopted = knows_all(ours) && store.adopt(key, &given, self.form, is_better);
+        (is_adopted && theirs != *ours).then_some(theirs)
     }
 
     /// Whether all of a stored body is there.
@@ -170,17 +175,10 @@ impl Asked {
     ) -> Option<Stored<Meta>> {
         let received = |stored: &Stored<Meta>| terms_of(stored).map(|terms| terms.received);
         let given = given?;
+        // What is here may have been validated while the fleet was asked, or be so just now.
+        let is_older = |it: &Stored<Meta>| received(it) < received(&given);
         let store = &self.cache.store;
-        // What is here may have been validated while the fleet was asked.
-        let now = match store.head(key, given.text(), self.form) {
-            Found::Memory(head) | Found::Read(head) => Some(head),
-            _ => None,
-        };
-        let is_older = |it: &Stored<Meta>| received(&given) <= received(it);
-        if here.into_iter().chain(now.as_ref()).any(is_older) {
-            return None;
-        }
-        if !store.adopt(key, &given, here.is_some() || now.is_some()) {
+        if !here.is_none_or(is_older) || !store.adopt(key, &given, self.form, is_older) {
             return None;
         }
         self.tier.set(Tier::Fleet);

@@ -1,6 +1,7 @@
 //! A question to a server, and what its answer changes in the cache.
 //!
-//! Used by the request that leads, and by validations in the background.
+//! Used by the request that leads, and by validations in the background. What an answer is found by
+//! where there are several is in `variants.rs`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +13,11 @@ use crate::{
         flight::{Finishes, Flight, Offer, Resolution, held},
         flights::Ticket,
         key::Key,
-        meta::{Answer, Meta, Varies},
+        meta::{Answer, Meta},
         policy::{Moment, Refusal, Terms, Validators, freshen, terms, vary::Chosen},
         pull::{Pull, Sink},
         range::{Span, content_range},
-        store::{self, Fill, Found, Head, Stored},
+        store::{self, Fill, Head, Stored},
     },
     headers,
     upstream::{answer::AnswerBody, connection::Connection},
@@ -24,9 +25,6 @@ use crate::{
 
 /// For how long beyond its use an answer with a validator is kept to be validated.
 const KEPT_FOR_VALIDATION: Duration = Duration::from_secs(3600);
-
-/// For how long it is kept by what variants are told apart: without it they are lost.
-const KEPT_FOR_VARIANTS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Tags that one answer may have, and the length of one.
 const MOST_TAGS: (usize, usize) = (64, 256);
@@ -41,14 +39,14 @@ pub(super) struct Question {
     /// When it was put.
     pub(super) at: Moment,
     /// Made when it is put: what is purged from then on is not stored by it.
-    fills: Fills,
+    pub(super) fills: Fills,
 }
 
 #[derive(Debug)]
-struct Fills {
+pub(super) struct Fills {
     body: Option<Fill<Meta>>,
     same_body: Option<Fill<Meta>>,
-    varies: Option<Fill<Meta>>,
+    pub(super) varies: Option<Fill<Meta>>,
 }
 
 /// What an answer comes to.
@@ -221,17 +219,6 @@ impl Question {
         fields.append(header::VIA, headers::via(version));
     }
 
-    /// What an answer that is chosen so is found by. `None`: that cannot be stored.
-    fn key(&mut self, chosen: &Chosen) -> Option<Key> {
-        Some(match self.varies(chosen)? {
-            Some(varies) => {
-                let chosen = Chosen::by(&varies.names, &self.asked.fields);
-                self.asked.primary.variant(varies.salt, &chosen)
-            }
-            None => self.asked.primary.clone(),
-        })
-    }
-
     /// Whether it may be stored, and for whom it is. `length`: of the whole. A part counts as
     /// what it is a part of.
     fn storable(
@@ -274,55 +261,8 @@ impl Question {
         Ok((terms, chosen))
     }
 
-    /// What the target's answers vary by, with this one, beside what divides the target anyway.
-    /// `Some(None)`: by nothing. `None`: that cannot be stored.
-    fn varies(&mut self, chosen: &Chosen) -> Option<Option<Varies>> {
-        let before = self.looked.varies.as_ref();
-        if chosen.is_empty() && before.is_none() && !self.asked.primary.is_divided() {
-            return Some(None);
-        }
-        let mut names: Vec<HeaderName> = chosen.names().cloned().collect();
-        // Whether with those that are known there are no others.
-        let mut with = |known: &Varies| {
-            names.extend(known.names.iter().cloned());
-            names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-            names.dedup();
-            names == known.names
-        };
-        if let Some(before) = before
-            && with(before)
-        {
-            return Some(Some(before.clone()));
-        }
-        // Who asked along with us may have made it: what they have stored would be lost. It is
-        // written again, which is refused if the target has been forgotten since we asked.
-        let text = self.asked.primary.common();
-        let there =
-            match self.asked.cache.store.head(store::Key::of(text), text, store::Form::Memory) {
-                Found::Memory(head) => Varies::of(&head),
-                _ => None,
-            };
-        let salt = there.filter(&mut with).map(|there| there.salt);
-        if names.len() > crate::cache::policy::vary::MOST_NAMES {
-            return None;
-        }
-        let varies = Varies { salt: salt.unwrap_or_else(|| fastrand::u64(..)), names };
-        let (meta, more) = varies.to_store();
-        let head = Head {
-            text: text.into(),
-            tags: Box::default(),
-            length: None,
-            keep_until: Moment::now().plus(KEPT_FOR_VARIANTS).0 / 1000,
-            meta,
-            more,
-            body: None,
-        };
-        self.fills.varies.take()?.commit(store::Key::of(text), head)?;
-        Some(Some(varies))
-    }
-
     /// Writes what a 304 says over what is stored. `None`: it speaks of something else.
-    fn confirm(&mut self, said: &HeaderMap, received: Moment) -> Option<Stored<Meta>> {
+    pub(super) fn confirm(&mut self, said: &HeaderMap, received: Moment) -> Option<Stored<Meta>> {
         let stored = self.looked.stored.clone()?;
         let answer = Answer::of(&stored)?;
         let mut said = said.clone();
@@ -372,9 +312,10 @@ impl Question {
             more,
             body: stored.body.clone(),
         };
-        if !terms.is_fresh(received) {
+        match terms.is_fresh(received) {
+            true => self.share_again(),
             // Whoever uses it has to ask as well.
-            fill.for_us_alone();
+            false => fill.for_us_alone(),
         }
         let key = store::Key::of(self.looked.key.text());
         // If it has been purged meanwhile, it has been validated for this request at least.

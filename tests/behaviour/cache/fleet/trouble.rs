@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use mantra_macros::req_test;
-use underpass_tests::{Origin, Proxy, eventually, fleet::Shared, pattern};
+use underpass_tests::{Origin, Proxy, eventually, fleet::Shared, pattern, proxy::scratch};
 
 use super::{
-    super::{did, get, ranges::LENGTH},
-    TOKEN, answers, flip, has_written, is_there, member, of, purge, starts, works,
+    super::{ask, did, get, ranges::LENGTH},
+    PATIENT, TOKEN, answers, flip, has_written, is_there, member, of, purge, starts, works,
 };
 
 /// How long a request of these tests waits for the service.
@@ -180,4 +180,42 @@ async fn variants_that_were_told_apart_twice_are_shared_all_the_same() {
     let got = get(&other, "/vary", &language("de")).await;
     assert_eq!((did(&got), got.text().as_str()), ("HIT", "de"));
     assert_eq!(origin.seen().len(), 2);
+}
+
+/// What a request has made worthless while the service hangs is forgotten by it when it answers
+/// again, by the next process if this one has ended.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn what_is_made_worthless_while_a_redis_hangs_is_gone_after_a_restart() {
+    let Some(shared) = Shared::redis() else { return };
+    let origin = Origin::bind().await.serve(answers);
+    let folder = scratch("cache");
+    let disk = format!("directory = \"{}\"", folder.display());
+    let mut one = starts(origin.addr(), &shared, &disk, TIMEOUT);
+    works(&one).await;
+    get(&one, "/a", "").await;
+    has_written(&one, 1.0).await;
+    shared.hangs();
+    eventually("it is seen", async || of(&one, "works").await == 0.0).await;
+    let posted = ask(&mut one.connect().await, "POST", "/a", "Content-Length: 0").await;
+    assert_eq!(posted.status(), 200);
+    one.term();
+    let begin = Instant::now();
+    assert!(one.exited().await.success());
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    shared.goes_on();
+    // Whoever has found it there has it from then on.
+    let other = starts(origin.addr(), &shared, "", PATIENT);
+    works(&other).await;
+    assert!(is_there(&other, "/a").await, "nobody has removed it");
+    let again = starts(origin.addr(), &shared, &disk, TIMEOUT);
+    works(&again).await;
+    let is_gone = async || {
+        let new = starts(origin.addr(), &shared, "", PATIENT);
+        works(&new).await;
+        !is_there(&new, "/a").await
+    };
+    eventually("it is gone", is_gone).await;
+    drop(again);
+    let _ = std::fs::remove_dir_all(folder);
 }

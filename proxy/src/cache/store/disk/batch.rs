@@ -2,17 +2,11 @@
 
 use std::{collections::VecDeque, io, sync::Arc};
 
-use super::{
-    Shared,
-    index::Location,
-    queue::Item,
-    record::{self, HEADER, Header},
-    segment::Segment,
-    write::queued_bytes,
-};
+use super::{Shared, index::Location, queue::Item, segment::Segment, write::queued_bytes};
 use crate::cache::store::{
     head::{Kept, Meta},
     key::Slot,
+    record::{self, HEADER, Header},
 };
 
 /// A batch. Its records have no salt until it is known which segment they come into.

@@ -11,14 +11,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{
-    Shared,
-    index::Location,
-    record::{HEADER, Header, Kind, MAX_META, MetaView},
-    segment::Segment,
-    write::Writer,
+use super::{Shared, index::Location, segment::Segment, write::Writer};
+use crate::cache::store::{
+    head::Meta,
+    meta_view::MetaView,
+    record::{HEADER, Header, Kind, MAX_META},
 };
-use crate::cache::store::head::Meta;
 
 impl<M: Meta> Writer<M> {
     /// Removes segments until there is room for the one that has been begun.

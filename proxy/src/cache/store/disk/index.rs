@@ -13,8 +13,8 @@ use std::sync::{
 
 use hashbrown::{HashTable, hash_table::Entry as Place};
 
-use super::record::ALIGN;
 use crate::cache::store::key::Spread;
+use crate::cache::store::record::ALIGN;
 
 /// What an entry takes at most, in bytes: seventeen, in a table that has just doubled.
 pub(super) const ENTRY_BYTES: usize = 39;
@@ -23,7 +23,7 @@ const PARTS: usize = 256;
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Location {
+pub(in crate::cache::store) struct Location {
     /// Of the segment's number, the lower bits: those that are there follow each other.
     pub(super) segment: u16,
     /// In bytes.

@@ -11,21 +11,11 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
-
 use super::index::Location;
-use crate::cache::store::{block::Block, head::Stored, key::Slot};
+use crate::cache::store::{key::Slot, waiter::Waiter};
 
 /// So many records may be asked for.
 const MOST: usize = 512;
-
-/// Who waits for a record.
-#[derive(Debug)]
-pub(super) enum Waiter<M> {
-    /// For the head that was made of this text.
-    Head(Box<str>, oneshot::Sender<Option<Stored<M>>>),
-    Block(oneshot::Sender<Option<Block>>),
-}
 
 /// Records that are asked for.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! A worker looks into the index, takes what the kernel has in memory, and leaves a job for what it
 //! has not (`jobs.rs`), or something to be written (`queue.rs`), all without waiting. Threads of its
 //! own do the rest: one writes (`write.rs`, `batch.rs`, `evict.rs`), some read (`reader.rs`). `recover.rs` makes the index of what another
-//! process has left; `record.rs` and `segment.rs` are the format, `purges.rs` what was purged.
+//! process has left; `segment.rs` is the format, of records as in `../record.rs`, `purges.rs` what was purged.
 //!
 //! What is written is not synced, but for purges: what the kernel has, survives the end of the
 //! process in any form, and what is lost with the machine is noticed by its checksum.
@@ -32,15 +32,14 @@ mod jobs;
 mod purges;
 mod queue;
 mod reader;
-pub(super) mod record;
 mod recover;
 mod segment;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use index::{ENTRY_BYTES, Index};
-use jobs::{Jobs, Waiter};
+use index::{ENTRY_BYTES, Index, Location};
+use jobs::Jobs;
 use purges::Purges;
 use queue::Queue;
 use segment::Segment;
@@ -54,6 +53,7 @@ use super::{
     memory::Memory,
     purge::What,
     reading::{Patience, Reading},
+    waiter::Waiter,
 };
 use crate::lend::Windows;
 
@@ -212,6 +212,11 @@ impl<M: Meta> Disk<M> {
             || self.is_readable(waits) && self.shared.index.peek(slot.fingerprint()).is_some()
     }
 
+    /// Where it is; something else of this name is somewhere else.
+    pub(super) fn place(&self, slot: &Slot) -> Option<Location> {
+        self.shared.index.peek(slot.fingerprint()).map(|(at, _)| at)
+    }
+
     fn ask<T>(
         &self,
         slot: Slot,
@@ -271,18 +276,20 @@ impl<M: Meta> Disk<M> {
         receiver
     }
 
-    /// Writes what is left, for so long at most. Nothing is found on the disk afterwards.
-    pub(super) fn close(&self, limit: Duration) {
+    /// Writes what is left, for so long at most; whether it was enough. Nothing is found on the disk
+    /// afterwards.
+    pub(super) fn close(&self, limit: Duration) -> bool {
         self.stop();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let deadline = Instant::now() + limit;
         while writer.as_ref().is_some_and(|writer| !writer.is_finished()) {
             if Instant::now() >= deadline {
                 tracing::warn!("cache: the disk stalled, what waited for it is lost");
-                return;
+                return false;
             }
             thread::sleep(Duration::from_millis(1));
         }
+        true
     }
 
     fn stop(&self) {

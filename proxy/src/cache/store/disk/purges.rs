@@ -20,11 +20,8 @@ use std::{
     },
 };
 
-use super::{
-    record::{HEADER, Reader},
-    segment::Position,
-};
-use crate::cache::store::purge::What;
+use super::segment::Position;
+use crate::cache::store::{purge::What, purge_record, record::HEADER};
 
 /// So many are kept, or texts of so many bytes.
 const MOST: usize = 4096;
@@ -135,43 +132,14 @@ impl Purges {
 
 impl Purge {
     fn bytes(&self) -> usize {
-        match &self.what {
-            What::All => 0,
-            What::Prefix(text) | What::Tag(text) => text.len(),
-        }
+        self.what.text().len()
     }
 
+    /// Nothing as long as its place is not known.
     fn encode(&self, out: &mut Vec<u8>) {
-        let Some((segment, offset)) = self.until else { return };
-        let (kind, text) = match &self.what {
-            What::All => (0u32, ""),
-            What::Prefix(text) => (1, &**text),
-            What::Tag(text) => (2, &**text),
-        };
-        let from = out.len();
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&segment.to_le_bytes());
-        out.extend_from_slice(&offset.to_le_bytes());
-        out.extend_from_slice(&kind.to_le_bytes());
-        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
-        let crc = crc32c::crc32c(&out[from + 4..]);
-        out[from..from + 4].copy_from_slice(&crc.to_le_bytes());
-    }
-
-    fn decode(from: &mut Reader<'_>) -> Option<Self> {
-        let crc = from.u32()?;
-        let all = from.0;
-        let until = Some((from.u64()?, from.u64()?));
-        let (kind, text) = (from.u32()?, from.text()?);
-        let what = match kind {
-            0 => What::All,
-            1 => What::Prefix(text.into()),
-            2 => What::Tag(text.into()),
-            _ => return None,
-        };
-        let whole = &all[..all.len() - from.0.len()];
-        (crc == crc32c::crc32c(whole)).then_some(Self { what, until })
+        if let Some((segment, offset)) = self.until {
+            purge_record::encode([segment, offset], &self.what, out);
+        }
     }
 }
 
@@ -221,14 +189,12 @@ impl PurgeFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read?,
         };
-        let (mut from, mut found) = (Reader(&bytes), Vec::new());
-        while !from.0.is_empty() {
-            match Purge::decode(&mut from) {
-                Some(purge) => found.push(purge),
-                None => return Ok((found, false)),
-            }
-        }
-        Ok((found, true))
+        let (found, is_whole) = purge_record::decode(&bytes);
+        let purge = |([segment, offset], what): ([u64; 2], What)| Purge {
+            what,
+            until: Some((segment, offset)),
+        };
+        Ok((found.into_iter().map(purge).collect(), is_whole))
     }
 
     fn sync_folder(&self) -> io::Result<()> {

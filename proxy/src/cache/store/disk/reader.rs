@@ -10,18 +10,14 @@
 
 use std::{io, sync::atomic::Ordering::Relaxed};
 
-use super::{
-    Shared,
-    index::Location,
-    jobs::Waiter,
-    record::{HEADER, Header, Kind, MAX_META, MetaView},
-    segment::Segment,
-};
+use super::{Shared, index::Location, segment::Segment};
 use crate::cache::store::{
     arena::Extents,
     block::{Block, Form},
-    head::{Head, Kept, Meta, Stored},
+    head::{Kept, Meta, Stored},
     key::Slot,
+    meta_view::MetaView,
+    record::{HEADER, Header, Kind, MAX_META},
 };
 
 /// Why there is nothing.
@@ -52,7 +48,7 @@ pub(super) fn run<M: Meta>(shared: &Shared<M>) {
         let read = read(shared, slot, at, (Segment::read, Form::Memory));
         let waiters = shared.jobs.done(&slot);
         match settle(shared, slot, at, read) {
-            Some(kept) => waiters.into_iter().for_each(|waiter| answer(waiter, &kept)),
+            Some(kept) => waiters.into_iter().for_each(|waiter| waiter.answer(&kept)),
             // They are told that it is not there.
             None => drop(waiters),
         }
@@ -109,17 +105,6 @@ fn settle<M: Meta>(
         Err(Failed::Gone) => {}
     }
     None
-}
-
-/// Who has gone does not mind.
-fn answer<M>(waiter: Waiter<M>, kept: &Kept<M>) {
-    match (waiter, kept) {
-        (Waiter::Head(text, to), Kept::Head(head)) if *head.text() == *text => {
-            let _ = to.send(Some(head.clone()));
-        }
-        (Waiter::Block(to), Kept::Block(block)) => _ = to.send(Some(block.clone())),
-        _ => {}
-    }
 }
 
 /// How a segment is read.
@@ -259,16 +244,7 @@ fn head<M: Meta>(
     view: &MetaView<'_>,
     body: Option<Block>,
 ) -> Result<Stored<M>, Failed> {
-    let (meta, more) = M::decode(view.policy).ok_or(Failed::Damaged)?;
-    let head = Head {
-        text: view.text.into(),
-        tags: view.tags().map(Into::into).collect(),
-        length: view.length,
-        keep_until: view.keep_until,
-        meta,
-        more: more.into(),
-        body,
-    };
+    let head = view.head(body).ok_or(Failed::Damaged)?;
     let memory = memory(shared, (head.size(), head.size()), false)?;
     // Whatever is purged from now on finds it in memory.
     Ok(Stored::new(memory.first, head, view.object, 0))

@@ -13,10 +13,9 @@ use super::{
     Shared,
     index::Location,
     purges::PurgeFile,
-    record::Kind,
     segment::{Segment, list},
 };
-use crate::cache::store::head::Meta;
+use crate::cache::store::{head::Meta, record::Kind};
 
 /// Fills the index and the list of segments. Returns the number of the next segment.
 ///

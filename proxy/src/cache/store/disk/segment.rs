@@ -21,9 +21,11 @@ use rustix::{
     io::{Errno, ReadWriteFlags, preadv2},
 };
 
-use super::record::{ALIGN, HEADER, Header, Reader};
 use crate::{
-    cache::store::key::random,
+    cache::store::{
+        key::random,
+        record::{ALIGN, HEADER, Header, Reader},
+    },
     lend::{self, Windows},
 };
 

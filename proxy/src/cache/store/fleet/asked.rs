@@ -10,24 +10,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::cache::store::{
-    block::Block,
-    head::{Kept, Stored},
-    key::Slot,
-};
+use crate::cache::store::{head::Kept, key::Slot, waiter::Waiter};
 
 /// So many objects may be asked for.
 const MOST: usize = 512;
-
-/// Who waits for an object.
-#[derive(Debug)]
-pub(super) enum Waiter<M> {
-    /// For the head that was made of this text.
-    Head(Box<str>, oneshot::Sender<Option<Stored<M>>>),
-    Block(oneshot::Sender<Option<Block>>),
-}
 
 /// Objects that are asked for.
 #[derive(Debug)]
@@ -81,12 +69,8 @@ impl<M> Asked<M> {
 
     /// Whether nobody waits for it any more.
     pub(super) fn is_unwanted(&self, slot: &Slot) -> bool {
-        let has_left = |waiter: &Waiter<M>| match waiter {
-            Waiter::Head(_, to) => to.is_closed(),
-            Waiter::Block(to) => to.is_closed(),
-        };
         let jobs = self.lock();
-        let is_unwanted = |job: &Job<M>| !job.is_ahead && job.waiters.iter().all(has_left);
+        let is_unwanted = |job: &Job<M>| !job.is_ahead && job.waiters.iter().all(Waiter::has_left);
         jobs.get(slot).is_none_or(is_unwanted)
     }
 
@@ -107,16 +91,8 @@ impl<M> Asked<M> {
 }
 
 impl<M> Job<M> {
-    /// Tells those who wait what there is. Who has gone does not mind.
+    /// Tells those who wait what there is.
     pub(super) fn answer(self, kept: &Kept<M>) {
-        for waiter in self.waiters {
-            match (waiter, kept) {
-                (Waiter::Head(text, to), Kept::Head(head)) if *head.text() == *text => {
-                    let _ = to.send(Some(head.clone()));
-                }
-                (Waiter::Block(to), Kept::Block(block)) => _ = to.send(Some(block.clone())),
-                _ => {}
-            }
-        }
+        self.waiters.into_iter().for_each(|waiter| waiter.answer(kept));
     }
 }

@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{Fleet, Hears, Wall};
 use crate::cache::store::{
-    Found, Inner, Store,
+    Found, Store,
     block::{Block, Form},
     disk::Disk,
     head::{Kept, Meta, Stored},
@@ -46,31 +46,44 @@ impl<M: Meta> Store<M> {
         }
     }
 
-    /// Keeps a head that the fleet has given; `newer`: in the place of what is here. Whether it may
-    /// be used: it may have been purged since.
-    pub fn adopt(&self, key: Key, stored: &Stored<M>, newer: bool) -> bool {
-        let Inner { memory, disk, fleet, .. } = &*self.0;
-        if newer {
-            if !self.keep_head(key, stored) {
-                return false;
-            }
-        } else {
-            let (slot, mut allowed) = (Slot::head(key), false);
-            memory.promote(slot, Kept::Head(stored.clone()), || {
-                allowed = self.is_allowed(key, stored);
-                // What is there has come in since, from an origin.
-                if let Some(disk) = disk.as_ref().filter(|disk| allowed && !disk.has(&slot, false))
-                {
-                    disk.put(slot, Kept::Head(stored.clone()));
-                }
-                allowed
-            });
-            if !allowed {
-                return false;
-            }
+    /// Keeps a head that the fleet has given, unless something is here that is not `older`. Whether
+    /// it may be used: it may have been purged since.
+    pub fn adopt(
+        &self,
+        key: Key,
+        stored: &Stored<M>,
+        form: Form,
+        older: impl Fn(&Stored<M>) -> bool,
+    ) -> bool {
+        let (slot, disk) = (Slot::head(key), self.0.disk.as_ref());
+        let stays = |there: &Stored<M>| there.text() == stored.text() && !older(there);
+        let place = || disk.and_then(|disk| disk.place(&slot));
+        // Known before what is there is read: what comes later is somewhere else.
+        let before = place();
+        let is_kept = match self.head(key, stored.text(), form) {
+            Found::Memory(there) | Found::Read(there) => stays(&there),
+            // It cannot be compared at this time.
+            Found::Disk(_) | Found::Fleet(_) => true,
+            Found::Absent => false,
+        };
+        if is_kept {
+            return false;
         }
-        fleet.get().inspect(|fleet| fleet.knows(stored));
-        true
+        // Compared again under the lock by which everything comes in. What memory has no more, and
+        // is not where it was on the disk, may be newer than what has been compared.
+        let is_adopted = self.keep_head(key, stored, |there| match there {
+            Some(Kept::Head(there)) => stays(there),
+            Some(Kept::Block(_)) => false,
+            None => match disk.and_then(|disk| disk.queued(&slot)) {
+                Some(Kept::Head(there)) => stays(&there),
+                Some(Kept::Block(_)) => false,
+                None => place() != before,
+            },
+        });
+        if is_adopted {
+            self.0.fleet.get().inspect(|fleet| fleet.knows(stored));
+        }
+        is_adopted
     }
 
     /// As [`Self::block`], and what is not here is asked for where a fleet shares it. `last`: the
@@ -98,7 +111,7 @@ impl<M: Meta> Store<M> {
         if let Some(disk) = &self.0.disk {
             disk.put(slot, Kept::Block(block.clone()));
         }
-        self.0.memory.insert(slot, Kept::Block(block.clone()), || true);
+        self.0.memory.insert(slot, Kept::Block(block.clone()), |_| true);
     }
 
     /// Has those who share get a head, and these blocks of it, which were asked for then.

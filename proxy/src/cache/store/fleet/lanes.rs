@@ -32,8 +32,8 @@ pub(super) enum Item<M> {
     Head { key: Key, stored: Stored<M>, asked: Wall, blocks: Range<u32> },
     /// Keep a block of something that it has.
     Block { slot: Slot, block: Block, asked: Wall },
-    /// Forget a head.
-    Gone(Slot),
+    /// Forget a head that was removed then.
+    Gone { slot: Slot, at: Wall },
 }
 
 /// The end of a lane where things come out.
@@ -71,7 +71,7 @@ impl<M> Lanes<M> {
         let bytes = match &item {
             Item::Head { stored, .. } => Kept::Head(stored.clone()).bytes(),
             Item::Block { block, .. } => Kept::<M>::Block(block.clone()).bytes(),
-            Item::Gone(_) => 0,
+            Item::Gone { .. } => 0,
         };
         let items = self.items.fetch_add(1, SeqCst);
         let all = self.bytes.fetch_add(bytes, SeqCst) + bytes;
@@ -96,7 +96,7 @@ impl<M> Item<M> {
     pub(super) fn slot(&self) -> Slot {
         match self {
             Self::Head { key, .. } => Slot::head(*key),
-            Self::Block { slot, .. } | Self::Gone(slot) => *slot,
+            Self::Block { slot, .. } | Self::Gone { slot, .. } => *slot,
         }
     }
 }

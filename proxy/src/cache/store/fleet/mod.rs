@@ -5,8 +5,9 @@
 //! something to be kept (`lanes.rs`), and never waits for that. One thread with a runtime of its own
 //! does the rest (`run.rs`: reading, `write.rs`, `sync.rs`: purges, which it exchanges with the
 //! others every few seconds, and by that sees whether the service works). `service.rs` is what is
-//! asked, `record.rs` the form, `purges.rs` what was purged anywhere, `known.rs` which objects have
-//! blocks there, `find.rs` what the rest of the cache calls.
+//! asked, `record.rs` the form, `purges.rs` what was purged anywhere, `owed.rs` who does not have that
+//! yet, `removed.rs` what was removed here, `notes.rs` what of these the next process is told,
+//! `known.rs` which objects have blocks there, `find.rs` what the rest of the cache calls.
 //!
 //! What does not answer, in time or at all, is left alone until it does, and nobody waits for it.
 //! It is a copy of what others have: nothing is kept only here.
@@ -32,8 +33,11 @@ mod asked;
 mod find;
 mod known;
 mod lanes;
+mod notes;
+mod owed;
 mod purges;
 mod record;
+mod removed;
 mod run;
 mod service;
 mod sync;
@@ -45,23 +49,28 @@ pub use service::{Redis, S3, Secret, Service};
 
 pub(super) use record::Wall;
 
-use asked::{Asked, Waiter};
+use asked::Asked;
 use known::Known;
 use lanes::{Item, Lanes};
-use purges::Purges;
+use notes::Notes;
+use purges::{Purge, Purges};
 
 use super::{
-    FleetStatistics, Found, Inner,
+    FleetStatistics, Found, Inner, Written,
     block::Block,
     head::{Meta, Stored},
     key::{Key, Slot},
     purge::What,
     reading::{Patience, Reading},
+    waiter::Waiter,
 };
 
 /// What was asked for so long ago is not taken: then purges need not be known for longer. Redis
 /// is told to forget it.
 pub const OLDEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How often a service is asked whether it works again when all ends.
+const ASKED_AT_THE_END: Duration = Duration::from_millis(250);
 
 /// Blocks that are asked for before somebody wants them: the service is far.
 const AHEAD: u32 = 4;
@@ -108,8 +117,8 @@ pub(super) struct Fleet<M> {
 struct Shared<M> {
     options: Options,
     block_bytes: usize,
-    /// Where it is written down which purges are known, so that a restart does not purge again.
-    seen: Option<PathBuf>,
+    /// `None`: there is no disk, and nothing that a restart would keep.
+    notes: Option<Notes>,
     asked: Asked<M>,
     lanes: Lanes<M>,
     purges: Purges,
@@ -123,7 +132,7 @@ struct Shared<M> {
     /// A failure has been told, and nothing since.
     fails: AtomicBool,
     write_fails: AtomicBool,
-    /// A purge is to be told to the others.
+    /// A purge is to be told to the others, or it is to be seen whether the service works.
     purged: Notify,
     /// Who is told what others have purged.
     hears: OnceLock<Hears>,
@@ -154,10 +163,10 @@ impl<M: Meta> Fleet<M> {
         let shared = Arc::new(Shared {
             options: options.clone(),
             block_bytes,
-            seen,
+            notes: seen.as_deref().map(Notes::new),
             asked,
             lanes,
-            purges: Purges::new(),
+            purges: Purges::new(seen.is_some()),
             known: Known::new(),
             heads: Known::new(),
             counters: Counters::default(),
@@ -259,12 +268,7 @@ impl<M: Meta> Fleet<M> {
 
     /// Has a head forgotten, and does not take it any more if it was asked for before `now`.
     pub(super) fn remove(&self, key: Key, now: Wall) {
-        let slot = Slot::head(key);
-        self.shared.purges.remove(&slot, now);
-        // Whether it works now or not.
-        if !self.shared.lanes.push(Item::Gone(slot)) {
-            self.shared.counters.dropped.inc();
-        }
+        self.shared.forget(Slot::head(key), now);
     }
 
     fn leave(&self, item: Item<M>) {
@@ -273,26 +277,42 @@ impl<M: Meta> Fleet<M> {
         }
     }
 
-    /// From now on nothing is taken that is meant and was asked for before; the others are told. Writes
-    /// that down first: not for a worker.
-    pub(super) fn purge(&self, what: &What) {
-        self.shared.purges.add(what.clone(), Wall::now());
-        if let Some((path, bytes)) = self.shared.untold() {
-            sync::replace_or_tell(&path, &bytes);
-        }
+    /// From now on nothing is taken that is meant and was asked for before.
+    pub(super) fn begin_purge(&self, what: &What) -> Purge {
+        self.shared.purges.begin(what.clone())
+    }
+
+    /// It has been applied to what is here, and the disk, if there is one, says when it has it. The
+    /// others are told. Writes that down: not for a worker.
+    pub(super) fn end_purge(&self, purge: &Purge, written: Option<Written>) {
+        self.shared.purges.owed.waits(purge, written);
         self.shared.purged.notify_one();
+        self.shared.note();
     }
 
     /// Whether the others cannot have heard yet of what was purged here.
     pub(super) fn is_any_untold(&self) -> bool {
-        self.shared.purges.is_any_untold()
+        self.shared.purges.owed.is_any_untold()
     }
 
-    /// Writes what waits, for so long at most. Nothing is found there afterwards.
+    /// Writes down what is left, after the disk's end.
+    pub(super) fn note_the_end(&self) {
+        self.shared.purges.owed.settle(Wall::now());
+        self.shared.notes.as_ref().inspect(|notes| notes.try_write(&self.shared.purges));
+    }
+
+    /// Writes what waits, for so long at most. A service that does not work is asked on for as long,
+    /// if it is to be told of something that has gone. Nothing is found there afterwards.
     pub(super) fn close(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        let is_busy = || !self.shared.lanes.are_empty() || self.is_any_untold();
-        while self.works() && is_busy() && Instant::now() < deadline {
+        let (began, mut asked) = (Instant::now(), 0);
+        let deadline = began + limit;
+        let is_owed = || self.is_any_untold() || self.shared.purges.removed.is_any_waiting();
+        let is_busy = || is_owed() || self.works() && !self.shared.lanes.are_empty();
+        while is_busy() && Instant::now() < deadline {
+            if !self.works() && began.elapsed() >= ASKED_AT_THE_END * asked {
+                asked += 1;
+                self.shared.purged.notify_one();
+            }
             thread::sleep(Duration::from_millis(1));
         }
         self.shared.patience.lose();
@@ -337,10 +357,22 @@ fn can_be_shared<M: Meta>(stored: &Stored<M>) -> bool {
 }
 
 impl<M> Shared<M> {
-    /// Where purges are written down that the service has yet to be told, and which these are.
-    fn untold(&self) -> Option<(PathBuf, Vec<u8>)> {
-        let path = self.seen.as_ref()?.with_extension("untold");
-        Some((path, self.purges.encode_untold()))
+    /// A head is not taken any more if it was asked for before, and the service is to forget it,
+    /// whether it works now or not.
+    fn forget(&self, head: Slot, at: Wall) {
+        let removed = &self.purges.removed;
+        removed.add(&head, at);
+        removed.waits(head, at);
+        if !self.lanes.push(Item::Gone { slot: head, at }) {
+            removed.is_done(head, at);
+            self.counters.dropped.inc();
+        }
+    }
+
+    /// Writes down who has which purges, and what was removed.
+    fn note(&self) {
+        self.purges.owed.settle(Wall::now());
+        self.notes.as_ref().inspect(|notes| notes.write(&self.purges));
     }
 
     /// It has not done what it was asked, and is left alone.

@@ -12,18 +12,18 @@
 //! Implements: REQ-CACHE-004
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{OLDEST, record::Wall};
-use crate::cache::store::{disk::record::Reader, key::Slot, purge::What};
+use super::{OLDEST, owed::Owed, record::Wall, removed::Removed};
+use crate::cache::store::{key::Slot, purge::What, purge_record};
 
 /// What clocks of two machines may differ by, in milliseconds.
 pub(super) const SKEW_MS: u64 = 1000;
 
 /// So many are kept, or texts of so many bytes.
-const MOST: usize = 16 << 10;
+pub(super) const MOST: usize = 16 << 10;
 const MOST_TEXT: usize = 1 << 20;
 
 /// Bytes of the object, at most.
@@ -31,73 +31,64 @@ pub(super) const MOST_BYTES: usize = 4 << 20;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"UPp1");
 
-/// So many heads that were removed here are remembered. Of more the older half becomes a time, before
-/// which nothing is taken.
-const MOST_REMOVED: usize = 64 << 10;
+/// So many bytes say that there are none.
+pub(super) const EMPTY: usize = 4;
+
+/// What is purged, and when.
+pub(super) type Purge = (Wall, What);
 
 /// The set, and what was removed by this member.
 #[derive(Debug)]
 pub(super) struct Purges {
-    set: Mutex<BTreeSet<(Wall, What)>>,
-    removed: Mutex<Removed>,
-    /// What has been purged here, and is not known to be told.
-    untold: Mutex<BTreeSet<(Wall, What)>>,
-}
-
-/// Heads that were removed here: the service may be slow to forget them, or not do it.
-#[derive(Debug, Default)]
-struct Removed {
-    /// When, by their fingerprints.
-    heads: HashMap<u64, Wall>,
-    /// What was asked for before this is not taken.
-    before: Wall,
+    set: Mutex<BTreeSet<Purge>>,
+    has_disk: bool,
+    pub(super) removed: Removed,
+    /// Added to under the lock of the set, so that nothing in that seems to be owed to nobody.
+    pub(super) owed: Owed,
 }
 
 /// What came of a round.
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     /// Purges of others that are new here.
-    pub(super) new: Vec<What>,
+    pub(super) new: Vec<Purge>,
     /// What is to be written, if the service lacks something.
     pub(super) lacks: bool,
 }
 
 impl Purges {
-    pub(super) fn new() -> Self {
-        Self { set: Mutex::default(), removed: Mutex::default(), untold: Mutex::default() }
+    /// `has_disk`: what is purged has to be written there, too.
+    pub(super) fn new(has_disk: bool) -> Self {
+        let (set, removed, owed) = (Mutex::default(), Removed::default(), Owed::default());
+        Self { set, has_disk, removed, owed }
     }
 
-    /// From now on what was asked for before is refused.
-    pub(super) fn add(&self, what: What, now: Wall) {
-        lock(&self.untold).insert((now, what.clone()));
+    /// Something is purged here. From now on what was asked for before is refused.
+    pub(super) fn begin(&self, what: What) -> Purge {
         let mut set = lock(&self.set);
-        set.insert((now, what));
+        // The time is taken under the lock: a round that has not seen it has begun before.
+        let purge = (Wall::now(), what);
+        self.insert(&mut set, purge.clone());
+        purge
+    }
+
+    /// The same of what the process before has not brought to its end.
+    pub(super) fn begin_again(&self, purge: Purge) {
+        self.insert(&mut lock(&self.set), purge);
+    }
+
+    fn insert(&self, set: &mut BTreeSet<Purge>, purge: Purge) {
+        let at = purge.0;
+        self.owed.add(purge.clone(), false, self.has_disk);
+        set.insert(purge);
+        settle(set, at);
+    }
+
+    /// These are known here already.
+    pub(super) fn know(&self, seen: BTreeSet<Purge>, now: Wall) {
+        let mut set = lock(&self.set);
+        set.extend(seen);
         settle(&mut set, now);
-    }
-
-    /// Whether the service has yet to be told something that was purged here.
-    pub(super) fn is_any_untold(&self) -> bool {
-        !lock(&self.untold).is_empty()
-    }
-
-    /// What that is, as it is written.
-    pub(super) fn encode_untold(&self) -> Vec<u8> {
-        encode(&lock(&self.untold))
-    }
-
-    /// The service has all that was purged up to then.
-    pub(super) fn are_told(&self, until: Wall) {
-        lock(&self.untold).retain(|(at, _)| *at > until);
-    }
-
-    /// The same for one head, and for this member only.
-    pub(super) fn remove(&self, head: &Slot, now: Wall) {
-        let mut removed = lock(&self.removed);
-        let at = removed.heads.entry(head.fingerprint()).or_insert(now);
-        *at = now.max(*at);
-        if removed.heads.len() > MOST_REMOVED {
-            removed.settle(now);
-        }
     }
 
     /// Whether a head that was asked for then is not to be taken.
@@ -113,18 +104,15 @@ impl Purges {
             return true;
         }
         let from = Wall(asked.0.saturating_sub(SKEW_MS));
-        let removed = lock(&self.removed);
-        let at = removed.heads.get(&head.fingerprint()).copied();
-        if at.is_some_and(|at| at > from) || removed.before > from {
+        if self.removed.refuse(head, from) {
             return true;
         }
-        drop(removed);
         let set = lock(&self.set);
         set.range((from, What::All)..).any(|(_, what)| what.means(text, tags.clone()))
     }
 
     /// Adds what the service has.
-    pub(super) fn merge(&self, theirs: &BTreeSet<(Wall, What)>, now: Wall) -> Merged {
+    pub(super) fn merge(&self, theirs: &BTreeSet<Purge>, now: Wall) -> Merged {
         let mut set = lock(&self.set);
         let mut known = theirs.clone();
         settle(&mut known, now);
@@ -132,30 +120,22 @@ impl Purges {
         let all = set.iter().rev().find(|(_, what)| *what == What::All).map(|(at, _)| *at);
         let new: Vec<_> =
             known.difference(&set).filter(|(at, _)| Some(*at) > all).cloned().collect();
+        new.iter().for_each(|purge| self.owed.add(purge.clone(), true, self.has_disk));
         set.extend(new.iter().cloned());
         settle(&mut set, now);
         // What has been made one is told by the one.
-        let new = new.into_iter().map(|(_, what)| what).collect();
         Merged { new, lacks: set.difference(&known).next().is_some() }
     }
 
     /// All of it, as it is written.
     pub(super) fn encode(&self) -> Vec<u8> {
-        encode(&lock(&self.set))
+        encode(&*lock(&self.set))
     }
-}
 
-impl Removed {
-    /// Forgets those that mean nothing any more, and the older half if that is not enough.
-    fn settle(&mut self, now: Wall) {
-        self.heads.retain(|_, at| !is_over(*at, now));
-        if self.heads.len() > MOST_REMOVED {
-            let mut times: Vec<_> = self.heads.values().copied().collect();
-            let (_, middle, _) = times.select_nth_unstable(MOST_REMOVED / 2);
-            self.before = self.before.max(*middle);
-            let before = self.before;
-            self.heads.retain(|_, at| *at > before);
-        }
+    /// The same without what the disk does not have.
+    pub(super) fn encode_seen(&self) -> Vec<u8> {
+        let set = lock(&self.set);
+        encode(set.difference(&self.owed.unwritten()))
     }
 }
 
@@ -163,41 +143,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn encode(set: &BTreeSet<(Wall, What)>) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend_from_slice(&MAGIC.to_le_bytes());
-    for (at, what) in set {
-        let (kind, text) = match what {
-            What::All => (0u32, ""),
-            What::Prefix(text) => (1, &**text),
-            What::Tag(text) => (2, &**text),
-        };
-        let from = out.len();
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&at.0.to_le_bytes());
-        out.extend_from_slice(&kind.to_le_bytes());
-        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
-        let crc = crc32c::crc32c(&out[from + 4..]);
-        out[from..from + 4].copy_from_slice(&crc.to_le_bytes());
-    }
+/// As they are written.
+pub(super) fn encode<'a>(set: impl IntoIterator<Item = &'a Purge>) -> Vec<u8> {
+    let mut out = MAGIC.to_le_bytes().to_vec();
+    set.into_iter().for_each(|(at, what)| purge_record::encode([at.0], what, &mut out));
     out
 }
 
 /// Whether it is too old to be taken, or a purge to matter.
-fn is_over(at: Wall, now: Wall) -> bool {
+pub(super) fn is_over(at: Wall, now: Wall) -> bool {
     now.0.saturating_sub(at.0) > OLDEST.as_millis() as u64
 }
 
 /// Forgets those that mean nothing any more, and makes one of many.
-fn settle(set: &mut BTreeSet<(Wall, What)>, now: Wall) {
+fn settle(set: &mut BTreeSet<Purge>, now: Wall) {
     // One from the future would be refused by nobody and last for ever.
     set.retain(|(at, _)| !is_over(*at, now) && at.0 <= now.0 + SKEW_MS + OLDEST.as_millis() as u64);
-    let text = |what: &What| match what {
-        What::All => 0,
-        What::Prefix(text) | What::Tag(text) => text.len(),
-    };
-    if set.len() > MOST || set.iter().map(|(_, what)| text(what)).sum::<usize>() > MOST_TEXT {
+    let text = set.iter().map(|(_, what)| what.text().len()).sum::<usize>();
+    if set.len() > MOST || text > MOST_TEXT {
         let middle = set.iter().nth(set.len() / 2).map(|(at, _)| *at);
         set.extend(middle.map(|at| (at, What::All)));
     }
@@ -208,33 +171,12 @@ fn settle(set: &mut BTreeSet<(Wall, What)>, now: Wall) {
 }
 
 /// Those of an object, and whether it was what somebody had written.
-pub(super) fn decode(from: &[u8]) -> (BTreeSet<(Wall, What)>, bool) {
-    let (mut from, mut found) = (Reader(from), BTreeSet::new());
-    if from.u32() != Some(MAGIC) {
-        return (found, false);
-    }
-    while !from.0.is_empty() {
-        match decode_one(&mut from) {
-            Some(purge) => _ = found.insert(purge),
-            None => return (found, false),
-        }
-    }
-    (found, true)
-}
-
-fn decode_one(from: &mut Reader<'_>) -> Option<(Wall, What)> {
-    let crc = from.u32()?;
-    let all = from.0;
-    let at = Wall(from.u64()?);
-    let (kind, text) = (from.u32()?, from.text()?);
-    let what = match kind {
-        0 => What::All,
-        1 => What::Prefix(text.into()),
-        2 => What::Tag(text.into()),
-        _ => return None,
+pub(super) fn decode(from: &[u8]) -> (BTreeSet<Purge>, bool) {
+    let Some(purges) = from.strip_prefix(&MAGIC.to_le_bytes()) else {
+        return (BTreeSet::new(), false);
     };
-    let whole = &all[..all.len() - from.0.len()];
-    (crc == crc32c::crc32c(whole)).then_some((at, what))
+    let (found, is_whole) = purge_record::decode(purges);
+    (found.into_iter().map(|([at], what)| (Wall(at), what)).collect(), is_whole)
 }
 
 #[cfg(test)]
@@ -242,7 +184,7 @@ mod tests {
     use mantra_macros::req_test;
 
     use super::*;
-    use crate::cache::store::key::Key;
+    use crate::cache::store::{fleet::removed, key::Key};
 
     const NOW: Wall = Wall(1_000_000_000_000);
 
@@ -262,7 +204,7 @@ mod tests {
         purges.refuse(&slot(text), (asked, NOW), text, tags.iter().copied())
     }
 
-    fn copy(purges: &Purges) -> BTreeSet<(Wall, What)> {
+    fn copy(purges: &Purges) -> BTreeSet<Purge> {
         let (set, is_whole) = decode(&purges.encode());
         assert!(is_whole);
         set
@@ -271,10 +213,10 @@ mod tests {
     #[req_test("REQ-CACHE-004")]
     #[test]
     fn what_was_asked_for_before_a_purge_is_refused() {
-        let purges = Purges::new();
-        purges.add(prefix("https://a/"), at(-60_000));
-        purges.add(What::Tag("red".into()), at(-60_000));
-        purges.remove(&slot("https://c/1"), at(-60_000));
+        let purges = Purges::new(false);
+        purges.begin_again((at(-60_000), prefix("https://a/")));
+        purges.begin_again((at(-60_000), What::Tag("red".into())));
+        purges.removed.add(&slot("https://c/1"), at(-60_000));
         for (asked, text, tags, expected) in [
             (-70_000, "https://a/1", &[][..], true),
             (-60_000 + 999, "https://a/1", &[], true),
@@ -295,7 +237,7 @@ mod tests {
                 "{asked} {text} {tags:?}"
             );
         }
-        purges.add(What::All, at(-10));
+        purges.begin_again((at(-10), What::All));
         assert!(refuses(&purges, at(-20), "https://d/1", &[]));
     }
 
@@ -303,14 +245,14 @@ mod tests {
     #[req_test("REQ-CACHE-004")]
     #[test]
     fn a_removal_means_one_head_and_many_mean_what_is_older() {
-        let purges = Purges::new();
-        for number in 0..MOST_REMOVED as i64 {
-            purges.remove(&slot(&format!("https://a/{number}")), at(number - 100_000));
+        let purges = Purges::new(false);
+        for number in 0..removed::MOST as i64 {
+            purges.removed.add(&slot(&format!("https://a/{number}")), at(number - 100_000));
         }
         assert!(refuses(&purges, at(-101_000), "https://a/0", &[]));
         assert!(refuses(&purges, at(-101_000), "https://a/65535", &[]));
         assert!(!refuses(&purges, at(-101_000), "https://b/", &[]), "nobody has removed it");
-        purges.remove(&slot("https://a/one-more"), at(-10_000));
+        purges.removed.add(&slot("https://a/one-more"), at(-10_000));
         assert!(refuses(&purges, at(-101_000), "https://b/", &[]), "it may have been one of them");
         assert!(!refuses(&purges, at(-60_000), "https://b/", &[]));
         assert!(refuses(&purges, at(-36_000), "https://a/65535", &[]));
@@ -320,34 +262,34 @@ mod tests {
     #[req_test("REQ-CACHE-004")]
     #[test]
     fn what_a_purge_of_everything_has_meant_is_not_new() {
-        let purges = Purges::new();
+        let purges = Purges::new(false);
         let service = [(at(-5000), prefix("https://a/"))].into();
         assert_eq!(purges.merge(&service, NOW).new.len(), 1);
-        purges.add(What::All, at(-3000));
+        purges.begin_again((at(-3000), What::All));
         let merged = purges.merge(&service, NOW);
         assert!(merged.new.is_empty() && merged.lacks);
-        assert!(purges.is_any_untold());
-        assert_eq!(decode(&purges.encode_untold()).0.len(), 1);
-        purges.are_told(at(-4000));
-        assert!(purges.is_any_untold());
-        purges.are_told(at(-3000));
-        assert!(!purges.is_any_untold());
+        assert!(purges.owed.is_any_untold());
+        assert_eq!(purges.owed.all().len(), 1);
+        purges.owed.are_told(at(-4000));
+        assert!(purges.owed.is_any_untold());
+        purges.owed.are_told(at(-3000));
+        assert!(!purges.owed.is_any_untold());
     }
 
     #[req_test("REQ-CACHE-004")]
     #[test]
     fn members_come_to_agree_whatever_was_overwritten() {
-        let (one, other) = (Purges::new(), Purges::new());
-        one.add(prefix("https://a/"), at(-3000));
-        other.add(What::Tag("red".into()), at(-2000));
+        let (one, other) = (Purges::new(false), Purges::new(false));
+        one.begin_again((at(-3000), prefix("https://a/")));
+        other.begin_again((at(-2000), What::Tag("red".into())));
         // Both write, and the second has not seen the first.
         let service = copy(&other);
         let merged = one.merge(&service, NOW);
-        assert_eq!(merged.new, [What::Tag("red".into())]);
+        assert_eq!(merged.new, [(at(-2000), What::Tag("red".into()))]);
         assert!(merged.lacks, "what was overwritten");
         let service = copy(&one);
         let merged = other.merge(&service, NOW);
-        assert_eq!((merged.new, merged.lacks), (vec![prefix("https://a/")], false));
+        assert_eq!((merged.new, merged.lacks), (vec![(at(-3000), prefix("https://a/"))], false));
         assert_eq!(copy(&one), copy(&other));
         let merged = one.merge(&service, NOW);
         assert!(merged.new.is_empty() && !merged.lacks, "nothing is told twice");
@@ -358,8 +300,8 @@ mod tests {
     #[req_test("REQ-CACHE-004")]
     #[test]
     fn old_ones_are_forgotten_and_many_become_one() {
-        let purges = Purges::new();
-        purges.add(prefix("https://old/"), at(-(OLDEST.as_millis() as i64)));
+        let purges = Purges::new(false);
+        purges.begin_again((at(-(OLDEST.as_millis() as i64)), prefix("https://old/")));
         assert_eq!(copy(&purges).len(), 1);
         let later = Wall(NOW.0 + 1000);
         let merged = purges.merge(&copy(&purges), later);
@@ -376,9 +318,9 @@ mod tests {
     #[req_test("REQ-CACHE-007")]
     #[test]
     fn what_is_damaged_is_not_believed() {
-        let purges = Purges::new();
-        purges.add(prefix("https://a/"), at(-2));
-        purges.add(prefix("https://b/"), at(-1));
+        let purges = Purges::new(false);
+        purges.begin_again((at(-2), prefix("https://a/")));
+        purges.begin_again((at(-1), prefix("https://b/")));
         let whole = purges.encode();
         for place in 0..whole.len() {
             let mut bytes = whole.clone();

@@ -11,9 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cache::store::{
     block::Block,
-    disk::record::{self, HEADER, Header, Kind, MAX_META, MetaView, Reader},
     head::{Meta, Stored},
     key::Slot,
+    meta_view::MetaView,
+    record::{self, HEADER, Header, Kind, MAX_META, Reader},
 };
 
 const MAGIC: u32 = u32::from_le_bytes(*b"UPf1");

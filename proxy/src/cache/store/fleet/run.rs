@@ -6,6 +6,7 @@
 //! Implements: REQ-CACHE-002, REQ-CACHE-004, REQ-CACHE-007
 
 use std::{
+    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,17 +20,19 @@ use tokio::{
 
 use super::{
     Shared, Wall,
+    asked::Job,
     lanes::Lane,
     record::{self, View},
     service::{self, Failed, Open},
-    sync, write,
+    sync,
+    write::{self, MOST_WRITES},
 };
 use crate::cache::store::{
     Inner, Store,
     block::Block,
-    disk::record::MetaView,
-    head::{Head, Kept, Meta, Stored},
+    head::{Kept, Meta, Stored},
     key::Slot,
+    meta_view::MetaView,
 };
 
 /// Reads under way at a time.
@@ -85,11 +88,14 @@ async fn serve<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>, (order,
         }
         sleep(AGAIN).await;
     };
+    let writes = open.at_most(MOST_WRITES);
     for lane in lanes {
-        tokio::spawn(write::run(Weak::clone(store), Arc::clone(shared), open.clone(), lane));
+        tokio::spawn(write::run(Weak::clone(store), Arc::clone(shared), writes.clone(), lane));
     }
-    tokio::spawn(read_all(Weak::clone(store), Arc::clone(shared), open.clone(), order));
-    sync::run(store, shared, &open).await;
+    let reads = open.at_most(READS);
+    tokio::spawn(read_all(Weak::clone(store), Arc::clone(shared), reads, order));
+    // One round at a time, also of those that nobody waits for any more.
+    sync::run(store, shared, &open.at_most(1)).await;
 }
 
 async fn read_all<M: Meta>(
@@ -108,8 +114,8 @@ async fn read_all<M: Meta>(
         }
         let (store, shared, open) = (Weak::clone(&store), Arc::clone(&shared), open.clone());
         tokio::spawn(async move {
-            let asked = Under { shared: &shared, slot };
-            read(&store, &asked, &open).await;
+            let asked = Under { shared: &shared, slot, is_over: false };
+            read(&store, asked, &open).await;
             drop(permit);
         });
     }
@@ -119,22 +125,31 @@ async fn read_all<M: Meta>(
 struct Under<'a, M> {
     shared: &'a Shared<M>,
     slot: Slot,
+    is_over: bool,
+}
+
+impl<M> Under<'_, M> {
+    /// Who waits for it. Once: who asks from then on has asked for another read.
+    fn done(&mut self) -> Option<Job<M>> {
+        let was_over = mem::replace(&mut self.is_over, true);
+        if was_over { None } else { self.shared.asked.done(&self.slot) }
+    }
 }
 
 impl<M> Drop for Under<'_, M> {
     fn drop(&mut self) {
-        drop(self.shared.asked.done(&self.slot));
+        drop(self.done());
     }
 }
 
-async fn read<M: Meta>(store: &Weak<Inner<M>>, asked: &Under<'_, M>, open: &Open) {
-    let Under { shared, slot } = *asked;
+async fn read<M: Meta>(store: &Weak<Inner<M>>, mut asked: Under<'_, M>, open: &Open) {
+    let Under { shared, slot, .. } = asked;
     let counters = &shared.counters;
     let name = service::name(&slot, shared.block_bytes);
     let most = record::most_bytes(shared.block_bytes);
     let got = open.get(&name, most, shared.options.timeout + MORE_TIME).await;
     let Some(store) = store.upgrade().map(Store) else { return };
-    let Some(job) = shared.asked.done(&slot) else { return };
+    let Some(job) = asked.done() else { return };
     if got.is_ok() {
         shared.patience.answered();
     }
@@ -202,20 +217,11 @@ fn stored<M: Meta>(
     body: Option<Block>,
     epoch: u64,
 ) -> Result<Stored<M>, Refused> {
-    let (meta, more) = M::decode(view.policy).ok_or(Refused::Damaged)?;
     let has_blocks = body.is_none() && view.length.is_some_and(|length| length > 0);
-    if has_blocks && !meta.is_mendable(more) {
+    let head = view.head::<M>(body).ok_or(Refused::Damaged)?;
+    if has_blocks && !head.meta.is_mendable(&head.more) {
         return Err(Refused::Damaged);
     }
-    let head = Head {
-        text: view.text.into(),
-        tags: view.tags().map(Into::into).collect(),
-        length: view.length,
-        keep_until: view.keep_until,
-        meta,
-        more: more.into(),
-        body,
-    };
     let size = head.size();
     let memory = store.allocate((size, size), false).ok_or(Refused::NoMemory)?;
     // What has been purged since it was asked for is compared again when it comes in.

@@ -3,6 +3,11 @@
 //! Everything that touches it has a limit, and what it gives has a bound: nothing of it is trusted
 //! to end. It is found by what it is, a folder, Redis or S3, through the crate `opendal`.
 //!
+//! What is late is given up, and a connection with it. But a call of the system, which is what a
+//! folder is asked by, cannot be: its thread is had by it until it returns, and a runtime has 512 of
+//! them for everything. So a folder is not asked for more before something has ended of as much as
+//! may be under way ([`Open::at_most`]), whether anybody still waits for that or not.
+//!
 //! Implements: REQ-CACHE-007
 
 use std::{fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
@@ -15,6 +20,7 @@ use opendal::{
 };
 use opendal_http_transport_reqwest::ReqwestTransport;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::OLDEST;
 use crate::cache::store::key::Slot;
@@ -109,10 +115,15 @@ pub(super) enum Failed {
 
 /// A service that can be asked.
 #[derive(Debug, Clone)]
-pub(super) struct Open(Operator);
+pub(super) struct Open {
+    operator: Operator,
+    /// For each of what may be under way. `None`: what is given up is over.
+    turns: Option<Arc<Semaphore>>,
+}
 
 impl Open {
-    /// Connects to nothing yet, but for a folder, which is made if it is not there.
+    /// Connects to nothing yet, but for a folder, which is made if it is not there. One thing at a
+    /// time is asked of that.
     ///
     /// # Errors
     /// What is wrong with it, in words for people.
@@ -153,7 +164,15 @@ impl Open {
                 Operator::new(builder).map(|operator| operator.with_context(context))
             }
         };
-        operator.map(Self).map_err(|error| error.to_string())
+        let operator = operator.map_err(|error| error.to_string())?;
+        let hangs = matches!(service, Service::Folder(_));
+        Ok(Self { operator, turns: hangs.then(|| Arc::new(Semaphore::new(1))) })
+    }
+
+    /// The same, of which so many things may be under way, whatever is asked by others.
+    pub(super) fn at_most(&self, most: usize) -> Self {
+        let turns = self.turns.as_ref().map(|_| Arc::new(Semaphore::new(most)));
+        Self { operator: self.operator.clone(), turns }
     }
 
     /// What it has under this name, if it has it; no more than so many bytes.
@@ -163,8 +182,9 @@ impl Open {
         most: usize,
         limit: Duration,
     ) -> Result<Option<Vec<u8>>, Failed> {
-        let read = async {
-            let mut stream = self.0.reader(name).await?.into_stream(..).await?;
+        let (operator, name) = (self.operator.clone(), name.to_owned());
+        let read = async move {
+            let mut stream = operator.reader(&name).await?.into_stream(..).await?;
             let mut all = Vec::new();
             while let Some(piece) = stream.next().await {
                 let piece = piece?;
@@ -177,7 +197,7 @@ impl Open {
             }
             Ok(Some(all))
         };
-        match within(limit, read).await? {
+        match self.ask(limit, read).await? {
             Ok(Some(all)) => Ok(Some(all)),
             Ok(None) => Err(Failed::TooLong),
             Err(error) if is_absence(&error) => Ok(None),
@@ -192,7 +212,9 @@ impl Open {
         bytes: Bytes,
         limit: Duration,
     ) -> Result<(), Failed> {
-        match within(limit, self.0.write(name, bytes)).await? {
+        let (operator, name) = (self.operator.clone(), name.to_owned());
+        let write = async move { operator.write(&name, bytes).await };
+        match self.ask(limit, write).await? {
             Ok(_) => Ok(()),
             Err(error) => Err(Failed::of(&error)),
         }
@@ -200,17 +222,34 @@ impl Open {
 
     /// Has it forget what it has under the name.
     pub(super) async fn delete(&self, name: &str, limit: Duration) -> Result<(), Failed> {
-        match within(limit, self.0.delete(name)).await? {
+        let (operator, name) = (self.operator.clone(), name.to_owned());
+        let delete = async move { operator.delete(&name).await };
+        match self.ask(limit, delete).await? {
             Ok(()) => Ok(()),
             Err(error) if is_absence(&error) => Ok(()),
             Err(error) => Err(Failed::of(&error)),
         }
     }
-}
 
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Failed> {
-    let late = |_| Failed::Service(format!("no answer in {} ms", limit.as_millis()));
-    tokio::time::timeout(limit, work).await.map_err(late)
+    async fn ask<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let done = async {
+            let Some(turns) = &self.turns else { return Ok(work.await) };
+            let turn = Arc::clone(turns).acquire_owned().await;
+            // It goes on when nobody waits for it any more, and has its turn as long.
+            let done = tokio::spawn(async move {
+                let done = work.await;
+                drop(turn);
+                done
+            });
+            done.await.map_err(|error| Failed::Service(error.to_string()))
+        };
+        let late = |_| Failed::Service(format!("no answer in {} ms", limit.as_millis()));
+        timeout(limit, done).await.map_err(late)?
+    }
 }
 
 fn is_absence(error: &opendal::Error) -> bool {

@@ -2,23 +2,30 @@
 //! memory and disk, and adds its own. By that it is seen whether the service works, too: what
 //! has not answered is asked for nothing else until it answers this, in time.
 //!
-//! Which purges are known is written down beside the disk's files: a restart, which keeps those,
-//! applies only what has been purged meanwhile. What was purged here is written down at once, for as
-//! long as the service has not been told.
+//! Which purges the disk has is written down beside its files (`notes.rs`): a restart, which keeps
+//! those, applies only what has been purged meanwhile, and what it is not known of that it has been.
 //!
 //! Implements: REQ-CACHE-004, REQ-CACHE-007
 
-use std::{collections::BTreeSet, fs, io, path::Path, sync::Weak, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep},
+};
 
 use super::{
     Shared, Wall,
-    purges::{self, MOST_BYTES},
+    purges::{self, MOST_BYTES, Purge, is_over},
+    removed,
     service::{self, Failed, Open},
 };
-use crate::cache::store::{Inner, Store, head::Meta, purge::What};
+use crate::cache::store::{Inner, Store, head::Meta};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(2);
@@ -26,26 +33,10 @@ const EVERY: Duration = Duration::from_secs(2);
 /// What a round may take beyond what a request would wait: a connection may have to be made first.
 const MORE_TIME: Duration = Duration::from_secs(1);
 
-/// How long the disk may take to write down what was purged elsewhere.
-const WRITTEN_LIMIT: Duration = Duration::from_secs(5);
-
 /// Goes round until the store ends.
-pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Shared<M>, open: &Open) {
-    let seen = shared.seen.clone();
-    if let Some(Ok(bytes)) = at_leisure(move || seen.map(fs::read)).await.flatten() {
-        // They have been applied to what is on the disk.
-        let _ = shared.purges.merge(&purges::decode(&bytes).0, Wall::now());
-    }
-    // It is not known whether these have.
-    let untold = shared.untold().map(|(path, _)| path);
-    if let Some(Ok(bytes)) = at_leisure(move || untold.map(fs::read)).await.flatten()
-        && let Some(store) = store.upgrade().map(Store)
-    {
-        let untold = purges::decode(&bytes).0;
-        let what: Vec<_> = untold.iter().map(|(_, what)| what.clone()).collect();
-        untold.into_iter().for_each(|(at, what)| shared.purges.add(what, at));
-        apply(&store, shared, &what).await;
-    }
+pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>, open: &Open) {
+    recover(store, shared).await;
+    let mut notes = None;
     let mut was_late = false;
     loop {
         let began = Instant::now();
@@ -67,10 +58,31 @@ pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Shared<M>, ope
             }
             Err(why) => shared.failed(&why),
         }
+        note(shared, &mut notes);
         tokio::select! {
             () = sleep(EVERY) => {}
             () = shared.purged.notified() => {}
         }
+    }
+}
+
+/// Takes up what the process before has left.
+async fn recover<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>) {
+    let here = Arc::clone(shared);
+    let left = spawn_blocking(move || here.notes.as_ref().map(|notes| notes.read())).await;
+    let Ok(Some([seen, owed, removed])) = left else { return };
+    let now = Wall::now();
+    // They have been applied to what is on the disk.
+    shared.purges.know(purges::decode(&seen).0, now);
+    let mut removed = removed::decode(&removed);
+    removed.retain(|(_, at)| !is_over(*at, now));
+    removed.into_iter().for_each(|(head, at)| shared.forget(head, at));
+    // It is not known whether these have, nor whether the others know of them.
+    let mut owed = purges::decode(&owed).0;
+    owed.retain(|(at, _)| !is_over(*at, now));
+    owed.iter().for_each(|purge| shared.purges.begin_again(purge.clone()));
+    if let Some(store) = store.upgrade().map(Store) {
+        apply(&store, shared, owed, "begun before the restart").await;
     }
 }
 
@@ -99,83 +111,50 @@ async fn round<M: Meta>(
     };
     let now = Wall::now();
     let merged = shared.purges.merge(&theirs, now);
-    let mut is_written = true;
     if !merged.new.is_empty() {
         let Some(store) = store.upgrade().map(Store) else { return Ok(false) };
-        is_written = apply(&store, shared, &merged.new).await;
+        apply(&store, shared, merged.new, "by another proxy of the fleet").await;
     }
     if merged.lacks {
         let bytes = Bytes::from(shared.purges.encode());
         // It is tried again in the next round, which sees what is lacking.
         match open.put(&name, bytes, limit).await {
-            Ok(()) => told(shared, now).await,
+            Ok(()) => told(shared, now),
             Err(Failed::Service(why)) => shared.writing_failed(&why),
             Err(Failed::TooLong) => {}
         }
     } else {
-        told(shared, now).await;
-    }
-    if is_written && (merged.lacks || !merged.new.is_empty()) {
-        note(shared).await;
+        told(shared, now);
     }
     Ok(store.strong_count() > 0)
 }
 
-/// Applies what others have purged to what is here; whether the disk, if there is one, has it.
-async fn apply<M: Meta>(store: &Store<M>, shared: &Shared<M>, new: &[What]) -> bool {
-    let mut all = Vec::with_capacity(new.len());
-    for what in new {
-        let (here, meant) = (store.clone(), what.clone());
+/// Applies to what is here what others have purged, or a process before.
+async fn apply<M: Meta>(
+    store: &Store<M>,
+    shared: &Shared<M>,
+    purges: impl IntoIterator<Item = Purge>,
+    which: &str,
+) {
+    for purge in purges {
+        let (here, what) = (store.clone(), purge.1.clone());
         // It looks through memory: other things go on meanwhile.
-        match tokio::task::spawn_blocking(move || here.purge_here(&meant)).await {
-            Ok(purged) => all.push(purged),
-            Err(_) => return false,
-        }
-        shared.hears.get().inspect(|hears| (hears.0)(what));
-        tracing::info!("cache: purge of {what:?}, by another proxy of the fleet");
+        let Ok(purged) = spawn_blocking(move || here.purge_here(&what)).await else { continue };
+        shared.purges.owed.waits(&purge, purged.written);
+        shared.hears.get().inspect(|hears| (hears.0)(&purge.1));
+        tracing::info!("cache: purge of {:?}, {which}", purge.1);
     }
-    let are_written = async {
-        for purged in &mut all {
-            if !purged.written().await {
-                return false;
-            }
-        }
-        true
-    };
-    timeout(WRITTEN_LIMIT, are_written).await.unwrap_or(false)
 }
 
 /// The service has what was purged here before now.
-async fn told<M>(shared: &Shared<M>, now: Wall) {
-    if shared.purges.is_any_untold() {
-        shared.purges.are_told(Wall(now.0.saturating_sub(1)));
-        if let Some((path, bytes)) = shared.untold() {
-            at_leisure(move || replace_or_tell(&path, &bytes)).await;
-        }
+fn told<M>(shared: &Shared<M>, now: Wall) {
+    shared.purges.owed.are_told(Wall(now.0.saturating_sub(1)));
+}
+
+/// Writes down what is known, unless that is still being done, for the disk may stall.
+fn note<M: Meta>(shared: &Arc<Shared<M>>, under_way: &mut Option<JoinHandle<()>>) {
+    if under_way.as_ref().is_none_or(JoinHandle::is_finished) {
+        let here = Arc::clone(shared);
+        *under_way = Some(spawn_blocking(move || here.note()));
     }
-}
-
-/// Writes down what is known.
-async fn note<M>(shared: &Shared<M>) {
-    let Some(path) = shared.seen.clone() else { return };
-    let bytes = shared.purges.encode();
-    at_leisure(move || replace_or_tell(&path, &bytes)).await;
-}
-
-/// Does something with a file, which may take its time.
-async fn at_leisure<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(what).await.ok()
-}
-
-pub(super) fn replace_or_tell(path: &Path, bytes: &[u8]) {
-    if let Err(error) = replace(path, bytes) {
-        tracing::debug!("cache: {} is not written: {error}", path.display());
-    }
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    fs::write(&beside, bytes)?;
-    fs::rename(&beside, path)
 }

@@ -15,6 +15,9 @@ use crate::cache::store::{
     tests::{Note, head},
 };
 
+mod hanging;
+mod restart;
+
 const BLOCK: usize = 4096;
 
 /// A folder that stores share, gone at the end.
@@ -42,11 +45,11 @@ impl Folder {
         store
     }
 
-    /// With a disk, of this name.
-    fn with_disk(&self, name: &str) -> Store<Note> {
+    /// With a disk, of this name, and so much memory.
+    fn with_disk(&self, name: &str, memory_bytes: usize) -> Store<Note> {
         let directory = self.0.join(name);
         let disk = DiskOptions { directory, bytes: 64 << 20, index_bytes: 1 << 20 };
-        let store = Store::new(&Options { disk: Some(disk), ..self.options() });
+        let store = Store::new(&Options { disk: Some(disk), memory_bytes, ..self.options() });
         until("both are ready", || of(&store).works && store.statistics().disk.unwrap().works);
         store
     }
@@ -129,7 +132,7 @@ async fn seek(store: &Store<Note>, text: &str) -> Option<crate::cache::store::St
         return Some(stored);
     }
     let stored = had(store.seek(key, text)).await?;
-    store.adopt(key, &stored, false).then_some(stored)
+    store.adopt(key, &stored, Form::Memory, |_| false).then_some(stored)
 }
 
 async fn body(store: &Store<Note>, text: &str) -> Option<Bytes> {
@@ -204,6 +207,20 @@ async fn a_body_of_blocks_is_found_block_by_block() {
     assert_eq!(folder.files("b").len(), 1);
 }
 
+/// Whoever asks as soon as others have been answered is answered too.
+#[req_test("REQ-CACHE-002")]
+#[tokio::test]
+async fn what_is_asked_for_again_and_again_is_there() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    let text = "https://a/1";
+    put(&one, text, 10);
+    for number in 0..2000 {
+        let found = had(other.seek(Key::of(text), text)).await;
+        assert!(found.is_some(), "{number}: {:?}", of(&other));
+    }
+}
+
 #[req_test("REQ-CACHE-007")]
 #[tokio::test]
 async fn what_could_not_be_had_again_is_not_shared() {
@@ -258,12 +275,50 @@ async fn what_is_on_its_way_during_a_purge_does_not_come_in_behind_it() {
     ] {
         let stored = had(other.seek(Key::of(text), text)).await.expect("it is there");
         forgets(&other);
-        assert!(!other.adopt(Key::of(text), &stored, false));
-        assert!(!other.adopt(Key::of(text), &stored, true));
+        for older in [false, true] {
+            assert!(!other.adopt(Key::of(text), &stored, Form::Memory, |_| older));
+        }
         assert!(matches!(other.head(Key::of(text), text, Form::Memory), Found::Absent));
     }
     is_written(&other);
     assert_eq!(folder.files("h").len(), 0, "a removal removes it for all");
+}
+
+/// Between a look at what is there and the exchange something newer may come from an origin.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_comes_in_while_it_is_compared_is_not_replaced() {
+    let folder = Folder::new();
+    let one = folder.store();
+    let text = "https://a/1";
+    put(&one, text, 10);
+    let put_here = |store: &Store<Note>, bytes: usize| {
+        let mut fill = store.fill();
+        fill.for_us_alone();
+        let body = store.copy(&[content(text, bytes)]);
+        fill.commit(Key::of(text), head(text, body)).expect("room");
+        let is_idle = || store.statistics().disk.is_none_or(|disk| disk.queued_bytes == 0);
+        until("it is on the disk", is_idle);
+    };
+    // In memory, and on the disk only.
+    let on_disk = folder.with_disk("disk", 0);
+    for other in [&folder.store(), &on_disk] {
+        for comes_in in [false, true] {
+            put_here(other, 20);
+            let given = had(other.seek(Key::of(text), text)).await.expect("it is there");
+            let is_adopted = other.adopt(Key::of(text), &given, Form::Memory, |there| {
+                let is_older = there.length == Some(20);
+                if is_older && comes_in {
+                    put_here(other, 30);
+                }
+                is_older
+            });
+            assert_eq!(is_adopted, !comes_in);
+            let now =
+                had(other.head(Key::of(text), text, Form::Memory)).await.expect("one of them");
+            assert_eq!(now.length, Some(if comes_in { 30 } else { 10 }));
+        }
+    }
 }
 
 #[req_test("REQ-CACHE-004")]
@@ -280,65 +335,6 @@ async fn a_removal_counts_here_even_if_the_service_does_not_do_it() {
     fs::write(file, before).expect("as if it had stayed");
     assert!(seek(&one, text).await.is_none());
     assert!(seek(&folder.store(), text).await.is_some(), "another one does not know of it");
-}
-
-#[req_test("REQ-CACHE-002")]
-#[tokio::test]
-async fn a_restart_applies_what_was_purged_meanwhile_and_no_more() {
-    let folder = Folder::new();
-    let one = folder.store();
-    let other = folder.with_disk("disk");
-    one.purge(&What::Tag("early".into()));
-    until("it is known", || folder.0.join("disk/fleet-purges").exists());
-    second().await;
-    for text in ["https://a/early", "https://a/late"] {
-        let body = other.copy(&[content(text, 10)]);
-        other.fill().commit(Key::of(text), head(text, body)).expect("room");
-    }
-    other.flush().await;
-    other.close();
-    drop(other);
-    second().await;
-    one.purge(&What::Tag("late".into()));
-    let shared = folder.0.join("shared/v1/purges");
-    until("it is told", || fs::metadata(&shared).is_ok_and(|file| file.len() > 45));
-    let again = folder.with_disk("disk");
-    for (text, is_there) in [("https://a/early", true), ("https://a/late", false)] {
-        until(text, || {
-            let found = again.head(Key::of(text), text, Form::Memory);
-            matches!(found, Found::Absent) != is_there
-        });
-    }
-}
-
-#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
-#[tokio::test]
-async fn a_purge_that_nobody_could_be_told_outlives_a_restart() {
-    let folder = Folder::new();
-    let one = folder.with_disk("disk");
-    let other = folder.store();
-    let body = other.copy(&[content("https://a/red", 10)]);
-    other.fill().commit(Key::of("https://a/red"), head("https://a/red", body)).expect("room");
-    is_written(&other);
-    // What it has goes away, and a file is in its place.
-    let (shared, away) = (folder.0.join("shared"), folder.0.join("away"));
-    fs::rename(&shared, &away).expect("a folder");
-    fs::write(&shared, b"").expect("a file");
-    until("it is seen", || !of(&one).works && !of(&other).works);
-    one.purge(&What::All);
-    assert!(one.is_any_purge_untold());
-    one.close();
-    drop(one);
-    fs::remove_file(&shared).expect("the file");
-    fs::rename(&away, &shared).expect("a folder");
-    until("it is used again", || of(&other).works);
-    let key = Key::of("https://a/red");
-    assert!(!matches!(other.head(key, "https://a/red", Form::Memory), Found::Absent));
-    let again = folder.with_disk("disk");
-    until("it is told", || !again.is_any_purge_untold());
-    until("the other has heard of it", || {
-        matches!(other.head(key, "https://a/red", Form::Memory), Found::Absent)
-    });
 }
 
 #[req_test("REQ-CACHE-007")]

@@ -59,23 +59,25 @@ pub(super) async fn run<M: Meta>(
 ) {
     while let Some((item, bytes)) = lane.recv().await {
         let _under = Under(&shared, bytes);
-        // What is to be forgotten is not given up: it would come back.
-        while matches!(item, Item::Gone(_)) && shared.patience.is_lost() && store.strong_count() > 0
-        {
-            sleep(AGAIN).await;
-        }
-        let Some(store) = store.upgrade().map(Store) else { return };
-        if shared.patience.is_lost() {
-            shared.counters.dropped.inc();
-            continue;
-        }
-        let to = To { store: &store, shared: &shared, open: &open };
-        let done = match &item {
-            Item::Head { key, stored, asked, blocks } => {
-                to.put_head((*key, stored), blocks.clone(), *asked).await
+        let Some(here) = store.upgrade().map(Store) else { return };
+        let to = |store| To { store, shared: &shared, open: &open };
+        let done = match item {
+            Item::Gone { slot, at } => {
+                // It may wait for long.
+                drop(here);
+                if forget(&store, &shared, &open, slot).await.is_some() {
+                    shared.purges.removed.is_done(slot, at);
+                }
+                continue;
             }
-            Item::Block { slot, block, asked } => to.put_block(*slot, block, *asked).await,
-            Item::Gone(slot) => open.delete(&to.name(slot), LIMIT).await,
+            _ if shared.patience.is_lost() => {
+                shared.counters.dropped.inc();
+                continue;
+            }
+            Item::Head { key, stored, asked, blocks } => {
+                to(&here).put_head((key, &stored), blocks, asked).await
+            }
+            Item::Block { slot, block, asked } => to(&here).put_block(slot, &block, asked).await,
         };
         match done {
             Ok(()) => shared.writing_works(),
@@ -83,6 +85,39 @@ pub(super) async fn run<M: Meta>(
             Err(Failed::TooLong) => _ = shared.counters.dropped.inc(),
         }
     }
+}
+
+/// Has a head forgotten. That is not given up because the service does not work: it would come back.
+/// One that works and does not do it is asked twice. `None`: the store has ended before.
+async fn forget<M: Meta>(
+    store: &Weak<Inner<M>>,
+    shared: &Shared<M>,
+    open: &Open,
+    slot: Slot,
+) -> Option<()> {
+    let name = service::name(&slot, shared.block_bytes);
+    let mut refused = 0;
+    while refused < 2 {
+        while shared.patience.is_lost() {
+            sleep(AGAIN).await;
+            // The end of the store is told by nobody.
+            if store.strong_count() == 0 {
+                return None;
+            }
+        }
+        let Err(failed) = open.delete(&name, LIMIT).await else {
+            shared.writing_works();
+            return Some(());
+        };
+        if let Failed::Service(why) = failed {
+            shared.writing_failed(&why);
+        }
+        // It may be that nobody has seen yet that it does not work.
+        shared.purged.notify_one();
+        sleep(AGAIN).await;
+        refused = if shared.patience.is_lost() { 0 } else { refused + 1 };
+    }
+    Some(())
 }
 
 /// What it is written with.

@@ -117,13 +117,19 @@ impl<V: Value> Memory<V> {
         self.lock(self.part(hash)).shard.peek(slot, hash).is_some_and(|value| !value.gives_way())
     }
 
-    /// Puts an entry in if `may` agrees, asked under the lock that [`Self::remove_all`] takes: what
-    /// that has gone past does not come in behind it. Returns whether it agreed.
-    pub(super) fn insert(&self, slot: Slot, value: V, may: impl FnOnce() -> bool) -> bool {
+    /// Puts an entry in if `may` agrees, which is shown what is in its place. It is asked under the
+    /// lock that [`Self::remove_all`] takes: what that has gone past does not come in behind it.
+    /// Returns whether it agreed.
+    pub(super) fn insert(
+        &self,
+        slot: Slot,
+        value: V,
+        may: impl FnOnce(Option<&V>) -> bool,
+    ) -> bool {
         let hash = self.spread.hash(slot.fingerprint());
         let comes_in = !self.spills || self.make_room();
         let mut part = self.lock(self.part(hash));
-        if !may() {
+        if !may(part.shard.peek(&slot, hash)) {
             return false;
         }
         let before = match comes_in {

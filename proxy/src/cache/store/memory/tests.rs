@@ -42,7 +42,7 @@ fn block(memory: &Memory<Block>, bytes: &[u8]) -> Option<Block> {
 
 /// Puts a block in as the store does.
 fn put(memory: &Memory<Block>, slot: Slot, bytes: &[u8]) -> bool {
-    block(memory, bytes).is_some_and(|block| memory.insert(slot, block, || true))
+    block(memory, bytes).is_some_and(|block| memory.insert(slot, block, |_| true))
 }
 
 /// What is charged is what is listed and the tables, exactly.
@@ -136,7 +136,7 @@ fn another_value_takes_the_place_of_the_first() {
     assert_eq!(memory.get(&slot(1)).unwrap().to_vec(), [2; 5000]);
     assert_eq!(memory.contents().entries, 1);
     audit(&account, &memory);
-    assert!(!memory.insert(slot(3), block(&memory, b"x").unwrap(), || false), "not allowed");
+    assert!(!memory.insert(slot(3), block(&memory, b"x").unwrap(), |_| false), "not allowed");
     assert!(!memory.has(&slot(3)));
     audit(&account, &memory);
 }
