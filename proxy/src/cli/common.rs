@@ -29,7 +29,7 @@ pub(super) struct Common {
     #[arg(long, value_name = "ENGINE", value_parser = value::splice)]
     splice: Option<SpliceMode>,
 
-    /// Let tunnels bypass TCP and the proxy, and inspected HTTP/1.1 bypass TCP, between
+    /// Let tunnels bypass TCP and the proxy, and inspected HTTP bypass TCP, between
     /// applications of this host, whose sockets are enrolled in the kernel; docs/tunnels.md says
     /// what such applications must not do
     #[arg(long)]

@@ -88,8 +88,11 @@ async fn what_is_stored_is_shown_at_once_while_the_ca_is_gone() {
     until_failed(&proxy, 1.0).await;
     assert_eq!(client.connect(proxy.listener("web"), "a.test").await.certificate(), first);
     proxy.log_line(&["ERROR", "a.test", "the one before is shown on and ends at"]).await;
-    let shown = entry(&proxy, "a.test").await;
-    assert_eq!(shown["acme"]["failures"], 1, "{shown}");
+    // Counted in the metrics first.
+    eventually("the failure to be shown", async || {
+        entry(&proxy, "a.test").await["acme"]["failures"] == 1
+    })
+    .await;
     drop(proxy);
 
     // And is renewed when the CA is back, with the same account.

@@ -327,8 +327,14 @@ impl Http1 {
         if let Some(life) = &*link.life.borrow() {
             life.requests.set(life.requests.get().saturating_add(1));
         }
-        let request = Some(request);
-        Some(Sending { link, request, has_queued: false, begun: false, has_body: false })
+        Some(Sending {
+            link,
+            request: Some(request),
+            reused: self.reused,
+            has_queued: false,
+            begun: false,
+            has_body: false,
+        })
     }
 
     /// It carries no further exchange.
@@ -374,8 +380,10 @@ impl Drop for Http1 {
 #[derive(Debug)]
 pub struct Sending {
     link: Rc<Link>,
-    /// Its body is on the wire's side from the first poll on.
+    /// Its body is on the wire's side once it has begun.
     request: Option<Request<BodyStream>>,
+    /// The connection was kept from a request before.
+    reused: bool,
     /// It has let the tasks go before it that were ready.
     has_queued: bool,
     begun: bool,
@@ -393,6 +401,12 @@ impl Future for Sending {
             return Poll::Pending;
         }
         let mut wire = this.link.wire.borrow_mut();
+        if !this.begun && this.reused && !wire.is_quiet() {
+            // It has ended meanwhile, or something has come that nobody asked for.
+            let ended = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+            let request = this.request.take();
+            return Poll::Ready(Err(Unanswered::new(Broken::Http1(ended), request)));
+        }
         if let Some(request) = this.request.as_mut().filter(|_| !this.begun) {
             this.begun = true;
             this.has_body = !http_body::Body::is_end_stream(request.body());

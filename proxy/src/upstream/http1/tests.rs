@@ -3,7 +3,11 @@
 
 use std::task::Wake;
 
-use tokio::{io::AsyncReadExt as _, net::TcpListener, task::LocalSet};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    task::LocalSet,
+};
 
 use super::*;
 
@@ -87,4 +91,31 @@ async fn a_request_goes_out_behind_the_tasks_that_are_ready() {
     let mut read = [0; 64];
     let length = peer.read(&mut read).await.unwrap();
     assert_eq!(&read[..length], b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+}
+
+/// What comes between the look at a kept connection and the request is not taken for its answer.
+#[tokio::test]
+async fn a_request_comes_back_from_a_connection_that_ended_while_it_queued() {
+    for says in [&b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"[..], b""] {
+        let (link, mut peer) = link().await;
+        let mut connection = Http1::resume(link, false).expect("a quiet connection");
+        let request = Request::post("http://test/").body(BodyStream::empty()).unwrap();
+        let mut sending = connection.send(request).unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut sending).poll(&mut cx).is_pending());
+        peer.write_all(says).await.unwrap();
+        peer.shutdown().await.unwrap();
+        // Until it is known to this end.
+        let come = poll_fn(|cx| {
+            let link = connection.link().unwrap();
+            let quiet = link.is_quiet();
+            cx.waker().wake_by_ref();
+            if quiet { Poll::Pending } else { Poll::Ready(()) }
+        });
+        tokio::time::timeout(Duration::from_secs(10), come).await.unwrap();
+        let Poll::Ready(Err(mut unanswered)) = Pin::new(&mut sending).poll(&mut cx) else {
+            panic!("it was sent, or answered");
+        };
+        assert!(unanswered.take_request().is_some(), "it may be sent again");
+    }
 }
