@@ -1,7 +1,10 @@
 //! When a request goes out, and what holds a connection open whose answer was over before its
 //! request.
 
-use std::task::Wake;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Wake},
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
