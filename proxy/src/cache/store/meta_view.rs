@@ -112,9 +112,9 @@ mod tests {
             let key = Key::of("https://a/1");
             let head = Head { tags, ..head("https://a/1", None) };
             let stored = store.fill().commit(key, head).expect("room");
-            let decoded = encode(&stored);
-            let decoded = MetaView::decode(&decoded);
-            assert_eq!(decoded.map(|view| view.tags().count()), is_taken.then_some(count));
+            let meta = encode(&stored);
+            let view = MetaView::decode(&meta);
+            assert_eq!(view.map(|view| view.tags().count()), is_taken.then_some(count));
             let bytes = record::write_head(Slot::head(key), &stored, &mut Vec::new());
             assert_eq!(bytes > 0, is_taken);
         }

@@ -9,7 +9,7 @@ use super::{Fleet, Hears, Wall};
 use crate::cache::store::{
     Found, Store,
     block::{Block, Form},
-    disk::Disk,
+    disk::{Disk, Untold},
     head::{Kept, Meta, Stored},
     key::{Key, ObjectId, Slot},
     purge::What,
@@ -60,11 +60,12 @@ impl<M: Meta> Store<M> {
         let place = || disk.and_then(|disk| disk.place(&slot));
         // Known before what is there is read: what comes later is somewhere else.
         let before = place();
-        let is_kept = match self.head(key, stored.text(), form) {
-            Found::Memory(there) | Found::Read(there) => stays(&there),
+        let is_kept = match self.look(key, stored.text(), form) {
+            Ok(Found::Memory(there) | Found::Read(there)) => stays(&there),
             // It cannot be compared at this time.
-            Found::Disk(_) | Found::Fleet(_) => true,
-            Found::Absent => false,
+            Ok(Found::Disk(_) | Found::Fleet(_)) => true,
+            Ok(Found::Absent) => false,
+            Err(Untold) => before.is_some(),
         };
         if is_kept {
             return false;

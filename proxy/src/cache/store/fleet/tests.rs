@@ -321,6 +321,29 @@ async fn what_comes_in_while_it_is_compared_is_not_replaced() {
     }
 }
 
+/// What is on the disk cannot be compared while that is not asked, and may be newer.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_the_disk_has_is_not_replaced_while_it_cannot_be_asked() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.with_disk("disk", 0));
+    let text = "https://a/1";
+    put(&one, text, 10);
+    let given = had(other.seek(Key::of(text), text)).await.expect("it is there");
+    let mut fill = other.fill();
+    fill.for_us_alone();
+    fill.commit(Key::of(text), head(text, other.copy(&[content(text, 20)]))).expect("room");
+    other.flush().await;
+    other.disk_loses_patience();
+    assert!(matches!(other.head(Key::of(text), text, Form::Memory), Found::Absent));
+    assert!(!other.adopt(Key::of(text), &given, Form::Memory, |_| false), "the disk has one");
+    // What it has none of is taken.
+    let (elsewhere, key) = ("https://a/2", Key::of("https://a/2"));
+    put(&one, elsewhere, 10);
+    let given = had(other.seek(key, elsewhere)).await.expect("it is there");
+    assert!(other.adopt(key, &given, Form::Memory, |_| false));
+}
+
 #[req_test("REQ-CACHE-004")]
 #[tokio::test]
 async fn a_removal_counts_here_even_if_the_service_does_not_do_it() {
