@@ -55,11 +55,9 @@ impl<M: Meta> Store<M> {
         form: Form,
         older: impl Fn(&Stored<M>) -> bool,
     ) -> bool {
-        let (slot, disk) = (Slot::head(key), self.0.disk.as_ref());
         let stays = |there: &Stored<M>| there.text() == stored.text() && !older(there);
-        let place = || disk.and_then(|disk| disk.place(&slot));
         // Known before what is there is read: what comes later is somewhere else.
-        let before = place();
+        let before = self.place(key);
         let is_kept = match self.look(key, stored.text(), form) {
             Ok(Found::Memory(there) | Found::Read(there)) => stays(&there),
             // It cannot be compared at this time.
@@ -70,17 +68,7 @@ impl<M: Meta> Store<M> {
         if is_kept {
             return false;
         }
-        // Compared again under the lock by which everything comes in. What memory has no more, and
-        // is not where it was on the disk, may be newer than what has been compared.
-        let is_adopted = self.keep_head(key, stored, |there| match there {
-            Some(Kept::Head(there)) => stays(there),
-            Some(Kept::Block(_)) => false,
-            None => match disk.and_then(|disk| disk.queued(&slot)) {
-                Some(Kept::Head(there)) => stays(&there),
-                Some(Kept::Block(_)) => false,
-                None => place() != before,
-            },
-        });
+        let is_adopted = self.replace(key, stored, before, stays);
         if is_adopted {
             self.0.fleet.get().inspect(|fleet| fleet.knows(stored));
         }
