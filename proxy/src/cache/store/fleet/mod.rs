@@ -362,9 +362,7 @@ impl<M> Shared<M> {
     fn forget(&self, head: Slot, at: Wall) {
         let removed = &self.purges.removed;
         removed.add(&head, at);
-        removed.waits(head, at);
-        if !self.lanes.push(Item::Gone { slot: head, at }) {
-            removed.is_done(head, at);
+        if !removed.waits(head, at, || self.lanes.push(Item::Gone { slot: head })) {
             self.counters.dropped.inc();
         }
     }

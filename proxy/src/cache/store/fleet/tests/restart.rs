@@ -1,6 +1,10 @@
 //! What a restart knows of purges and removals: those that the disk has, and those that somebody lacks.
 
 use super::*;
+use crate::cache::store::{
+    fleet::{lanes::MOST_ITEMS, removed},
+    key::Slot,
+};
 
 #[req_test("REQ-CACHE-002")]
 #[tokio::test]
@@ -191,4 +195,39 @@ async fn a_removal_is_not_given_up_while_the_service_may_come_back() {
         }
         assert_eq!(folder.files("h").len(), 0);
     }
+}
+
+/// Sites that write do so all the time, and a service may be away for long.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn what_is_removed_again_and_again_takes_the_room_of_one() {
+    let folder = Folder::new();
+    let one = folder.store();
+    let often = "https://a/often";
+    for text in [often, "https://a/once", "https://a/one-more"] {
+        put(&one, text, 10);
+    }
+    let comes_back = goes_away(&folder);
+    one.remove(Key::of(often));
+    until("it is seen", || !of(&one).works);
+    let shared = &one.0.fleet.get().expect("a fleet").shared;
+    for _ in 0..2 * MOST_ITEMS {
+        one.remove(Key::of(often));
+    }
+    one.remove(Key::of("https://a/once"));
+    assert_eq!(of(&one).dropped, 0);
+    // What waits already goes on to when nothing else finds room any more.
+    for number in 0..2 * MOST_ITEMS {
+        one.remove(Key::of(&format!("https://b/{number}")));
+    }
+    assert!(of(&one).dropped > 0);
+    one.remove(Key::of("https://a/one-more"));
+    one.remove(Key::of(often));
+    let waits = |text| {
+        let slot = Slot::head(Key::of(text));
+        removed::decode(&shared.purges.removed.encode()).iter().any(|(head, _)| *head == slot)
+    };
+    assert!(waits(often) && waits("https://a/once") && !waits("https://a/one-more"));
+    comes_back();
+    until("they are gone", || folder.files("h").len() == 1);
 }
