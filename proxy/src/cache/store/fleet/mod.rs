@@ -27,7 +27,7 @@ use std::{
 };
 
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 mod asked;
 mod find;
@@ -54,6 +54,7 @@ use known::Known;
 use lanes::{Item, Lanes};
 use notes::Notes;
 use purges::{Purge, Purges};
+use sync::Wake;
 
 use super::{
     FleetStatistics, Found, Inner, Written,
@@ -132,8 +133,7 @@ struct Shared<M> {
     /// A failure has been told, and nothing since.
     fails: AtomicBool,
     write_fails: AtomicBool,
-    /// A purge is to be told to the others, or it is to be seen whether the service works.
-    purged: Notify,
+    rounds: Wake,
     /// Who is told what others have purged.
     hears: OnceLock<Hears>,
 }
@@ -173,7 +173,7 @@ impl<M: Meta> Fleet<M> {
             patience: Arc::new(Patience::lost(options.timeout)),
             fails: AtomicBool::new(false),
             write_fails: AtomicBool::new(false),
-            purged: Notify::new(),
+            rounds: Wake::default(),
             hears: OnceLock::new(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -286,7 +286,7 @@ impl<M: Meta> Fleet<M> {
     /// others are told. Writes that down: not for a worker.
     pub(super) fn end_purge(&self, purge: &Purge, written: Option<Written>) {
         self.shared.purges.owed.waits(purge, written);
-        self.shared.purged.notify_one();
+        self.shared.rounds.now();
         self.shared.note();
     }
 
@@ -311,7 +311,7 @@ impl<M: Meta> Fleet<M> {
         while is_busy() && Instant::now() < deadline {
             if !self.works() && began.elapsed() >= ASKED_AT_THE_END * asked {
                 asked += 1;
-                self.shared.purged.notify_one();
+                self.shared.rounds.now();
             }
             thread::sleep(Duration::from_millis(1));
         }

@@ -9,12 +9,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
+    sync::Notify,
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep},
 };
@@ -32,6 +33,31 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// What a round may take beyond what a request would wait: a connection may have to be made first.
 const MORE_TIME: Duration = Duration::from_secs(1);
+
+/// Has a round come sooner.
+#[derive(Debug, Default)]
+pub(super) struct Wake {
+    wanted: Notify,
+    /// When it was wanted last because of a failure.
+    failed: Mutex<Option<Instant>>,
+}
+
+impl Wake {
+    /// A purge is to be told to the others, or it is to be seen whether the service works.
+    pub(super) fn now(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// The service has not done something: it may be that nobody has seen yet that it does not work.
+    /// One that works and refuses that is not asked the more for it.
+    pub(super) fn for_failure(&self) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_none_or(|at| at.elapsed() >= EVERY) {
+            *failed = Some(Instant::now());
+            self.now();
+        }
+    }
+}
 
 /// Goes round until the store ends.
 pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>, open: &Open) {
@@ -61,7 +87,7 @@ pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>
         note(shared, &mut notes);
         tokio::select! {
             () = sleep(EVERY) => {}
-            () = shared.purged.notified() => {}
+            () = shared.rounds.wanted.notified() => {}
         }
     }
 }
@@ -156,5 +182,33 @@ fn note<M: Meta>(shared: &Arc<Shared<M>>, under_way: &mut Option<JoinHandle<()>>
     if under_way.as_ref().is_none_or(JoinHandle::is_finished) {
         let here = Arc::clone(shared);
         *under_way = Some(spawn_blocking(move || here.note()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mantra_macros::req_test;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[req_test("REQ-CACHE-007")]
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_refuses_is_not_asked_the_more_for_it() {
+        let wake = Wake::default();
+        let comes = async || timeout(EVERY / 20, wake.wanted.notified()).await.is_ok();
+        let mut rounds = 0;
+        // As removals in all lanes do for ten times as long as a round takes to come anyway.
+        for _ in 0..200 {
+            for _ in 0..8 {
+                wake.for_failure();
+            }
+            rounds += u32::from(comes().await);
+            sleep(EVERY / 20).await;
+        }
+        assert!((8..=21).contains(&rounds), "{rounds}");
+        // Who has something to tell does not wait for that.
+        wake.now();
+        assert!(comes().await);
     }
 }

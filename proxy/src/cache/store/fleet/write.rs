@@ -118,8 +118,7 @@ async fn forget<M: Meta>(
         if let Failed::Service(why) = failed {
             shared.writing_failed(&why);
         }
-        // It may be that nobody has seen yet that it does not work.
-        shared.purged.notify_one();
+        shared.rounds.for_failure();
         sleep(AGAIN).await;
         refused = if shared.patience.is_lost() { 0 } else { refused + 1 };
     }
