@@ -6,8 +6,8 @@
 //! does the rest (`run.rs`: reading, `write.rs`, `sync.rs`: purges, which it exchanges with the
 //! others every few seconds, and by that sees whether the service works). `service.rs` is what is
 //! asked, `record.rs` the form, `purges.rs` what was purged anywhere, `owed.rs` who does not have that
-//! yet, `removed.rs` what was removed here, `notes.rs` what of these the next process is told,
-//! `known.rs` which objects have blocks there, `find.rs` what the rest of the cache calls.
+//! yet, `removed.rs` what was removed here, `notes.rs` what of these the next process is told, by
+//! `left.rs`, `known.rs` which objects have blocks there, `find.rs` what the rest of the cache calls.
 //!
 //! What does not answer, in time or at all, is left alone until it does, and nobody waits for it.
 //! It is a copy of what others have: nothing is kept only here.
@@ -33,6 +33,7 @@ mod asked;
 mod find;
 mod known;
 mod lanes;
+mod left;
 mod notes;
 mod owed;
 mod purges;
@@ -283,11 +284,12 @@ impl<M: Meta> Fleet<M> {
     }
 
     /// It has been applied to what is here, and the disk, if there is one, says when it has it. The
-    /// others are told. Writes that down: not for a worker.
+    /// others are told. Waits until that is written down, if the disk does not stall: not for a
+    /// worker.
     pub(super) fn end_purge(&self, purge: &Purge, written: Option<Written>) {
         self.shared.purges.owed.waits(purge, written);
         self.shared.rounds.now();
-        self.shared.note();
+        self.shared.notes.as_ref().inspect(|notes| _ = notes.want());
     }
 
     /// Whether the others cannot have heard yet of what was purged here.
@@ -298,7 +300,7 @@ impl<M: Meta> Fleet<M> {
     /// Writes down what is left, after the disk's end.
     pub(super) fn note_the_end(&self) {
         self.shared.purges.owed.settle(Wall::now());
-        self.shared.notes.as_ref().inspect(|notes| notes.try_write(&self.shared.purges));
+        self.shared.notes.as_ref().inspect(|notes| notes.write_last(&self.shared.purges));
     }
 
     /// Writes what waits, for so long at most. A service that does not work is asked on for as long,

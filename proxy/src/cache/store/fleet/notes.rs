@@ -3,22 +3,35 @@
 //! forget.
 //!
 //! Nothing is written before it has been read what the process before has left. It is not synced:
-//! what the kernel has outlives the process. The disk may be slow, or stall, so none of this is for
-//! a worker.
+//! what the kernel has outlives the process. The disk may be slow, or stall, so one task writes
+//! (`left.rs`), and who has to know that something is written waits for that, and not for long.
 //!
 //! Implements: REQ-CACHE-004
 
 use std::{
-    fs, io,
+    fs, io, mem,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, TryLockError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
+    time::{Duration, Instant},
 };
+
+use tokio::sync::Notify;
 
 use super::purges::{self, Purges};
 
+/// How long is waited for something to be written.
+const LIMIT: Duration = Duration::from_secs(1);
+
 /// The files.
 #[derive(Debug)]
-pub(super) struct Notes(Mutex<Files>);
+pub(super) struct Notes {
+    files: Mutex<Files>,
+    turns: Mutex<Turns>,
+    /// A turn is over.
+    over: Condvar,
+    wanted: Notify,
+}
 
 #[derive(Debug)]
 struct Files {
@@ -34,8 +47,29 @@ struct Files {
 #[derive(Debug)]
 struct Note {
     path: PathBuf,
-    /// What is in it, as far as it is known; nothing if there is none.
+    /// What is in it; nothing if there is none. `None`: it has not been read.
     has: Option<Vec<u8>>,
+}
+
+/// Who waits until it is written down what there is.
+#[derive(Debug, Default)]
+struct Turns {
+    asked: u64,
+    /// Of those that had asked until then.
+    over: u64,
+    /// Somebody has waited in vain, and nothing has been written since.
+    is_late: bool,
+}
+
+/// What has been read, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    /// Purges that the disk has.
+    pub(super) seen: Vec<u8>,
+    /// Those that somebody lacks.
+    pub(super) owed: Vec<u8>,
+    /// What was removed.
+    pub(super) removed: Vec<u8>,
 }
 
 impl Notes {
@@ -44,30 +78,65 @@ impl Notes {
         let note = |path: PathBuf| Note { path, has: None };
         let (owed, removed) = (seen.with_extension("untold"), seen.with_extension("removed"));
         let (owed, removed) = (note(owed), note(removed));
-        Self(Mutex::new(Files { seen: note(seen.to_owned()), owed, removed }))
+        Self {
+            files: Mutex::new(Files { seen: note(seen.to_owned()), owed, removed }),
+            turns: Mutex::default(),
+            over: Condvar::new(),
+            wanted: Notify::new(),
+        }
     }
 
-    /// What the process before has left: purges that the disk has, those that somebody lacks, and
-    /// what was removed.
-    pub(super) fn read(&self) -> [Vec<u8>; 3] {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What the process before has left, as far as it has not been read.
+    pub(super) fn read(&self) -> Read {
+        let mut files = lock(&self.files);
         let Files { seen, owed, removed } = &mut *files;
-        [seen, owed, removed]
-            .map(|note| note.has.insert(fs::read(&note.path).unwrap_or_default()).clone())
+        Read { seen: seen.read(), owed: owed.read(), removed: removed.read() }
     }
 
     /// Writes down what has changed.
     pub(super) fn write(&self, purges: &Purges) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(purges);
+        let asked = lock(&self.turns).asked;
+        lock(&self.files).write(purges);
+        let mut turns = lock(&self.turns);
+        turns.over = turns.over.max(asked);
+        turns.is_late = false;
+        self.over.notify_all();
     }
 
-    /// The same, unless somebody does so just now: it may hang.
-    pub(super) fn try_write(&self, purges: &Purges) {
-        match self.0.try_lock() {
-            Ok(mut files) => files.write(purges),
-            Err(TryLockError::Poisoned(files)) => files.into_inner().write(purges),
-            Err(TryLockError::WouldBlock) => {}
+    /// The same at the end, if the disk lets it in time.
+    pub(super) fn write_last(&self, purges: &Purges) {
+        let began = Instant::now();
+        loop {
+            match self.files.try_lock() {
+                Ok(mut files) => return files.write(purges),
+                Err(TryLockError::Poisoned(files)) => return files.into_inner().write(purges),
+                Err(TryLockError::WouldBlock) if began.elapsed() >= LIMIT => return,
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            }
         }
+    }
+
+    /// Has it written down what there is, and waits for that, unless somebody has waited for the disk
+    /// in vain. Whether it has been done.
+    pub(super) fn want(&self) -> bool {
+        let mut turns = lock(&self.turns);
+        turns.asked += 1;
+        let turn = turns.asked;
+        self.wanted.notify_one();
+        let waits = |turns: &mut Turns| turns.over < turn && !turns.is_late;
+        let waited = self.over.wait_timeout_while(turns, LIMIT, waits);
+        let (mut turns, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_over = turns.over >= turn;
+        if !mem::replace(&mut turns.is_late, !is_over) && !is_over {
+            // The others need not wait either.
+            self.over.notify_all();
+        }
+        is_over
+    }
+
+    /// Until somebody has it written.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 }
 
@@ -82,6 +151,14 @@ impl Files {
 }
 
 impl Note {
+    /// What is in it, if that is not known.
+    fn read(&mut self) -> Vec<u8> {
+        if self.has.is_some() {
+            return Vec::new();
+        }
+        self.has.insert(fs::read(&self.path).unwrap_or_default()).clone()
+    }
+
     fn write(&mut self, bytes: Vec<u8>) {
         let is_there =
             |has: &Vec<u8>| *has == bytes || has.is_empty() && bytes.len() <= purges::EMPTY;
@@ -102,3 +179,10 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(&beside, bytes)?;
     fs::rename(&beside, path)
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,6 @@
 //! memory and disk, and adds its own. By that it is seen whether the service works, too: what
 //! has not answered is asked for nothing else until it answers this, in time.
 //!
-//! Which purges the disk has is written down beside its files (`notes.rs`): a restart, which keeps
-//! those, applies only what has been purged meanwhile, and what it is not known of that it has been.
-//!
 //! Implements: REQ-CACHE-004, REQ-CACHE-007
 
 use std::{
@@ -16,14 +13,13 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::Notify,
-    task::{JoinHandle, spawn_blocking},
+    task::spawn_blocking,
     time::{Instant, sleep},
 };
 
 use super::{
     Shared, Wall,
-    purges::{self, MOST_BYTES, Purge, is_over},
-    removed,
+    purges::{self, MOST_BYTES, Purge},
     service::{self, Failed, Open},
 };
 use crate::cache::store::{Inner, Store, head::Meta};
@@ -61,8 +57,6 @@ impl Wake {
 
 /// Goes round until the store ends.
 pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>, open: &Open) {
-    recover(store, shared).await;
-    let mut notes = None;
     let mut was_late = false;
     loop {
         let began = Instant::now();
@@ -84,31 +78,10 @@ pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>
             }
             Err(why) => shared.failed(&why),
         }
-        note(shared, &mut notes);
         tokio::select! {
             () = sleep(EVERY) => {}
             () = shared.rounds.wanted.notified() => {}
         }
-    }
-}
-
-/// Takes up what the process before has left.
-async fn recover<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>) {
-    let here = Arc::clone(shared);
-    let left = spawn_blocking(move || here.notes.as_ref().map(|notes| notes.read())).await;
-    let Ok(Some([seen, owed, removed])) = left else { return };
-    let now = Wall::now();
-    // They have been applied to what is on the disk.
-    shared.purges.know(purges::decode(&seen).0, now);
-    let mut removed = removed::decode(&removed);
-    removed.retain(|(_, at)| !is_over(*at, now));
-    removed.into_iter().for_each(|(head, at)| shared.forget(head, at));
-    // It is not known whether these have, nor whether the others know of them.
-    let mut owed = purges::decode(&owed).0;
-    owed.retain(|(at, _)| !is_over(*at, now));
-    owed.iter().for_each(|purge| shared.purges.begin_again(purge.clone()));
-    if let Some(store) = store.upgrade().map(Store) {
-        apply(&store, shared, owed, "begun before the restart").await;
     }
 }
 
@@ -156,7 +129,7 @@ async fn round<M: Meta>(
 }
 
 /// Applies to what is here what others have purged, or a process before.
-async fn apply<M: Meta>(
+pub(super) async fn apply<M: Meta>(
     store: &Store<M>,
     shared: &Shared<M>,
     purges: impl IntoIterator<Item = Purge>,
@@ -175,14 +148,6 @@ async fn apply<M: Meta>(
 /// The service has what was purged here before now.
 fn told<M>(shared: &Shared<M>, now: Wall) {
     shared.purges.owed.are_told(Wall(now.0.saturating_sub(1)));
-}
-
-/// Writes down what is known, unless that is still being done, for the disk may stall.
-fn note<M: Meta>(shared: &Arc<Shared<M>>, under_way: &mut Option<JoinHandle<()>>) {
-    if under_way.as_ref().is_none_or(JoinHandle::is_finished) {
-        let here = Arc::clone(shared);
-        *under_way = Some(spawn_blocking(move || here.note()));
-    }
 }
 
 #[cfg(test)]

@@ -169,6 +169,36 @@ async fn a_removal_that_waits_for_the_service_outlives_the_process() {
     }
 }
 
+/// A service that cannot even be set up, as a folder that is not there yet.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn what_is_made_worthless_before_the_service_is_there_outlives_a_crash() {
+    let folder = Folder::new();
+    let other = folder.store();
+    for text in ["https://a/removed", "https://a/purged"] {
+        put(&other, text, 10);
+    }
+    drop(other);
+    let comes_back = goes_away(&folder);
+    let directory = folder.0.join("disk");
+    let disk = DiskOptions { directory: directory.clone(), bytes: 64 << 20, index_bytes: 1 << 20 };
+    let one = Store::<Note>::new(&Options { disk: Some(disk), ..folder.options() });
+    until("both are tried", || of(&one).errors > 0 && one.statistics().disk.unwrap().works);
+    one.remove(Key::of("https://a/removed"));
+    let _ = one.purge(&What::Tag("purged".into()));
+    let is_noted = |name| fs::metadata(directory.join(name)).is_ok_and(|file| file.len() > 4);
+    assert!(is_noted("fleet-purges.untold"), "when it is answered");
+    until("it is written down", || is_noted("fleet-purges.removed"));
+    assert!(!of(&one).works);
+    copy_disk(&directory, &folder.0.join("next"), "purges");
+    drop(one);
+    comes_back();
+    let again = folder.with_disk("next", 4 << 20);
+    until("it is gone", || folder.files("h").len() == 1);
+    assert!(seek(&again, "https://a/purged").await.is_none());
+    until("it is told", || !again.is_any_purge_untold());
+}
+
 /// A removal that comes before anybody has seen that the service does not work, and one that waits
 /// when the process is to end: it has some time for that, also where nothing can be written down.
 #[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
