@@ -2,14 +2,17 @@
 //! so that they are not applied again, which ones somebody lacks, and what the service has yet to
 //! forget.
 //!
-//! Nothing is written before it has been read what the process before has left. It is not synced:
-//! what the kernel has outlives the process. The disk may be slow, or stall, so one task writes
-//! (`left.rs`), and who has to know that something is written waits for that, and not for long.
+//! Nothing is written before it has been read what the process before has left; what cannot be read
+//! is not nothing, and is tried again. It is not synced: what the kernel has outlives the process.
+//! The disk may be slow, or stall, so one task writes (`left.rs`), and who has to know that something
+//! is written waits for that, and not for long.
 //!
 //! Implements: REQ-CACHE-004
 
 use std::{
-    fs, io, mem,
+    fs::{self, File},
+    io::{self, Read as _},
+    mem,
     path::{Path, PathBuf},
     sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
@@ -18,7 +21,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::purges::{self, Purges};
+use super::purges::{self, MOST_BYTES, Purges};
 
 /// How long is waited for something to be written.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -49,6 +52,8 @@ struct Note {
     path: PathBuf,
     /// What is in it; nothing if there is none. `None`: it has not been read.
     has: Option<Vec<u8>>,
+    /// That has been told.
+    is_unreadable: bool,
 }
 
 /// Who waits until it is written down what there is.
@@ -75,7 +80,7 @@ pub(super) struct Read {
 impl Notes {
     /// `seen`: the path of the first one. The others lie beside it.
     pub(super) fn new(seen: &Path) -> Self {
-        let note = |path: PathBuf| Note { path, has: None };
+        let note = |path: PathBuf| Note { path, has: None, is_unreadable: false };
         let (owed, removed) = (seen.with_extension("untold"), seen.with_extension("removed"));
         let (owed, removed) = (note(owed), note(removed));
         Self {
@@ -156,7 +161,16 @@ impl Note {
         if self.has.is_some() {
             return Vec::new();
         }
-        self.has.insert(fs::read(&self.path).unwrap_or_default()).clone()
+        match read(&self.path) {
+            Ok(bytes) => self.has.insert(bytes).clone(),
+            Err(error) => {
+                if !mem::replace(&mut self.is_unreadable, true) {
+                    let path = self.path.display();
+                    tracing::warn!("cache: {path} cannot be read, which is tried again: {error}");
+                }
+                Vec::new()
+            }
+        }
     }
 
     fn write(&mut self, bytes: Vec<u8>) {
@@ -171,6 +185,21 @@ impl Note {
             Err(error) => tracing::debug!("cache: {} is not written: {error}", self.path.display()),
         }
     }
+}
+
+/// What a file has; nothing if it is not there, or longer than any that is written.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MOST_BYTES {
+        tracing::warn!("cache: {} is too long, and not used", path.display());
+        bytes.clear();
+    }
+    Ok(bytes)
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -40,6 +40,40 @@ fn purges() -> Purges {
     purges
 }
 
+#[req_test("REQ-CACHE-004")]
+#[test]
+fn what_cannot_be_read_is_not_taken_for_nothing() {
+    let folder = Folder::new();
+    let before = folder.notes();
+    before.read();
+    before.write(&purges());
+    let left = fs::read(folder.path("seen.untold")).expect("it is written");
+    // In its place is what cannot be read.
+    fs::rename(folder.path("seen.untold"), folder.path("away")).expect("a file");
+    fs::create_dir(folder.path("seen.untold")).expect("a folder");
+    let notes = folder.notes();
+    assert_eq!(notes.read(), Read::default());
+    notes.write(&Purges::new(true));
+    fs::remove_dir(folder.path("seen.untold")).expect("a folder, empty as it was");
+    fs::rename(folder.path("away"), folder.path("seen.untold")).expect("a file");
+    notes.write(&Purges::new(true));
+    assert_eq!(fs::read(folder.path("seen.untold")).expect("it is left"), left);
+    assert_eq!(notes.read(), Read { owed: left, ..Read::default() });
+    assert_eq!(notes.read(), Read::default(), "once");
+    notes.write(&Purges::new(true));
+    assert_eq!(fs::read(folder.path("seen.untold")).expect("a file").len(), purges::EMPTY);
+}
+
+#[req_test("REQ-CACHE-004")]
+#[test]
+fn what_is_longer_than_anything_that_is_written_is_not_used() {
+    let folder = Folder::new();
+    for (bytes, is_used) in [(MOST_BYTES, true), (MOST_BYTES + 1, false)] {
+        fs::write(folder.path("seen"), vec![0; bytes]).expect("a file");
+        assert_eq!(folder.notes().read().seen.len(), if is_used { bytes } else { 0 });
+    }
+}
+
 #[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
 #[test]
 fn a_disk_that_stalls_is_waited_for_once() {
