@@ -14,6 +14,7 @@ use std::{
     io::{self, Read as _},
     mem,
     path::{Path, PathBuf},
+    process,
     sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
     time::{Duration, Instant},
@@ -202,9 +203,10 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// During an upgrade two processes write: each to a file of its own, until that is whole.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(format!(".{}.new", process::id()));
     fs::write(&beside, bytes)?;
     fs::rename(&beside, path)
 }

@@ -1,6 +1,6 @@
 //! What is read and written beside the disk's files, and who waits for it.
 
-use std::{env, process, sync::Arc};
+use std::{env, sync::Arc};
 
 use mantra_macros::req_test;
 
@@ -71,6 +71,24 @@ fn what_is_longer_than_anything_that_is_written_is_not_used() {
     for (bytes, is_used) in [(MOST_BYTES, true), (MOST_BYTES + 1, false)] {
         fs::write(folder.path("seen"), vec![0; bytes]).expect("a file");
         assert_eq!(folder.notes().read().seen.len(), if is_used { bytes } else { 0 });
+    }
+}
+
+/// As it is for a time when a process takes over from another.
+#[req_test("REQ-CACHE-004")]
+#[test]
+fn two_processes_do_not_write_into_one_file() {
+    let folder = Folder::new();
+    let begun = ["seen.new", "seen.untold.new", "seen.removed.new", "seen.untold.1.new"];
+    for name in begun {
+        fs::write(folder.path(name), b"begun").expect("a file");
+    }
+    let notes = folder.notes();
+    notes.read();
+    notes.write(&purges());
+    assert!(fs::read(folder.path("seen.untold")).expect("it is written").len() > purges::EMPTY);
+    for name in begun {
+        assert_eq!(fs::read(folder.path(name)).expect(name), b"begun", "{name}");
     }
 }
 
