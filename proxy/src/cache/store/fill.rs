@@ -9,9 +9,10 @@
 use std::mem;
 
 use super::{
-    Store, Wall,
-    block::Block,
-    head::{Head, Meta, Stored},
+    Found, Store, Wall,
+    block::{Block, Form},
+    disk::Location,
+    head::{Head, Kept, Meta, Stored},
     key::{Key, ObjectId, Slot},
 };
 
@@ -96,11 +97,37 @@ impl<M: Meta> Fill<M> {
 
     /// The same for somebody who keeps it if it is refused.
     pub fn try_commit(&mut self, key: Key, head: Head<M>) -> Option<Stored<M>> {
+        self.commit_by(key, head, |store, stored| store.keep_head(key, stored, |_| false))
+    }
+
+    /// The same in the place of what `is_it`, and of nothing else that has come in meanwhile.
+    pub fn commit_over(
+        mut self,
+        key: Key,
+        head: Head<M>,
+        is_it: impl Fn(&Stored<M>) -> bool,
+    ) -> Option<Stored<M>> {
+        self.commit_by(key, head, |store, stored| {
+            let before = store.place(key);
+            let is_there = match store.head(key, stored.text(), Form::Memory) {
+                Found::Memory(there) | Found::Read(there) => is_it(&there),
+                Found::Disk(_) | Found::Fleet(_) | Found::Absent => false,
+            };
+            is_there && store.replace(key, stored, before, |there| !is_it(there))
+        })
+    }
+
+    fn commit_by(
+        &mut self,
+        key: Key,
+        head: Head<M>,
+        keep: impl FnOnce(&Store<M>, &Stored<M>) -> bool,
+    ) -> Option<Stored<M>> {
         let size = head.size();
         let memory = self.store.allocate((size, size), false);
         let memory = self.store.or_refused(memory)?;
         let stored = Stored::new(memory.first, head, self.object, self.epoch);
-        if !self.store.keep_head(key, &stored, |_| false) {
+        if !keep(&self.store, &stored) {
             return None;
         }
         if self.is_for_us_alone {
@@ -110,6 +137,36 @@ impl<M: Meta> Fill<M> {
         let blocks = if mem::take(&mut self.is_new) { self.put.clone() } else { 0..0 };
         self.store.share(key, &stored, blocks, self.asked);
         Some(stored)
+    }
+}
+
+impl<M: Meta> Store<M> {
+    /// Where a head is on the disk.
+    pub(super) fn place(&self, key: Key) -> Option<Location> {
+        self.0.disk.as_ref().and_then(|disk| disk.place(&Slot::head(key)))
+    }
+
+    /// Keeps a head in the place of what has been compared, which was there `before` on the disk,
+    /// unless what is there now `stays`.
+    pub(super) fn replace(
+        &self,
+        key: Key,
+        stored: &Stored<M>,
+        before: Option<Location>,
+        stays: impl Fn(&Stored<M>) -> bool,
+    ) -> bool {
+        let queued = || self.0.disk.as_ref().and_then(|disk| disk.queued(&Slot::head(key)));
+        // Compared again under the lock by which everything comes in. What memory has no more, and
+        // is not where it was on the disk, may be newer than what has been compared.
+        self.keep_head(key, stored, |there| match there {
+            Some(Kept::Head(there)) => stays(there),
+            Some(Kept::Block(_)) => false,
+            None => match queued() {
+                Some(Kept::Head(there)) => stays(&there),
+                Some(Kept::Block(_)) => false,
+                None => self.place(key) != before,
+            },
+        })
     }
 }
 

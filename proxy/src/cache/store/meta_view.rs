@@ -14,6 +14,10 @@ use super::{
     record::Reader,
 };
 
+/// A head may have so many tags. Bytes from elsewhere could claim many more, and each takes memory
+/// before anything has been compared.
+pub(super) const MOST_TAGS: usize = 64;
+
 /// What is stored of a head beside its body.
 #[derive(Debug)]
 pub(super) struct MetaView<'a> {
@@ -39,6 +43,7 @@ impl<'a> MetaView<'a> {
         loop {
             match from.text()? {
                 "" => break,
+                _ if tags.len() == MOST_TAGS => return None,
                 tag => tags.push(tag),
             }
         }
@@ -83,4 +88,35 @@ pub(super) fn encode<M: Meta>(stored: &Stored<M>) -> Vec<u8> {
     stored.meta.encode(&mut out);
     out.extend_from_slice(stored.more());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use mantra_macros::req_test;
+
+    use super::*;
+    use crate::cache::store::{
+        Key, Options, Store,
+        key::Slot,
+        record,
+        tests::{Note, head},
+    };
+
+    #[req_test("REQ-CACHE-007")]
+    #[test]
+    fn a_head_with_too_many_tags_is_neither_written_nor_believed() {
+        let options = Options { memory_bytes: 4 << 20, block_bytes: 4096, disk: None, fleet: None };
+        let store = Store::<Note>::new(&options);
+        for (count, is_taken) in [(MOST_TAGS, true), (MOST_TAGS + 1, false)] {
+            let tags = (0..count).map(|number| format!("{number}").into()).collect();
+            let key = Key::of("https://a/1");
+            let head = Head { tags, ..head("https://a/1", None) };
+            let stored = store.fill().commit(key, head).expect("room");
+            let meta = encode(&stored);
+            let view = MetaView::decode(&meta);
+            assert_eq!(view.map(|view| view.tags().count()), is_taken.then_some(count));
+            let bytes = record::write_head(Slot::head(key), &stored, &mut Vec::new());
+            assert_eq!(bytes > 0, is_taken);
+        }
+    }
 }

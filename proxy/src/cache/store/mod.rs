@@ -67,7 +67,7 @@ pub use statistics::{DiskStatistics, FleetStatistics, Statistics};
 
 use account::Account;
 use arena::Extents;
-use disk::Disk;
+use disk::{Disk, Untold};
 use fleet::{Fleet, Wall};
 use head::Kept;
 use key::Slot;
@@ -205,20 +205,25 @@ impl<M: Meta> Store<M> {
 
     /// The response with this key, which was made of `text`, with its body in this form.
     pub fn head(&self, key: Key, text: &str, form: Form) -> Found<Stored<M>> {
+        self.look(key, text, form).unwrap_or(Found::Absent)
+    }
+
+    /// The same for somebody to whom it matters that the disk cannot tell.
+    fn look(&self, key: Key, text: &str, form: Form) -> Result<Found<Stored<M>>, Untold> {
         let slot = Slot::head(key);
         match self.0.memory.get(&slot) {
-            Some(Kept::Block(_)) => return Found::Absent,
-            Some(Kept::Head(head)) if head.text() != text => return Found::Absent,
-            Some(Kept::Head(head)) if !head.is_in_file() => return Found::Memory(head),
+            Some(Kept::Block(_)) => return Ok(Found::Absent),
+            Some(Kept::Head(head)) if head.text() != text => return Ok(Found::Absent),
+            Some(Kept::Head(head)) if !head.is_in_file() => return Ok(Found::Memory(head)),
             Some(Kept::Head(head)) if form.has(head.body.as_ref()) => {
-                return self.found_in_file(head);
+                return Ok(self.found_in_file(head));
             }
             // It has to be read.
             Some(Kept::Head(_)) | None => {}
         }
-        let Some(disk) = &self.0.disk else { return Found::Absent };
-        match disk.queued(&slot) {
-            None => disk.head(slot, text, form),
+        let Some(disk) = &self.0.disk else { return Ok(Found::Absent) };
+        Ok(match disk.queued(&slot) {
+            None => return disk.head(slot, text, form),
             // It waits to be written, and may have been purged meanwhile.
             Some(Kept::Head(head))
                 if self.is_allowed(key, &head)
@@ -228,7 +233,7 @@ impl<M: Meta> Store<M> {
                 Found::Memory(head)
             }
             Some(_) => Found::Absent,
-        }
+        })
     }
 
     fn found_in_file<T>(&self, found: T) -> Found<T> {

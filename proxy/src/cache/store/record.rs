@@ -113,11 +113,11 @@ pub(super) fn write_block(slot: Slot, block: &Block, out: &mut Vec<u8>) -> usize
     write((slot, Kind::Block, 0), &[], Some(block), out)
 }
 
-/// Appends the record of a head; nothing if it is too long, or its body is not to be had. Returns
-/// its length.
+/// Appends the record of a head; nothing if it is too long, has too many tags, or its body is not to
+/// be had. Returns its length.
 pub(super) fn write_head<M: Meta>(slot: Slot, stored: &Stored<M>, out: &mut Vec<u8>) -> usize {
     let meta = meta_view::encode(stored);
-    if meta.len() > MAX_META {
+    if meta.len() > MAX_META || stored.tags().count() > meta_view::MOST_TAGS {
         return 0;
     }
     write((slot, Kind::Head, stored.keep_until), &meta, stored.body.as_ref(), out)

@@ -12,12 +12,12 @@ use http::HeaderName;
 use super::question::Question;
 use crate::cache::{
     key::Key,
-    meta::Varies,
+    meta::{Meta, Varies},
     policy::{
         Moment,
         vary::{Chosen, MOST_NAMES},
     },
-    store::{self, Form, Found, Head},
+    store::{self, Form, Found, Head, Stored},
 };
 
 /// For how long it is kept by what variants are told apart: without it they are lost.
@@ -91,13 +91,22 @@ impl Question {
         let written = there.keep_until.saturating_sub(KEPT.as_secs());
         let age = (Moment::now().0 / 1000).saturating_sub(written);
         // If somebody else has made another one meanwhile, that is the one that counts.
-        if Varies::of(&there) == Some(known.clone()) && age >= SHARED_AGAIN.as_secs() {
-            self.write(&known);
+        let is_known = |there: &Stored<_>| Varies::of(there).as_ref() == Some(&known);
+        if is_known(&there) && age >= SHARED_AGAIN.as_secs() {
+            let (key, head) = self.head(&known);
+            if let Some(fill) = self.fills.varies.take() {
+                fill.commit_over(key, head, is_known);
+            }
         }
     }
 
     /// `None`: it is refused, for the target has been forgotten since we asked.
     fn write(&mut self, varies: &Varies) -> Option<()> {
+        let (key, head) = self.head(varies);
+        self.fills.varies.take()?.commit(key, head).map(|_| ())
+    }
+
+    fn head(&self, varies: &Varies) -> (store::Key, Head<Meta>) {
         let text = self.asked.primary.common();
         let (meta, more) = varies.to_store();
         let head = Head {
@@ -109,7 +118,7 @@ impl Question {
             more,
             body: None,
         };
-        self.fills.varies.take()?.commit(store::Key::of(text), head).map(|_| ())
+        (store::Key::of(text), head)
     }
 }
 

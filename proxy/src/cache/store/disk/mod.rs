@@ -38,7 +38,10 @@ mod segment;
 mod tests;
 mod write;
 
-use index::{ENTRY_BYTES, Index, Location};
+pub(super) use index::Location;
+pub(super) use reader::Untold;
+
+use index::{ENTRY_BYTES, Index};
 use jobs::Jobs;
 use purges::Purges;
 use queue::Queue;
@@ -183,7 +186,12 @@ impl<M: Meta> Disk<M> {
     }
 
     /// A head that is on the disk, with its body in this form.
-    pub(super) fn head(&self, slot: Slot, text: &str, form: Form) -> Found<Stored<M>> {
+    pub(super) fn head(
+        &self,
+        slot: Slot,
+        text: &str,
+        form: Form,
+    ) -> Result<Found<Stored<M>>, Untold> {
         let head = |kept| match kept {
             Kept::Head(head) => Some(head).filter(|head: &Stored<M>| head.text() == text),
             Kept::Block(_) => None,
@@ -198,7 +206,7 @@ impl<M: Meta> Disk<M> {
             Kept::Block(block) => Some(block),
             Kept::Head(_) => None,
         };
-        self.ask(slot, (form, waits), block, Waiter::Block)
+        self.ask(slot, (form, waits), block, Waiter::Block).unwrap_or(Found::Absent)
     }
 
     /// Counts what the tier in memory knew to be in a file.
@@ -223,23 +231,23 @@ impl<M: Meta> Disk<M> {
         (form, waits): (Form, bool),
         is: impl FnOnce(Kept<M>) -> Option<T>,
         waiter: impl FnOnce(oneshot::Sender<Option<T>>) -> Waiter<M>,
-    ) -> Found<T> {
+    ) -> Result<Found<T>, Untold> {
         if !self.is_readable(waits) {
-            return Found::Absent;
+            return Err(Untold);
         }
         let Some(at) = self.shared.index.get(slot.fingerprint()) else {
-            return Found::Absent;
+            return Ok(Found::Absent);
         };
         // Another thread would take longer to be woken than this.
         if let Some(read) = reader::read_now(&self.shared, slot, at, form) {
-            return read.and_then(is).map_or(Found::Absent, Found::Read);
+            return read.map(|kept| kept.and_then(is).map_or(Found::Absent, Found::Read));
         }
         let (sender, reading) = Reading::new((!waits).then(|| Arc::clone(&self.shared.patience)));
         if self.shared.jobs.ask(slot, at, waiter(sender)) {
-            return Found::Disk(reading);
+            return Ok(Found::Disk(reading));
         }
         self.shared.counters.busy.inc();
-        Found::Absent
+        Err(Untold)
     }
 
     fn is_readable(&self, waits: bool) -> bool {

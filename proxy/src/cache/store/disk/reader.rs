@@ -20,6 +20,10 @@ use crate::cache::store::{
     record::{HEADER, Header, Kind, MAX_META},
 };
 
+/// Whether something is there cannot be told at this time.
+#[derive(Debug)]
+pub(in crate::cache::store) struct Untold;
+
 /// Why there is nothing.
 enum Failed {
     /// The disk says so.
@@ -48,9 +52,9 @@ pub(super) fn run<M: Meta>(shared: &Shared<M>) {
         let read = read(shared, slot, at, (Segment::read, Form::Memory));
         let waiters = shared.jobs.done(&slot);
         match settle(shared, slot, at, read) {
-            Some(kept) => waiters.into_iter().for_each(|waiter| waiter.answer(&kept)),
+            Ok(Some(kept)) => waiters.into_iter().for_each(|waiter| waiter.answer(&kept)),
             // They are told that it is not there.
-            None => drop(waiters),
+            Ok(None) | Err(Untold) => drop(waiters),
         }
     }
 }
@@ -61,7 +65,7 @@ pub(super) fn read_now<M: Meta>(
     slot: Slot,
     at: Location,
     form: Form,
-) -> Option<Option<Kept<M>>> {
+) -> Option<Result<Option<Kept<M>>, Untold>> {
     if at.bytes > MOST_NOW || !shared.reads_now.load(Relaxed) {
         return None;
     }
@@ -85,11 +89,11 @@ fn settle<M: Meta>(
     slot: Slot,
     at: Location,
     read: Result<Kept<M>, Failed>,
-) -> Option<Kept<M>> {
+) -> Result<Option<Kept<M>>, Untold> {
     match read {
         Ok(kept) => {
             shared.reading_works();
-            return Some(kept);
+            return Ok(Some(kept));
         }
         Err(Failed::Disk(error)) => {
             shared.index.remove(slot.fingerprint(), Some(at));
@@ -101,10 +105,13 @@ fn settle<M: Meta>(
             // What else is known to be in memory may have been read with it.
             shared.segment(at.segment).inspect(|segment| segment.spoil());
         }
-        Err(Failed::NoMemory) => _ = shared.counters.busy.inc(),
+        Err(Failed::NoMemory) => {
+            shared.counters.busy.inc();
+            return Err(Untold);
+        }
         Err(Failed::Gone) => {}
     }
-    None
+    Ok(None)
 }
 
 /// How a segment is read.

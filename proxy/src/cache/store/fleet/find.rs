@@ -9,7 +9,7 @@ use super::{Fleet, Hears, Wall};
 use crate::cache::store::{
     Found, Store,
     block::{Block, Form},
-    disk::Disk,
+    disk::{Disk, Untold},
     head::{Kept, Meta, Stored},
     key::{Key, ObjectId, Slot},
     purge::What,
@@ -55,31 +55,20 @@ impl<M: Meta> Store<M> {
         form: Form,
         older: impl Fn(&Stored<M>) -> bool,
     ) -> bool {
-        let (slot, disk) = (Slot::head(key), self.0.disk.as_ref());
         let stays = |there: &Stored<M>| there.text() == stored.text() && !older(there);
-        let place = || disk.and_then(|disk| disk.place(&slot));
         // Known before what is there is read: what comes later is somewhere else.
-        let before = place();
-        let is_kept = match self.head(key, stored.text(), form) {
-            Found::Memory(there) | Found::Read(there) => stays(&there),
+        let before = self.place(key);
+        let is_kept = match self.look(key, stored.text(), form) {
+            Ok(Found::Memory(there) | Found::Read(there)) => stays(&there),
             // It cannot be compared at this time.
-            Found::Disk(_) | Found::Fleet(_) => true,
-            Found::Absent => false,
+            Ok(Found::Disk(_) | Found::Fleet(_)) => true,
+            Ok(Found::Absent) => false,
+            Err(Untold) => before.is_some(),
         };
         if is_kept {
             return false;
         }
-        // Compared again under the lock by which everything comes in. What memory has no more, and
-        // is not where it was on the disk, may be newer than what has been compared.
-        let is_adopted = self.keep_head(key, stored, |there| match there {
-            Some(Kept::Head(there)) => stays(there),
-            Some(Kept::Block(_)) => false,
-            None => match disk.and_then(|disk| disk.queued(&slot)) {
-                Some(Kept::Head(there)) => stays(&there),
-                Some(Kept::Block(_)) => false,
-                None => place() != before,
-            },
-        });
+        let is_adopted = self.replace(key, stored, before, stays);
         if is_adopted {
             self.0.fleet.get().inspect(|fleet| fleet.knows(stored));
         }

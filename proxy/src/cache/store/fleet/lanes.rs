@@ -23,7 +23,7 @@ use crate::cache::store::{
 pub(super) const LANES: usize = 8;
 
 /// So many things may wait: what is to be removed has no bytes.
-const MOST_ITEMS: usize = 16 << 10;
+pub(super) const MOST_ITEMS: usize = 16 << 10;
 
 /// Something to do.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub(super) enum Item<M> {
     Head { key: Key, stored: Stored<M>, asked: Wall, blocks: Range<u32> },
     /// Keep a block of something that it has.
     Block { slot: Slot, block: Block, asked: Wall },
-    /// Forget a head that was removed then.
-    Gone { slot: Slot, at: Wall },
+    /// Forget a head that was removed.
+    Gone { slot: Slot },
 }
 
 /// The end of a lane where things come out.
@@ -96,7 +96,7 @@ impl<M> Item<M> {
     pub(super) fn slot(&self) -> Slot {
         match self {
             Self::Head { key, .. } => Slot::head(*key),
-            Self::Block { slot, .. } | Self::Gone { slot, .. } => *slot,
+            Self::Block { slot, .. } | Self::Gone { slot } => *slot,
         }
     }
 }

@@ -6,8 +6,8 @@
 //! does the rest (`run.rs`: reading, `write.rs`, `sync.rs`: purges, which it exchanges with the
 //! others every few seconds, and by that sees whether the service works). `service.rs` is what is
 //! asked, `record.rs` the form, `purges.rs` what was purged anywhere, `owed.rs` who does not have that
-//! yet, `removed.rs` what was removed here, `notes.rs` what of these the next process is told,
-//! `known.rs` which objects have blocks there, `find.rs` what the rest of the cache calls.
+//! yet, `removed.rs` what was removed here, `notes.rs` what of these the next process is told, by
+//! `left.rs`, `known.rs` which objects have blocks there, `find.rs` what the rest of the cache calls.
 //!
 //! What does not answer, in time or at all, is left alone until it does, and nobody waits for it.
 //! It is a copy of what others have: nothing is kept only here.
@@ -27,12 +27,13 @@ use std::{
 };
 
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 mod asked;
 mod find;
 mod known;
 mod lanes;
+mod left;
 mod notes;
 mod owed;
 mod purges;
@@ -54,6 +55,7 @@ use known::Known;
 use lanes::{Item, Lanes};
 use notes::Notes;
 use purges::{Purge, Purges};
+use sync::Wake;
 
 use super::{
     FleetStatistics, Found, Inner, Written,
@@ -132,8 +134,7 @@ struct Shared<M> {
     /// A failure has been told, and nothing since.
     fails: AtomicBool,
     write_fails: AtomicBool,
-    /// A purge is to be told to the others, or it is to be seen whether the service works.
-    purged: Notify,
+    rounds: Wake,
     /// Who is told what others have purged.
     hears: OnceLock<Hears>,
 }
@@ -173,7 +174,7 @@ impl<M: Meta> Fleet<M> {
             patience: Arc::new(Patience::lost(options.timeout)),
             fails: AtomicBool::new(false),
             write_fails: AtomicBool::new(false),
-            purged: Notify::new(),
+            rounds: Wake::default(),
             hears: OnceLock::new(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -283,11 +284,12 @@ impl<M: Meta> Fleet<M> {
     }
 
     /// It has been applied to what is here, and the disk, if there is one, says when it has it. The
-    /// others are told. Writes that down: not for a worker.
+    /// others are told. Waits until that is written down, if the disk does not stall: not for a
+    /// worker.
     pub(super) fn end_purge(&self, purge: &Purge, written: Option<Written>) {
         self.shared.purges.owed.waits(purge, written);
-        self.shared.purged.notify_one();
-        self.shared.note();
+        self.shared.rounds.now();
+        self.shared.notes.as_ref().inspect(|notes| _ = notes.want());
     }
 
     /// Whether the others cannot have heard yet of what was purged here.
@@ -298,7 +300,7 @@ impl<M: Meta> Fleet<M> {
     /// Writes down what is left, after the disk's end.
     pub(super) fn note_the_end(&self) {
         self.shared.purges.owed.settle(Wall::now());
-        self.shared.notes.as_ref().inspect(|notes| notes.try_write(&self.shared.purges));
+        self.shared.notes.as_ref().inspect(|notes| notes.write_last(&self.shared.purges));
     }
 
     /// Writes what waits, for so long at most. A service that does not work is asked on for as long,
@@ -311,7 +313,7 @@ impl<M: Meta> Fleet<M> {
         while is_busy() && Instant::now() < deadline {
             if !self.works() && began.elapsed() >= ASKED_AT_THE_END * asked {
                 asked += 1;
-                self.shared.purged.notify_one();
+                self.shared.rounds.now();
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -362,9 +364,7 @@ impl<M> Shared<M> {
     fn forget(&self, head: Slot, at: Wall) {
         let removed = &self.purges.removed;
         removed.add(&head, at);
-        removed.waits(head, at);
-        if !self.lanes.push(Item::Gone { slot: head, at }) {
-            removed.is_done(head, at);
+        if !removed.waits(head, at, || self.lanes.push(Item::Gone { slot: head })) {
             self.counters.dropped.inc();
         }
     }

@@ -15,14 +15,21 @@ use std::{
 use futures_util::FutureExt as _;
 
 use super::{
-    purges::{MOST, Purge, is_over},
+    purges::{MOST, MOST_TEXT, Purge, is_over},
     record::Wall,
 };
 use crate::cache::store::{Written, purge::What};
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Owed(Mutex<BTreeMap<Purge, Lacks>>);
+pub(super) struct Owed(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    purges: BTreeMap<Purge, Lacks>,
+    /// Bytes of their texts.
+    text: usize,
+}
 
 /// Who has it.
 #[derive(Debug)]
@@ -47,16 +54,19 @@ impl Owed {
         let disk = if has_disk { OnDisk::NotYet } else { OnDisk::Yes };
         if has_disk || !is_told {
             let mut all = self.lock();
-            all.insert(purge, Lacks { is_told, disk });
-            if all.len() > MOST {
-                make_one(&mut all);
+            let bytes = purge.1.text().len();
+            if all.purges.insert(purge, Lacks { is_told, disk }).is_none() {
+                all.text += bytes;
+            }
+            while all.purges.len() > MOST || all.text > MOST_TEXT {
+                all.make_one();
             }
         }
     }
 
     /// It has been left to be written.
     pub(super) fn waits(&self, purge: &Purge, written: Option<Written>) {
-        if let (Some(lacks), Some(written)) = (self.lock().get_mut(purge), written) {
+        if let (Some(lacks), Some(written)) = (self.lock().purges.get_mut(purge), written) {
             lacks.disk = OnDisk::Waits(written);
         }
     }
@@ -64,17 +74,18 @@ impl Owed {
     /// The service has all that was purged up to then.
     pub(super) fn are_told(&self, until: Wall) {
         let mut all = self.lock();
-        all.iter_mut().filter(|((at, _), _)| *at <= until).for_each(|(_, it)| it.is_told = true);
+        let told = all.purges.iter_mut().filter(|((at, _), _)| *at <= until);
+        told.for_each(|(_, lacks)| lacks.is_told = true);
     }
 
     /// Whether the service has yet to be told anything.
     pub(super) fn is_any_untold(&self) -> bool {
-        self.lock().values().any(|lacks| !lacks.is_told)
+        self.lock().purges.values().any(|lacks| !lacks.is_told)
     }
 
     /// Forgets those that all have, and those that mean nothing any more.
     pub(super) fn settle(&self, now: Wall) {
-        self.lock().retain(|(at, _), lacks| {
+        self.lock().retain(|at, lacks| {
             // Too many removals are one of everything to the disk, which says nothing of each: those
             // stay until they are over.
             if let OnDisk::Waits(written) = &lacks.disk
@@ -82,33 +93,41 @@ impl Owed {
             {
                 lacks.disk = OnDisk::Yes;
             }
-            !(is_over(*at, now) || lacks.is_told && matches!(lacks.disk, OnDisk::Yes))
+            !(is_over(at, now) || lacks.is_told && matches!(lacks.disk, OnDisk::Yes))
         });
     }
 
     /// Those that the disk does not have.
     pub(super) fn unwritten(&self) -> BTreeSet<Purge> {
         let all = self.lock();
-        let lacks = all.iter().filter(|(_, lacks)| !matches!(lacks.disk, OnDisk::Yes));
+        let lacks = all.purges.iter().filter(|(_, lacks)| !matches!(lacks.disk, OnDisk::Yes));
         lacks.map(|(purge, _)| purge.clone()).collect()
     }
 
     /// All of them.
     pub(super) fn all(&self) -> BTreeSet<Purge> {
-        self.lock().keys().cloned().collect()
+        self.lock().purges.keys().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Purge, Lacks>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The older half becomes one that means everything, as with those that the service has.
-fn make_one(all: &mut BTreeMap<Purge, Lacks>) {
-    let Some(middle) = all.keys().nth(all.len() / 2).map(|(at, _)| *at) else { return };
-    all.retain(|(at, _), _| *at > middle);
-    // Nobody has it, and nobody is told when it is written: the next process sees to that.
-    all.insert((middle, What::All), Lacks { is_told: false, disk: OnDisk::NotYet });
+impl All {
+    fn retain(&mut self, mut stays: impl FnMut(Wall, &mut Lacks) -> bool) {
+        self.purges.retain(|(at, _), lacks| stays(*at, lacks));
+        self.text = self.purges.keys().map(|(_, what)| what.text().len()).sum();
+    }
+
+    /// The older half becomes one that means everything, as with those that the service has.
+    fn make_one(&mut self) {
+        let middle = self.purges.keys().nth(self.purges.len() / 2).map(|(at, _)| *at);
+        let Some(middle) = middle else { return };
+        self.retain(|at, _| at > middle);
+        // Nobody has it, and nobody is told when it is written: the next process sees to that.
+        self.purges.insert((middle, What::All), Lacks { is_told: false, disk: OnDisk::NotYet });
+    }
 }
 
 #[cfg(test)]
@@ -168,5 +187,20 @@ mod tests {
         let one = (Wall(MOST as u64 / 2), What::All);
         assert!(all.contains(&one) && all.contains(&purge(MOST as u64)));
         assert!(all.iter().all(|(at, _)| *at >= one.0) && owed.is_any_untold());
+    }
+
+    /// A few that are long take as much as many that are not.
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn texts_of_too_many_bytes_become_one_as_well() {
+        let owed = Owed::default();
+        let long = |at: u64| (Wall(at), What::Prefix("x".repeat(MOST_TEXT / 4).into()));
+        // What is there already takes no more.
+        (0..4).chain(0..4).for_each(|at| owed.add(long(at), false, false));
+        assert_eq!(owed.all().len(), 4);
+        owed.add(long(4), false, false);
+        assert!(owed.all() == [(Wall(2), What::All), long(3), long(4)].into());
+        owed.add((Wall(5), What::Tag("x".repeat(MOST_TEXT + 1).into())), false, false);
+        assert!(owed.all() == [(Wall(5), What::All)].into());
     }
 }

@@ -24,7 +24,7 @@ pub(super) const SKEW_MS: u64 = 1000;
 
 /// So many are kept, or texts of so many bytes.
 pub(super) const MOST: usize = 16 << 10;
-const MOST_TEXT: usize = 1 << 20;
+pub(super) const MOST_TEXT: usize = 1 << 20;
 
 /// Bytes of the object, at most.
 pub(super) const MOST_BYTES: usize = 4 << 20;

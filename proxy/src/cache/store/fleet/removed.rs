@@ -30,8 +30,16 @@ const MAGIC: u32 = u32::from_le_bytes(*b"UPg1");
 #[derive(Debug, Default)]
 pub(super) struct Removed {
     heads: Mutex<Heads>,
-    /// What the service is to forget, and when that was last removed.
-    waiting: Mutex<HashMap<Slot, Wall>>,
+    /// What the service is to forget, each once however often it is removed.
+    waiting: Mutex<HashMap<Slot, Waits>>,
+}
+
+#[derive(Debug)]
+struct Waits {
+    /// When it was last removed.
+    at: Wall,
+    /// It was since the service has been asked to forget it.
+    again: bool,
 }
 
 #[derive(Debug, Default)]
@@ -60,17 +68,42 @@ impl Removed {
         at.is_some_and(|at| at > asked) || heads.before > asked
     }
 
-    /// The service is to forget it.
-    pub(super) fn waits(&self, head: Slot, at: Wall) {
-        lock(&self.waiting).insert(head, at);
+    /// The service is to forget it, and is asked to by what is left so, unless that is going to
+    /// happen anyway. `false`: it could not be left, and nothing waits.
+    pub(super) fn waits(&self, head: Slot, at: Wall, leave: impl FnOnce() -> bool) -> bool {
+        match lock(&self.waiting).entry(head) {
+            Entry::Occupied(mut waits) => {
+                let waits = waits.get_mut();
+                *waits = Waits { at: at.max(waits.at), again: true };
+                true
+            }
+            // Under the lock: who removes it too has to know what came of this.
+            Entry::Vacant(vacant) => {
+                let is_left = leave();
+                if is_left {
+                    vacant.insert(Waits { at, again: false });
+                }
+                is_left
+            }
+        }
     }
 
-    /// It has forgotten what was removed then, or never will.
-    pub(super) fn is_done(&self, head: Slot, at: Wall) {
-        if let Entry::Occupied(waits) = lock(&self.waiting).entry(head)
-            && *waits.get() == at
-        {
-            waits.remove();
+    /// The service is asked now.
+    pub(super) fn begins(&self, head: &Slot) {
+        if let Some(waits) = lock(&self.waiting).get_mut(head) {
+            waits.again = false;
+        }
+    }
+
+    /// It has forgotten it, or never will. `false`: it was removed once more since that has begun.
+    pub(super) fn is_done(&self, head: Slot) -> bool {
+        match lock(&self.waiting).entry(head) {
+            Entry::Occupied(waits) if waits.get().again => false,
+            Entry::Occupied(waits) => {
+                waits.remove();
+                true
+            }
+            Entry::Vacant(_) => true,
         }
     }
 
@@ -82,7 +115,10 @@ impl Removed {
     /// What it has yet to forget, as it is written down.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_le_bytes().to_vec();
-        for (head, at) in &*lock(&self.waiting) {
+        // Workers wait for the lock.
+        let copy = |(head, waits): (&Slot, &Waits)| (*head, waits.at);
+        let waiting: Vec<_> = lock(&self.waiting).iter().map(copy).collect();
+        for (head, at) in waiting {
             let mut one = head.encode().to_vec();
             one.extend_from_slice(&at.0.to_le_bytes());
             out.extend_from_slice(&crc32c::crc32c(&one).to_le_bytes());
@@ -135,12 +171,12 @@ mod tests {
         let removed = Removed::default();
         let slot = |number: u8| Slot::head(Key::of(&format!("https://a/{number}")));
         for number in 0..3 {
-            removed.waits(slot(number), Wall(number.into()));
+            assert!(removed.waits(slot(number), Wall(number.into()), || true));
         }
         // Removed once more before the first of the two is done.
-        removed.waits(slot(1), Wall(9));
-        removed.is_done(slot(1), Wall(1));
-        removed.is_done(slot(2), Wall(2));
+        removed.waits(slot(1), Wall(9), || false);
+        removed.is_done(slot(1));
+        removed.is_done(slot(2));
         let whole = removed.encode();
         let mut all = decode(&whole);
         all.sort_by_key(|(_, at)| *at);
@@ -152,8 +188,34 @@ mod tests {
             assert!(found.len() < 2 && found.iter().all(|it| all.contains(it)), "{place}");
             assert!(decode(&whole[..place]).len() < 2, "{place}");
         }
-        removed.is_done(slot(0), Wall(0));
-        removed.is_done(slot(1), Wall(9));
+        for number in 0..2 {
+            removed.begins(&slot(number));
+            assert!(removed.is_done(slot(number)));
+        }
         assert!(!removed.is_any_waiting() && decode(&removed.encode()).is_empty());
+    }
+
+    #[req_test("REQ-CACHE-004")]
+    #[test]
+    fn what_is_removed_again_and_again_waits_once() {
+        let (removed, head) = (Removed::default(), Slot::head(Key::of("https://a/1")));
+        let noted =
+            || decode(&removed.encode()).into_iter().map(|(_, at)| at.0).collect::<Vec<_>>();
+        assert!(!removed.waits(head, Wall(1), || false), "there is no room");
+        assert!(noted().is_empty());
+        assert!(removed.waits(head, Wall(2), || true));
+        for at in [4, 3] {
+            assert!(removed.waits(head, Wall(at), || unreachable!("it waits")));
+        }
+        assert_eq!(noted(), [4]);
+        // What was removed before the service is asked is meant by that, and what comes later is not.
+        removed.begins(&head);
+        assert!(removed.waits(head, Wall(5), || unreachable!("it waits")));
+        assert!(!removed.is_done(head));
+        assert_eq!(noted(), [5]);
+        removed.begins(&head);
+        assert!(removed.is_done(head) && removed.is_done(head));
+        assert!(noted().is_empty());
+        assert!(removed.waits(head, Wall(6), || true), "it is left anew");
     }
 }

@@ -14,14 +14,16 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     runtime,
-    sync::{Semaphore, mpsc, watch},
-    time::sleep,
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::spawn_blocking,
+    time::{sleep, timeout},
 };
 
 use super::{
     Shared, Wall,
     asked::Job,
     lanes::Lane,
+    left,
     record::{self, View},
     service::{self, Failed, Open},
     sync,
@@ -43,6 +45,9 @@ const MORE_TIME: Duration = Duration::from_secs(1);
 
 /// After how long a service is tried again that cannot even be set up.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long is waited for what the process before has left.
+const LEFT_LIMIT: Duration = Duration::from_secs(2);
 
 /// What comes from the workers.
 pub(super) type Ends<M> = (mpsc::UnboundedReceiver<Slot>, Vec<Lane<M>>);
@@ -81,10 +86,18 @@ pub(super) fn run<M: Meta>(
 }
 
 async fn serve<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>, (order, lanes): Ends<M>) {
+    let (first, is_taken_up) = oneshot::channel();
+    tokio::spawn(left::run(Weak::clone(store), Arc::clone(shared), first));
+    // Before anything is asked for. A disk that stalls is not waited for: what was left there is
+    // taken up when it gives it.
+    let _ = timeout(LEFT_LIMIT, is_taken_up).await;
     let open = loop {
-        match Open::new(&shared.options.service) {
-            Ok(open) => break open,
-            Err(why) => shared.failed(&why),
+        let service = shared.options.service.clone();
+        // It makes a folder, which may hang.
+        match spawn_blocking(move || Open::new(&service)).await {
+            Ok(Ok(open)) => break open,
+            Ok(Err(why)) => shared.failed(&why),
+            Err(error) => shared.failed(&error.to_string()),
         }
         sleep(AGAIN).await;
     };

@@ -3,6 +3,12 @@
 //! Everything that touches it has a limit, and what it gives has a bound: nothing of it is trusted
 //! to end. It is found by what it is, a folder, Redis or S3, through the crate `opendal`.
 //!
+//! A folder and S3 give what they have piece by piece, of which no more is taken than may be. Redis
+//! gives a value at once, which is in memory before its length is known: 512 MiB by Redis' own bound,
+//! under a name of ours that somebody else has written. To ask for no more than may be would take
+//! three commands on two connections for each value (opendal 0.59: a range that ends behind it is an
+//! error everywhere), where now it takes one.
+//!
 //! What is late is given up, and a connection with it. But a call of the system, which is what a
 //! folder is asked by, cannot be: its thread is had by it until it returns, and a runtime has 512 of
 //! them for everything. So a folder is not asked for more before something has ended of as much as

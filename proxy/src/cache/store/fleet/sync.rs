@@ -2,27 +2,24 @@
 //! memory and disk, and adds its own. By that it is seen whether the service works, too: what
 //! has not answered is asked for nothing else until it answers this, in time.
 //!
-//! Which purges the disk has is written down beside its files (`notes.rs`): a restart, which keeps
-//! those, applies only what has been purged meanwhile, and what it is not known of that it has been.
-//!
 //! Implements: REQ-CACHE-004, REQ-CACHE-007
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
-    task::{JoinHandle, spawn_blocking},
+    sync::Notify,
+    task::spawn_blocking,
     time::{Instant, sleep},
 };
 
 use super::{
     Shared, Wall,
-    purges::{self, MOST_BYTES, Purge, is_over},
-    removed,
+    purges::{self, MOST_BYTES, Purge},
     service::{self, Failed, Open},
 };
 use crate::cache::store::{Inner, Store, head::Meta};
@@ -33,10 +30,33 @@ const EVERY: Duration = Duration::from_secs(2);
 /// What a round may take beyond what a request would wait: a connection may have to be made first.
 const MORE_TIME: Duration = Duration::from_secs(1);
 
+/// Has a round come sooner.
+#[derive(Debug, Default)]
+pub(super) struct Wake {
+    wanted: Notify,
+    /// When it was wanted last because of a failure.
+    failed: Mutex<Option<Instant>>,
+}
+
+impl Wake {
+    /// A purge is to be told to the others, or it is to be seen whether the service works.
+    pub(super) fn now(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// The service has not done something: it may be that nobody has seen yet that it does not work.
+    /// One that works and refuses that is not asked the more for it.
+    pub(super) fn for_failure(&self) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_none_or(|at| at.elapsed() >= EVERY) {
+            *failed = Some(Instant::now());
+            self.now();
+        }
+    }
+}
+
 /// Goes round until the store ends.
 pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>, open: &Open) {
-    recover(store, shared).await;
-    let mut notes = None;
     let mut was_late = false;
     loop {
         let began = Instant::now();
@@ -58,31 +78,10 @@ pub(super) async fn run<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>
             }
             Err(why) => shared.failed(&why),
         }
-        note(shared, &mut notes);
         tokio::select! {
             () = sleep(EVERY) => {}
-            () = shared.purged.notified() => {}
+            () = shared.rounds.wanted.notified() => {}
         }
-    }
-}
-
-/// Takes up what the process before has left.
-async fn recover<M: Meta>(store: &Weak<Inner<M>>, shared: &Arc<Shared<M>>) {
-    let here = Arc::clone(shared);
-    let left = spawn_blocking(move || here.notes.as_ref().map(|notes| notes.read())).await;
-    let Ok(Some([seen, owed, removed])) = left else { return };
-    let now = Wall::now();
-    // They have been applied to what is on the disk.
-    shared.purges.know(purges::decode(&seen).0, now);
-    let mut removed = removed::decode(&removed);
-    removed.retain(|(_, at)| !is_over(*at, now));
-    removed.into_iter().for_each(|(head, at)| shared.forget(head, at));
-    // It is not known whether these have, nor whether the others know of them.
-    let mut owed = purges::decode(&owed).0;
-    owed.retain(|(at, _)| !is_over(*at, now));
-    owed.iter().for_each(|purge| shared.purges.begin_again(purge.clone()));
-    if let Some(store) = store.upgrade().map(Store) {
-        apply(&store, shared, owed, "begun before the restart").await;
     }
 }
 
@@ -130,7 +129,7 @@ async fn round<M: Meta>(
 }
 
 /// Applies to what is here what others have purged, or a process before.
-async fn apply<M: Meta>(
+pub(super) async fn apply<M: Meta>(
     store: &Store<M>,
     shared: &Shared<M>,
     purges: impl IntoIterator<Item = Purge>,
@@ -151,10 +150,30 @@ fn told<M>(shared: &Shared<M>, now: Wall) {
     shared.purges.owed.are_told(Wall(now.0.saturating_sub(1)));
 }
 
-/// Writes down what is known, unless that is still being done, for the disk may stall.
-fn note<M: Meta>(shared: &Arc<Shared<M>>, under_way: &mut Option<JoinHandle<()>>) {
-    if under_way.as_ref().is_none_or(JoinHandle::is_finished) {
-        let here = Arc::clone(shared);
-        *under_way = Some(spawn_blocking(move || here.note()));
+#[cfg(test)]
+mod tests {
+    use mantra_macros::req_test;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[req_test("REQ-CACHE-007")]
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_refuses_is_not_asked_the_more_for_it() {
+        let wake = Wake::default();
+        let comes = async || timeout(EVERY / 20, wake.wanted.notified()).await.is_ok();
+        let mut rounds = 0;
+        // As removals in all lanes do for ten times as long as a round takes to come anyway.
+        for _ in 0..200 {
+            for _ in 0..8 {
+                wake.for_failure();
+            }
+            rounds += u32::from(comes().await);
+            sleep(EVERY / 20).await;
+        }
+        assert!((8..=21).contains(&rounds), "{rounds}");
+        // Who has something to tell does not wait for that.
+        wake.now();
+        assert!(comes().await);
     }
 }

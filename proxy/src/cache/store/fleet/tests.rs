@@ -321,6 +321,63 @@ async fn what_comes_in_while_it_is_compared_is_not_replaced() {
     }
 }
 
+/// The same for what is here and is to be shared again.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_is_stored_over_one_takes_the_place_of_no_other() {
+    let folder = Folder::new();
+    let text = "https://a/1";
+    let of_length = |store: &Store<Note>, bytes| head(text, store.copy(&[content(text, bytes)]));
+    let put_here = |store: &Store<Note>, bytes| {
+        store.fill().commit(Key::of(text), of_length(store, bytes)).expect("room");
+        let is_idle = || store.statistics().disk.is_none_or(|disk| disk.queued_bytes == 0);
+        until("it is on the disk", is_idle);
+    };
+    let on_disk = folder.with_disk("disk", 0);
+    for store in [&folder.store(), &on_disk] {
+        for comes_in in [false, true] {
+            put_here(store, 20);
+            let new = of_length(store, 10);
+            let stored = store.fill().commit_over(Key::of(text), new, |there| {
+                let is_it = there.length == Some(20);
+                if is_it && comes_in {
+                    put_here(store, 30);
+                }
+                is_it
+            });
+            assert_eq!(stored.is_some(), !comes_in);
+            let now = had(store.head(Key::of(text), text, Form::Memory)).await.expect("one");
+            assert_eq!(now.length, Some(if comes_in { 30 } else { 10 }));
+        }
+        assert!(store.fill().commit_over(Key::of(text), of_length(store, 5), |_| false).is_none());
+        let (key, other) = (Key::of("https://a/2"), head("https://a/2", None));
+        assert!(store.fill().commit_over(key, other, |_| true).is_none(), "there is none");
+    }
+}
+
+/// What is on the disk cannot be compared while that is not asked, and may be newer.
+#[req_test("REQ-CACHE-004")]
+#[tokio::test]
+async fn what_the_disk_has_is_not_replaced_while_it_cannot_be_asked() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.with_disk("disk", 0));
+    let text = "https://a/1";
+    put(&one, text, 10);
+    let given = had(other.seek(Key::of(text), text)).await.expect("it is there");
+    let mut fill = other.fill();
+    fill.for_us_alone();
+    fill.commit(Key::of(text), head(text, other.copy(&[content(text, 20)]))).expect("room");
+    other.flush().await;
+    other.disk_loses_patience();
+    assert!(matches!(other.head(Key::of(text), text, Form::Memory), Found::Absent));
+    assert!(!other.adopt(Key::of(text), &given, Form::Memory, |_| false), "the disk has one");
+    // What it has none of is taken.
+    let (elsewhere, key) = ("https://a/2", Key::of("https://a/2"));
+    put(&one, elsewhere, 10);
+    let given = had(other.seek(key, elsewhere)).await.expect("it is there");
+    assert!(other.adopt(key, &given, Form::Memory, |_| false));
+}
+
 #[req_test("REQ-CACHE-004")]
 #[tokio::test]
 async fn a_removal_counts_here_even_if_the_service_does_not_do_it() {

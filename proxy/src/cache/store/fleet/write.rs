@@ -62,11 +62,16 @@ pub(super) async fn run<M: Meta>(
         let Some(here) = store.upgrade().map(Store) else { return };
         let to = |store| To { store, shared: &shared, open: &open };
         let done = match item {
-            Item::Gone { slot, at } => {
+            Item::Gone { slot } => {
                 // It may wait for long.
                 drop(here);
-                if forget(&store, &shared, &open, slot).await.is_some() {
-                    shared.purges.removed.is_done(slot, at);
+                while forget(&store, &shared, &open, slot).await.is_some()
+                    && !shared.purges.removed.is_done(slot)
+                {
+                    // It was removed once more: behind what has waited meanwhile, if there is room.
+                    if shared.lanes.push(Item::Gone { slot }) {
+                        break;
+                    }
                 }
                 continue;
             }
@@ -105,6 +110,7 @@ async fn forget<M: Meta>(
                 return None;
             }
         }
+        shared.purges.removed.begins(&slot);
         let Err(failed) = open.delete(&name, LIMIT).await else {
             shared.writing_works();
             return Some(());
@@ -112,8 +118,7 @@ async fn forget<M: Meta>(
         if let Failed::Service(why) = failed {
             shared.writing_failed(&why);
         }
-        // It may be that nobody has seen yet that it does not work.
-        shared.purged.notify_one();
+        shared.rounds.for_failure();
         sleep(AGAIN).await;
         refused = if shared.patience.is_lost() { 0 } else { refused + 1 };
     }

@@ -10,9 +10,9 @@ use crate::{
     cache::{
         Cache, Counters, Tier,
         key::KeyRules,
-        meta::{Answer, Meta},
+        meta::Answer,
         policy::{Terms, reuse::Wishes, terms},
-        store::{FleetOptions, Service, Stored},
+        store::{FleetOptions, Service},
     },
     config::{self, RouteCache},
     relay::cached::Asked,

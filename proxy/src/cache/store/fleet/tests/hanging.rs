@@ -25,12 +25,16 @@ impl Hanging {
 
     /// All calls return, and nothing is there.
     fn goes_on(&self) {
-        let mut options = OpenOptions::new();
-        let nobody_waits = OFlags::NONBLOCK.bits() as i32;
-        let pipe = options.write(true).custom_flags(nobody_waits).open(self.pipe());
-        fs::remove_file(self.pipe()).expect("a pipe");
-        pipe.expect("somebody reads it");
+        goes_on(&self.pipe());
     }
+}
+
+fn goes_on(pipe: &Path) {
+    let mut options = OpenOptions::new();
+    let nobody_waits = OFlags::NONBLOCK.bits() as i32;
+    let opened = options.write(true).custom_flags(nobody_waits).open(pipe);
+    fs::remove_file(pipe).expect("a pipe");
+    opened.expect("somebody reads it");
 }
 
 /// Threads of this process that have this name.
@@ -81,4 +85,24 @@ async fn a_folder_that_hung_is_used_again() {
     until("it works", || of(&store).works);
     put(&store, "https://a/1", 10);
     assert_eq!(of(&store).writes, 1);
+}
+
+/// The disk stalls where the notes are.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[test]
+fn notes_that_hang_keep_nobody_from_the_service_nor_from_a_purge() {
+    let folder = Folder::new();
+    let noted = folder.0.join("disk/fleet-purges");
+    fs::create_dir_all(noted.parent().expect("a folder")).expect("a folder");
+    mknodat(CWD, &noted, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+    let store = folder.with_disk("disk", 4 << 20);
+    put(&store, "https://a/1", 10);
+    assert_eq!(of(&store).writes, 1);
+    let began = Instant::now();
+    for _ in 0..20 {
+        let _ = store.purge(&What::Tag("red".into()));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    goes_on(&noted);
+    until("it is written down", || fs::metadata(&noted).is_ok_and(|file| file.len() > 4));
 }

@@ -1,6 +1,10 @@
 //! What a restart knows of purges and removals: those that the disk has, and those that somebody lacks.
 
 use super::*;
+use crate::cache::store::{
+    fleet::{lanes::MOST_ITEMS, removed},
+    key::Slot,
+};
 
 #[req_test("REQ-CACHE-002")]
 #[tokio::test]
@@ -165,6 +169,36 @@ async fn a_removal_that_waits_for_the_service_outlives_the_process() {
     }
 }
 
+/// A service that cannot even be set up, as a folder that is not there yet.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn what_is_made_worthless_before_the_service_is_there_outlives_a_crash() {
+    let folder = Folder::new();
+    let other = folder.store();
+    for text in ["https://a/removed", "https://a/purged"] {
+        put(&other, text, 10);
+    }
+    drop(other);
+    let comes_back = goes_away(&folder);
+    let directory = folder.0.join("disk");
+    let disk = DiskOptions { directory: directory.clone(), bytes: 64 << 20, index_bytes: 1 << 20 };
+    let one = Store::<Note>::new(&Options { disk: Some(disk), ..folder.options() });
+    until("both are tried", || of(&one).errors > 0 && one.statistics().disk.unwrap().works);
+    one.remove(Key::of("https://a/removed"));
+    let _ = one.purge(&What::Tag("purged".into()));
+    let is_noted = |name| fs::metadata(directory.join(name)).is_ok_and(|file| file.len() > 4);
+    assert!(is_noted("fleet-purges.untold"), "when it is answered");
+    until("it is written down", || is_noted("fleet-purges.removed"));
+    assert!(!of(&one).works);
+    copy_disk(&directory, &folder.0.join("next"), "purges");
+    drop(one);
+    comes_back();
+    let again = folder.with_disk("next", 4 << 20);
+    until("it is gone", || folder.files("h").len() == 1);
+    assert!(seek(&again, "https://a/purged").await.is_none());
+    until("it is told", || !again.is_any_purge_untold());
+}
+
 /// A removal that comes before anybody has seen that the service does not work, and one that waits
 /// when the process is to end: it has some time for that, also where nothing can be written down.
 #[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
@@ -191,4 +225,39 @@ async fn a_removal_is_not_given_up_while_the_service_may_come_back() {
         }
         assert_eq!(folder.files("h").len(), 0);
     }
+}
+
+/// Sites that write do so all the time, and a service may be away for long.
+#[req_test("REQ-CACHE-004", "REQ-CACHE-007")]
+#[tokio::test]
+async fn what_is_removed_again_and_again_takes_the_room_of_one() {
+    let folder = Folder::new();
+    let one = folder.store();
+    let often = "https://a/often";
+    for text in [often, "https://a/once", "https://a/one-more"] {
+        put(&one, text, 10);
+    }
+    let comes_back = goes_away(&folder);
+    one.remove(Key::of(often));
+    until("it is seen", || !of(&one).works);
+    let shared = &one.0.fleet.get().expect("a fleet").shared;
+    for _ in 0..2 * MOST_ITEMS {
+        one.remove(Key::of(often));
+    }
+    one.remove(Key::of("https://a/once"));
+    assert_eq!(of(&one).dropped, 0);
+    // What waits already goes on to when nothing else finds room any more.
+    for number in 0..2 * MOST_ITEMS {
+        one.remove(Key::of(&format!("https://b/{number}")));
+    }
+    assert!(of(&one).dropped > 0);
+    one.remove(Key::of("https://a/one-more"));
+    one.remove(Key::of(often));
+    let waits = |text| {
+        let slot = Slot::head(Key::of(text));
+        removed::decode(&shared.purges.removed.encode()).iter().any(|(head, _)| *head == slot)
+    };
+    assert!(waits(often) && waits("https://a/once") && !waits("https://a/one-more"));
+    comes_back();
+    until("they are gone", || folder.files("h").len() == 1);
 }
