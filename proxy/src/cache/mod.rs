@@ -28,6 +28,8 @@ pub mod pull;
 pub mod range;
 pub mod reader;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod uncacheable;
 mod wakers;
 mod ways;

@@ -4,16 +4,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::Ordering::SeqCst,
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use mantra_macros::req_test;
 
 use super::{Disk, segment::Segment};
-use crate::cache::store::{
-    DiskOptions, Form, Found, Head, Key, Meta, ObjectId, Options, Store, What,
-    tests::{Note, head},
+use crate::cache::{
+    store::{
+        DiskOptions, Form, Found, Head, Key, Meta, ObjectId, Options, Store, What,
+        tests::{Note, head},
+    },
+    testing::until,
 };
 
 mod damage;
@@ -54,15 +56,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Waits for something that other threads do; ten seconds at most.
-fn until(what: &str, is: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}: not in ten seconds");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

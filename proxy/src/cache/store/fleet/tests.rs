@@ -10,9 +10,12 @@ use bytes::Bytes;
 use mantra_macros::req_test;
 
 use super::{Options as FleetOptions, Service};
-use crate::cache::store::{
-    DiskOptions, FleetStatistics, Form, Found, Key, Meta, ObjectId, Options, Store, What,
-    tests::{Note, head},
+use crate::cache::{
+    store::{
+        DiskOptions, FleetStatistics, Form, Found, Key, Meta, ObjectId, Options, Store, What,
+        tests::{Note, head},
+    },
+    testing::until,
 };
 
 mod hanging;
@@ -72,14 +75,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn until(what: &str, is: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}: not in ten seconds");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

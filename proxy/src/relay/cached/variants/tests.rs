@@ -1,6 +1,6 @@
 //! Variants that a fleet shares, of a target that was told apart long ago.
 
-use std::{cell::Cell, fs, path::PathBuf, sync::Arc, time::Instant};
+use std::{cell::Cell, fs, path::PathBuf, sync::Arc};
 
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use mantra_macros::req_test;
@@ -13,6 +13,7 @@ use crate::{
         meta::Answer,
         policy::{Terms, reuse::Wishes, terms},
         store::{FleetOptions, Service},
+        testing::until,
     },
     config::{self, RouteCache},
     relay::cached::Asked,
@@ -44,14 +45,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn until(what: &str, is: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}: not in ten seconds");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
