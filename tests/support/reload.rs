@@ -60,15 +60,22 @@ impl Proxy {
     /// does after it has counted the reload.
     async fn until_listening(&mut self, text: &str) {
         let config = underpass::config::parse(text, "test.toml").expect("what was reloaded");
+        // Those that exchange their addresses have nothing new to say.
+        self.until_told(|told| {
+            config.listeners.iter().all(|listener| match listener.address.port() {
+                0 => told.is_listening(|name, _| name == listener.name),
+                port => told.is_listening(|_, address| address.port() == port),
+            })
+        })
+        .await;
+    }
+
+    /// Waits until it has said so much of where it listens.
+    pub async fn until_told(&mut self, enough: impl Fn(&Self) -> bool) {
         let begin = Instant::now();
         loop {
             self.look_for_listeners();
-            // Those that exchange their addresses have nothing new to say.
-            let told = config.listeners.iter().all(|listener| match listener.address.port() {
-                0 => self.is_listening(|name, _| name == listener.name),
-                port => self.is_listening(|_, address| address.port() == port),
-            });
-            if told {
+            if enough(self) {
                 return;
             }
             assert!(begin.elapsed() < BOUND, "not told where it listens: {}", self.stderr());

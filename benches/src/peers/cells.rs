@@ -26,6 +26,8 @@ impl Engine {
         Self::Proxy(Kind::Pingora),
     ];
     pub(crate) const OURS: Self = Self::Proxy(Kind::Underpass { bypass: false });
+    /// Whose rate others are loaded by.
+    pub(crate) const YARDSTICK: Self = Self::Proxy(Kind::Nginx);
     pub(crate) const BYPASS: Self = Self::Proxy(Kind::Underpass { bypass: true });
 
     pub(crate) fn name(self) -> &'static str {
@@ -51,6 +53,9 @@ pub(crate) enum Row {
     Sse(u32),
     /// So many requests a second, on schedule.
     Latency(u32),
+    /// The same at so many percent of what [`Engine::YARDSTICK`] answers over these connections
+    /// when it is asked as fast as it answers, taken anew in each round.
+    Load(u32),
     /// So many idle connections, after one request each; then work, for its peak.
     Memory(u32),
 }
@@ -91,7 +96,7 @@ pub(crate) struct Figures {
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Small(1),
         Self::Small(64),
         Self::Small(512),
@@ -101,6 +106,7 @@ impl Row {
         Self::Sse(1_000),
         Self::Latency(2_000),
         Self::Latency(10_000),
+        Self::Load(70),
         Self::Memory(2_000),
     ];
 
@@ -112,6 +118,7 @@ impl Row {
             Self::New | Self::Body | Self::Stream => &[Rate, CpuProxy, CpuAll, CpuMachine],
             Self::Sse(_) => &[P50, P99, CpuProxy, CpuAll],
             Self::Latency(_) => &[P50, P99, P999],
+            Self::Load(_) => &[Rate, P50, P99, P999],
             Self::Memory(_) => &[Base, Each, Peak],
         }
     }
@@ -122,7 +129,7 @@ impl Row {
             Self::New => "connection",
             Self::Body | Self::Stream => "MB",
             Self::Sse(_) => "token",
-            Self::Small(_) | Self::Latency(_) | Self::Memory(_) => "request",
+            Self::Small(_) | Self::Latency(_) | Self::Load(_) | Self::Memory(_) => "request",
         }
     }
 
@@ -155,6 +162,7 @@ impl fmt::Display for Row {
             Self::Stream => write!(f, "stream100m"),
             Self::Sse(n) => write!(f, "sse{n}"),
             Self::Latency(n) => write!(f, "latency{n}"),
+            Self::Load(n) => write!(f, "load{n}"),
             Self::Memory(n) => write!(f, "memory{n}"),
         }
     }

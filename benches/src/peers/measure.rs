@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     client::{self, Client},
@@ -43,10 +43,30 @@ pub(crate) struct Path<'a> {
     pub(crate) time: Duration,
 }
 
+/// Requests a second that nobody answers: each is due before the one in front of it is answered.
+const TOO_MANY_PER_SECOND: u32 = 1_000_000;
+
+/// How many requests a second are answered over the connections of a schedule, each of them asked
+/// again as soon as it has its answer.
+///
+/// # Errors
+/// If something is not answered.
+pub(crate) fn most_per_second(address: SocketAddr, time: Duration) -> anyhow::Result<f64> {
+    let schedule = Schedule {
+        senders: SENDERS,
+        per_second: TOO_MANY_PER_SECOND,
+        watch: Duration::ZERO,
+        blocking: false,
+    };
+    let (samples, _) = schedule.ask_until(address, time, time)?;
+    Ok(samples.len() as f64 / time.as_secs_f64())
+}
+
 /// Measures one row.
 ///
 /// # Errors
-/// If something is not answered as it has to be.
+/// If something is not answered as it has to be; for a [`Row::Load`], whose rate has to be found
+/// first.
 pub(crate) fn measure(row: Row, path: Path<'_>) -> anyhow::Result<Figures> {
     let address = path.address();
     match row {
@@ -66,6 +86,7 @@ pub(crate) fn measure(row: Row, path: Path<'_>) -> anyhow::Result<Figures> {
         }
         Row::Sse(streams) => path.listen(streams),
         Row::Latency(per_second) => path.on_schedule(per_second),
+        Row::Load(_) => bail!("a rate is not known yet"),
         Row::Memory(connections) => {
             let proxy = path.proxy.context("memory is that of a proxy")?;
             memory(proxy, connections as usize, path.time)

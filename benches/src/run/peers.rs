@@ -16,7 +16,7 @@ use crate::{
     lines::Lines,
     peers::{
         cells::{Engine, Figures, Only, Row},
-        measure::{Path, measure},
+        measure::{Path, measure, most_per_second},
         report::{self, Cells},
     },
     server::{Kind, Server},
@@ -123,10 +123,17 @@ impl Bench<'_> {
         let mut cells =
             Cells { row, engines: entries.iter().map(|entry| (entry.0, Vec::new())).collect() };
         for round in 0..self.rounds {
+            let load = match self.load(row, &entries) {
+                Ok(load) => load,
+                Err(error) => {
+                    println!("{row}: failed: {error:#}");
+                    continue;
+                }
+            };
             for turn in 0..entries.len() {
                 let index = (round + turn) % entries.len();
                 let (engine, server) = entries[index];
-                let figures = match self.measure(quick, row, *engine, server.as_ref()) {
+                let figures = match self.measure(quick, load, *engine, server.as_ref()) {
                     Ok(figures) => Some(figures),
                     Err(error) => {
                         println!("{row}, {}: failed: {error:#}", engine.name());
@@ -149,6 +156,17 @@ impl Bench<'_> {
             }
         }
         Ok(cells)
+    }
+
+    /// The row with its rate, where that depends on what somebody answers.
+    fn load(&self, row: Row, entries: &[&(Engine, Option<Server>)]) -> anyhow::Result<Row> {
+        let Row::Load(percent) = row else { return Ok(row) };
+        let named = entries.iter().find(|entry| entry.0 == Engine::YARDSTICK);
+        let proxy = named.or_else(|| entries.iter().find(|entry| entry.1.is_some()));
+        let (_, server) = proxy.context("no proxy to take the rate of")?;
+        let address = server.as_ref().context("no proxy to take the rate of")?.address;
+        let most = most_per_second(address, self.time)?;
+        Ok(Row::Latency(((most * f64::from(percent) / 100.0) as u32).max(1)))
     }
 
     fn measure(

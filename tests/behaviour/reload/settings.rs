@@ -119,11 +119,7 @@ async fn the_admin_endpoint_moves() {
     proxy.write_config(&(format!("[admin]\naddress = \"{second}\"\n") + &rest));
     proxy.signal(rustix::process::Signal::HUP);
     proxy.log_line(&["configuration reloaded", &second.to_string()]).await;
-    eventually("its new address to be told", async || {
-        tokio::net::TcpStream::connect(second).await.is_ok()
-    })
-    .await;
-    proxy.look_for_listeners();
+    proxy.until_told(|told| told.is_listening(|_, address| address == second)).await;
     assert_eq!(proxy.admin(), second);
     assert_eq!(proxy.reloads().await, [1.0, 0.0]);
     eventually("the old one to be closed", async || {
