@@ -1,7 +1,8 @@
-//! What the tiers outside of memory have: one record for a block, a head with its body, or a removal.
+//! What the tiers outside of memory have: one record for a block, a head with its body, a removal, or
+//! for room between others.
 //!
 //! ```text
-//! record  = header meta body padding          to a multiple of 64 bytes
+//! record  = header meta body zeros            to a multiple of 64 bytes
 //! header  = magic crc32c salt id number kind meta_len body_len crc(meta) crc(body) keep_until
 //! meta    = what `meta_view.rs` has, of a head
 //! ```
@@ -32,6 +33,8 @@ pub(super) enum Kind {
     Head = 2,
     /// There is no head of this name any more.
     Removed = 3,
+    /// Nothing: so that what is behind it begins where it is to begin.
+    Padding = 4,
 }
 
 /// The beginning of a record.
@@ -79,6 +82,7 @@ impl Header {
             1 => Kind::Block,
             2 => Kind::Head,
             3 => Kind::Removed,
+            4 => Kind::Padding,
             _ => return None,
         };
         let header = Self {
@@ -90,7 +94,8 @@ impl Header {
             body_crc: from.u32()?,
             keep_until: from.u64()?,
         };
-        (header.slot.is_head() != (kind == Kind::Block)).then_some(header)
+        let agrees = header.slot.is_head() != (kind == Kind::Block);
+        (agrees || kind == Kind::Padding).then_some(header)
     }
 
     pub(super) fn is_meta(&self, meta: &[u8]) -> bool {
@@ -108,53 +113,80 @@ impl Header {
     }
 }
 
-/// Appends the record of a block, to be sealed as all of these. Returns its length.
-pub(super) fn write_block(slot: Slot, block: &Block, out: &mut Vec<u8>) -> usize {
-    write((slot, Kind::Block, 0), &[], Some(block), out)
+/// A record that is to be written.
+pub(super) struct Draft<'a> {
+    named: (Slot, Kind, u64),
+    meta: Vec<u8>,
+    body: Option<&'a Block>,
 }
 
-/// Appends the record of a head; nothing if it is too long, has too many tags, or its body is not to
-/// be had. Returns its length.
-pub(super) fn write_head<M: Meta>(slot: Slot, stored: &Stored<M>, out: &mut Vec<u8>) -> usize {
-    let meta = meta_view::encode(stored);
-    if meta.len() > MAX_META || stored.tags().count() > meta_view::MOST_TAGS {
-        return 0;
+impl<'a> Draft<'a> {
+    /// Of a block.
+    pub(super) fn block(slot: Slot, block: &'a Block) -> Self {
+        Self { named: (slot, Kind::Block, 0), meta: Vec::new(), body: Some(block) }
     }
-    write((slot, Kind::Head, stored.keep_until), &meta, stored.body.as_ref(), out)
+
+    /// Of a head; `None` if it is too long, or has too many tags.
+    pub(super) fn head<M: Meta>(slot: Slot, stored: &'a Stored<M>) -> Option<Self> {
+        let meta = meta_view::encode(stored);
+        let fits = meta.len() <= MAX_META && stored.tags().count() <= meta_view::MOST_TAGS;
+        let body = stored.body.as_ref();
+        fits.then_some(Self { named: (slot, Kind::Head, stored.keep_until), meta, body })
+    }
+
+    /// Of a removal.
+    pub(super) fn removed(slot: Slot) -> Self {
+        Self { named: (slot, Kind::Removed, 0), meta: Vec::new(), body: None }
+    }
+
+    /// Bytes in front of its body, and those of that.
+    pub(super) fn layout(&self) -> (usize, usize) {
+        (HEADER + self.meta.len(), self.body.map_or(0, Block::len))
+    }
+
+    /// Appends it, to be sealed. Returns its length; 0, and nothing is written, if its body is not to
+    /// be had any more.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> usize {
+        let Self { named: (slot, kind, keep_until), meta, body } = self;
+        let from = out.len();
+        let behind = from + HEADER + meta.len();
+        out.resize(from + HEADER, 0);
+        out.extend_from_slice(meta);
+        if let Some(Err(error)) = body.map(|body| body.append_to(out)) {
+            tracing::debug!(%error, "cache: a body that was on the disk cannot be written again");
+            out.truncate(from);
+            return 0;
+        }
+        let header = Header {
+            slot: *slot,
+            kind: *kind,
+            meta_len: meta.len() as u32,
+            body_len: body.map_or(0, Block::len) as u32,
+            meta_crc: crc32c::crc32c(meta),
+            body_crc: crc32c::crc32c(&out[behind..]),
+            keep_until: *keep_until,
+        };
+        out[from..from + HEADER].copy_from_slice(&header.encode());
+        out.resize(from + header.record_bytes(), 0);
+        header.record_bytes()
+    }
 }
 
-/// Appends the record of a removal. Returns its length.
-pub(super) fn write_removed(slot: Slot, out: &mut Vec<u8>) -> usize {
-    write((slot, Kind::Removed, 0), &[], None, out)
-}
-
-fn write(
-    (slot, kind, keep_until): (Slot, Kind, u64),
-    meta: &[u8],
-    body: Option<&Block>,
-    out: &mut Vec<u8>,
-) -> usize {
+/// Appends a record of so many bytes that says nothing, to be sealed: a multiple of [`ALIGN`], and
+/// of [`HEADER`] at least.
+pub(super) fn write_padding(slot: Slot, bytes: usize, out: &mut Vec<u8>) {
     let from = out.len();
-    let behind = from + HEADER + meta.len();
-    out.resize(from + HEADER, 0);
-    out.extend_from_slice(meta);
-    if let Some(Err(error)) = body.map(|body| body.append_to(out)) {
-        tracing::debug!(%error, "cache: a body that was on the disk cannot be written again");
-        out.truncate(from);
-        return 0;
-    }
     let header = Header {
         slot,
-        kind,
-        meta_len: meta.len() as u32,
-        body_len: body.map_or(0, Block::len) as u32,
-        meta_crc: crc32c::crc32c(meta),
-        body_crc: crc32c::crc32c(&out[behind..]),
-        keep_until,
+        kind: Kind::Padding,
+        meta_len: 0,
+        body_len: (bytes - HEADER) as u32,
+        meta_crc: 0,
+        body_crc: 0,
+        keep_until: 0,
     };
-    out[from..from + HEADER].copy_from_slice(&header.encode());
-    out.resize(from + header.record_bytes(), 0);
-    header.record_bytes()
+    out.extend_from_slice(&header.encode());
+    out.resize(from + bytes, 0);
 }
 
 /// Gives a header its salt.

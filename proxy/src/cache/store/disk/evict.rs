@@ -56,7 +56,8 @@ impl<M: Meta> Writer<M> {
                 && kept + more <= most
                 && (header.kind == Kind::Block || header.keep_until >= now)
                 && !self.is_purged(segment, offset, header);
-            if stays && self.batch.again(segment, header, from).is_ok() {
+            let end = self.end();
+            if stays && self.batch.again(segment, header, from, end).is_ok() {
                 kept += more;
             }
             if self.batch.bytes.len() >= 1 << 20 {

@@ -44,7 +44,7 @@ const FRONT: usize = 4096;
 const MOST_NOW: u32 = 512 << 10;
 
 /// A body from so many bytes on may stay in its file. Below it a copy is cheaper.
-const LENT_BYTES: u32 = 32 << 10;
+pub(super) const LENT_BYTES: usize = 32 << 10;
 
 /// Reads until the store ends.
 pub(super) fn run<M: Meta>(shared: &Shared<M>) {
@@ -156,7 +156,7 @@ fn read<M: Meta>(
             };
             Kept::Head(head(shared, &view, body)?)
         }
-        Kind::Removed => return Err(Failed::Gone),
+        Kind::Removed | Kind::Padding => return Err(Failed::Gone),
     };
     // Asked under the lock that a removal or a purge has to take yet.
     let mut is_there = false;
@@ -213,7 +213,7 @@ fn body<M: Meta>(
     form: Form,
 ) -> Result<Block, Failed> {
     if form == Form::Socket
-        && header.body_len >= LENT_BYTES
+        && header.body_len as usize >= LENT_BYTES
         && let Some(window) = &shared.windows
         && let Some(window) = from.segment.window(window)
         && window.lends(from.at as usize, header.body_len as usize)

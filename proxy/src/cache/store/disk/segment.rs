@@ -24,7 +24,7 @@ use rustix::{
 use crate::{
     cache::store::{
         key::random,
-        record::{ALIGN, HEADER, Header, Reader},
+        record::{ALIGN, HEADER, Header, Kind, Reader},
     },
     lend::{self, Windows},
 };
@@ -208,7 +208,8 @@ impl Segment {
     }
 
     /// Tells of all records in their order, by their headers alone; bodies are not read. `visit`
-    /// has the offset of a record in the file. What is no record is stepped over.
+    /// has the offset of a record in the file. Padding is not told of, and what is no record is
+    /// stepped over.
     ///
     /// # Errors
     /// As read(2), or as `visit`.
@@ -226,8 +227,10 @@ impl Segment {
             match Header::decode(bytes, self.salt).filter(fits) {
                 Some(header) => {
                     walked.has_hole |= std::mem::take(&mut in_hole);
-                    walked.records += 1;
-                    visit(at, &header)?;
+                    if header.kind != Kind::Padding {
+                        walked.records += 1;
+                        visit(at, &header)?;
+                    }
                     last = header.record_bytes();
                     at += last as u64;
                 }

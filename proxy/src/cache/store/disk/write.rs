@@ -32,6 +32,7 @@ use crate::cache::store::{
     head::{Kept, Meta},
     memory::Value,
     purge::What,
+    record::HEADER,
 };
 
 /// How long to wait before the disk is tried again, and between looks whether the folder is there.
@@ -161,7 +162,8 @@ impl<M: Meta> Writer<M> {
         while let Some(item) = work.items.pop_front() {
             match item {
                 Item::Put { slot, ticket, kept } => {
-                    self.batch.put(&self.shared, slot, ticket, kept)
+                    let end = self.end();
+                    self.batch.put(&self.shared, (slot, ticket, kept), end);
                 }
                 Item::Removed(slot) => self.batch.remove(slot),
                 Item::Purge(what, answer) => self.purge(what, answer, &mut work.items)?,
@@ -175,6 +177,11 @@ impl<M: Meta> Writer<M> {
             }
         }
         self.write()
+    }
+
+    /// Where the batch comes to lie, if the segment has room for it.
+    pub(super) fn end(&self) -> u64 {
+        self.active.as_ref().map_or(HEADER as u64, |active| active.bytes())
     }
 
     /// Writes the batch.

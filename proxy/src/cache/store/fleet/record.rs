@@ -14,7 +14,7 @@ use crate::cache::store::{
     head::{Meta, Stored},
     key::Slot,
     meta_view::MetaView,
-    record::{self, HEADER, Header, Kind, MAX_META, Reader},
+    record::{self, Draft, HEADER, Header, Kind, MAX_META, Reader},
 };
 
 const MAGIC: u32 = u32::from_le_bytes(*b"UPf1");
@@ -50,7 +50,7 @@ pub(super) fn of_block(
     asked: Wall,
     block_bytes: usize,
 ) -> Option<Vec<u8>> {
-    sealed(asked, block_bytes, block.len(), |out| record::write_block(slot, block, out))
+    sealed(asked, block_bytes, &Draft::block(slot, block))
 }
 
 /// A head, with its body where that is one block. `None`: it is too long.
@@ -60,21 +60,16 @@ pub(super) fn of_head<M: Meta>(
     asked: Wall,
     block_bytes: usize,
 ) -> Option<Vec<u8>> {
-    let body = stored.body.as_ref().map_or(0, Block::len);
-    sealed(asked, block_bytes, body, |out| record::write_head(slot, stored, out))
+    sealed(asked, block_bytes, &Draft::head(slot, stored)?)
 }
 
-fn sealed(
-    asked: Wall,
-    block_bytes: usize,
-    body: usize,
-    write: impl FnOnce(&mut Vec<u8>) -> usize,
-) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(FRONT + HEADER + 2048 + body);
+fn sealed(asked: Wall, block_bytes: usize, record: &Draft<'_>) -> Option<Vec<u8>> {
+    let (front, body) = record.layout();
+    let mut out = Vec::with_capacity(FRONT + front + body + record::ALIGN);
     out.extend_from_slice(&MAGIC.to_le_bytes());
     out.extend_from_slice(&crc32c::crc32c(&asked.0.to_le_bytes()).to_le_bytes());
     out.extend_from_slice(&asked.0.to_le_bytes());
-    if write(&mut out) == 0 {
+    if record.write(&mut out) == 0 {
         return None;
     }
     record::seal(&mut out[FRONT..FRONT + HEADER], block_bytes as u64);
@@ -114,7 +109,7 @@ impl<'a> View<'a> {
         let head = match header.kind {
             Kind::Block => None,
             Kind::Head => Some(MetaView::decode(meta).filter(|_| header.is_meta(meta))?),
-            Kind::Removed => return None,
+            Kind::Removed | Kind::Padding => return None,
         };
         Some(Self { header, asked, head, body })
     }

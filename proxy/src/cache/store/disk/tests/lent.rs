@@ -115,6 +115,40 @@ async fn what_is_known_to_be_in_its_file_and_found_damaged_is_lent_no_more() {
     assert!(found(store.head(Key::of(TEXT), TEXT, Form::Socket)).await.is_none());
 }
 
+/// One page more is one segment of TCP more. What is between them is not taken for a hole, either.
+#[req_test("REQ-CACHE-002")]
+#[tokio::test]
+async fn a_body_for_sockets_lies_in_as_few_pages_as_can_be() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let sizes = [64_000, 700, 40_000, 64_000, 20_000, 5_000, 64_000, 33_000];
+    let texts: Vec<String> = (0..40).map(|number| format!("https://a/{number}")).collect();
+    let content = |number: usize| content(&texts[number], sizes[number % sizes.len()]);
+    for (number, text) in texts.iter().enumerate() {
+        assert!(put(&store, text, content(number)));
+        if number % 3 == 0 {
+            store.flush().await;
+        }
+    }
+    store.flush().await;
+    let bytes: Vec<u8> =
+        folder.segments().iter().flat_map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(folder.segments().len(), 1);
+    for number in 0..texts.len() {
+        let body = content(number);
+        let at = bytes.windows(64).position(|window| window == &body[..64]).expect("it is there");
+        let pages = (at % 4096 + body.len()).div_ceil(4096);
+        if body.len() > 32 << 10 {
+            assert_eq!(pages, body.len().div_ceil(4096), "{number}, at {at}");
+        }
+    }
+    drop(store);
+    let store = folder.store();
+    for (number, text) in texts.iter().enumerate() {
+        assert_eq!(body(&store, text).await, Some(content(number)), "{text}");
+    }
+}
+
 /// The folder of a store that was allowed more: its segments are longer than any of this one.
 #[req_test("REQ-CACHE-002")]
 #[tokio::test]
