@@ -121,12 +121,16 @@ async fn a_handshake_of_tls_begins_with_the_first_segment() {
 #[tokio::test]
 async fn a_refused_first_segment_is_a_refused_connection() {
     let Some(host) = server_host() else { return };
-    let origin = serve(&host);
+    let listener = host.listen(None);
+    let same = listener.try_clone().unwrap();
+    let origin = Origin::over(listener).serve(|_| ANSWER);
     let proxy = Proxy::config(config(&format!("\"{}\"", origin.addr()), "")).start();
     assert_eq!(get(&proxy).await, 200);
     assert_eq!(get(&proxy).await, 200);
     assert_eq!(count(&proxy, "fast_opens").await, 1.0);
     drop(origin);
+    // Whoever has it, as a process that another test is just starting: it listens no more.
+    socket2::SockRef::from(&same).shutdown(std::net::Shutdown::Both).unwrap();
     assert_eq!(get(&proxy).await, 502);
     assert_eq!(count(&proxy, "fast_open_failures").await, 1.0);
     assert_eq!(count(&proxy, "connect_failures").await, 1.0);

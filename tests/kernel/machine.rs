@@ -116,7 +116,9 @@ impl Copied {
     pub(crate) fn of(binary: &PathBuf) -> Self {
         let name = binary.file_name().unwrap().to_string_lossy();
         let copy = env::temp_dir().join(format!("{name}-{}", std::process::id()));
-        fs::copy(binary, &copy).unwrap();
+        // By another process: whoever another test starts meanwhile would have the copy open for
+        // writing for a moment, and what is open so cannot be started (ETXTBSY).
+        assert!(Command::new("cp").arg(binary).arg(&copy).status().unwrap().success());
         Self(copy)
     }
 

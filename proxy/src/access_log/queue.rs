@@ -164,8 +164,10 @@ impl<W: Write> Drainer<W> {
     fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         shared.bell.serve(REST, FLUSH_INTERVAL, || {
+            // First: what was logged before it was given goes where it was to go.
+            let next = lock(&self.shared.next).take();
             let found = self.drain();
-            if let Some(file) = lock(&self.shared.next).take() {
+            if let Some(file) = next {
                 self.out.switch(file);
             }
             found

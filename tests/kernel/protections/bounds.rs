@@ -79,7 +79,8 @@ async fn a_reader_that_comes_back() {
         let sent = tunnel.server.send_until_stalled(0, MORE).await;
         // Tries after 0.2 s, 0.4, 0.8, 1.6, 3.2, 6.4: the next one is some seconds away.
         tokio::time::sleep(20 * clock::STALL).await;
-        tunnel.client.fate_of(0, sent, 4 * clock::STALL).await
+        let patience = if gone.is_empty() { clock::BOUND } else { 4 * clock::STALL };
+        tunnel.client.fate_of(0, sent, patience).await
     };
     let stuck = |fate: &Fate| matches!(fate, Fate::Stuck(_));
     shown(&[Protection::Room], play, |fate| *fate == Fate::Whole, stuck).await;

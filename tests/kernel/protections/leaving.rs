@@ -245,9 +245,10 @@ async fn unread(bed: &Bed, (way, back): (&str, &str), given: u64, gone: &[Protec
     if given == 0 {
         // Nobody asks the gate any more when both directions are closed.
         passed(&proxy, way, ON_ITS_WAY, |seen| seen.refused).await;
-        left_before = Seen::of(&proxy, way).await.has_left();
         told.receiver_sends.store(true, Relaxed);
         eventually("bytes by TCP", async || Seen::of(&proxy, back).await.slow > 0).await;
+        // Before these came it may leave, and here that takes as long as this machine likes.
+        left_before = Seen::of(&proxy, way).await.has_left();
     } else {
         passed(&proxy, way, MORE, |seen| seen.messages).await;
     }

@@ -52,10 +52,15 @@ fn read(mut stream: &TcpStream, got: &mut Vec<u8>) -> Result<usize, ErrorKind> {
     Ok(n)
 }
 
-/// Fewer bytes than the server wants to be woken for, then enough, then few and the end.
-async fn watch(mut client: Wire, server: TcpStream) -> Seen {
+/// Fewer bytes than the server wants to be woken for, then enough, then few and the end. `by_tcp`:
+/// the few are there when they are in TCP's queue.
+async fn watch(mut client: Wire, server: TcpStream, by_tcp: bool) -> Seen {
     let mut got = Vec::new();
     client.send(pattern::at(0, FEWER)).await;
+    if by_tcp {
+        let came = || rustix::io::ioctl_fionread(&server) == Ok(FEWER);
+        eventually("the few to come", async || came()).await;
+    }
     let early = is_woken(&server, clock::STALL);
     let fewer = read(&server, &mut got);
     let more = MARK - FEWER + got.len() as u64;
@@ -93,7 +98,7 @@ async fn of_an_enrolled_socket() {
         let Tunnel { client, server, origin: _origin, proxy: _proxy } = plan.open_settled().await;
         let server = server.into_stream().into_std().unwrap();
         set_low_water(&server, MARK as i32);
-        watch(client, server).await
+        watch(client, server, false).await
     };
     // What an application must not do (docs/tunnels.md).
     let fewer = play(&[]).await.fewer;
@@ -121,7 +126,7 @@ async fn of_a_socket_that_is_to_be_enrolled() {
         } else {
             comes_to(&proxy, "to_upstream", "bypass").await;
         }
-        watch(client, server).await
+        watch(client, server, gone.is_empty()).await
     };
     let as_without = |seen: &Seen| holds(seen) && seen.fewer == Ok(FEWER as usize);
     shown(&[Protection::LowWater], play, as_without, |seen| seen.early).await;

@@ -15,11 +15,18 @@ mod streams;
 mod urgent;
 
 use futures_util::FutureExt;
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
 
 use underpass_tests::{Bed, bed::Topology, clock, tunnel::Way};
 
 const MEGABYTE: u64 = 1 << 20;
+
+/// When a tunnel that is ended by hand is over: half a second is for what is on its way
+/// (`FORCED_LINGER`), the rest for a machine that does much else.
+const SOON: Duration = clock::scaled(Duration::from_secs(5));
 
 /// Each bed with one way to open a tunnel, the first with all; fewer on an emulated processor.
 fn cases(beds: &[Bed]) -> Vec<(&Bed, Way)> {

@@ -24,7 +24,7 @@ use super::{
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A segment may take a moment to get through loopback.
+/// A segment may take a moment to get through loopback. More where nothing else is left to try.
 const SEGMENT: Duration = Duration::from_millis(50);
 
 /// Whether FIONREAD tells an enrolled socket of what is in TCP's queue by itself (false), or
@@ -48,14 +48,14 @@ pub(super) fn tells_of_received(kernel: &Arc<Kernel>, pass: bool) -> Result<bool
             false => None,
         };
         pair.write_far(&[7; 100])?;
-        let since = Instant::now();
+        let (since, bound) = (Instant::now(), if pass { PATIENCE } else { SEGMENT });
         loop {
             // 100 if it is told at all. What was acknowledged is in TCP's queue; the program
             // may need a moment more.
             let waits = pass || super::super::socket::unacknowledged(&pair.far)? > 0;
             match rustix::io::ioctl_fionread(&pair.near)? {
                 100 => return Ok(true),
-                _ if !waits || since.elapsed() > SEGMENT => return Ok(false),
+                _ if !waits || since.elapsed() > bound => return Ok(false),
                 _ => std::thread::sleep(Duration::from_micros(100)),
             }
         }

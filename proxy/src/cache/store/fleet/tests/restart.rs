@@ -1,5 +1,7 @@
 //! What a restart knows of purges and removals: those that the disk has, and those that somebody lacks.
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use super::*;
 use crate::cache::store::{
     fleet::{lanes::MOST_ITEMS, removed},
@@ -132,11 +134,16 @@ async fn a_purge_that_all_have_is_not_applied_to_what_came_later() {
 /// What the service has goes away until this is called, and a file is in its place.
 fn goes_away(folder: &Folder) -> impl FnOnce() + Send + use<> {
     let (shared, away) = (folder.0.join("shared"), folder.0.join("away"));
-    fs::rename(&shared, &away).expect("a folder");
-    fs::write(&shared, b"").expect("a file");
+    fs::write(&away, b"").expect("a file");
+    // At once: where nothing is, there is nothing to be removed.
+    let places = [shared, away];
+    let exchange = |[shared, away]: &[PathBuf; 2]| {
+        renameat_with(CWD, shared, CWD, away, RenameFlags::EXCHANGE).expect("renameat2(2)");
+    };
+    exchange(&places);
     move || {
-        fs::remove_file(&shared).expect("the file");
-        fs::rename(&away, &shared).expect("a folder");
+        exchange(&places);
+        fs::remove_file(&places[1]).expect("the file");
     }
 }
 
@@ -213,7 +220,7 @@ async fn a_removal_is_not_given_up_while_the_service_may_come_back() {
         one.remove(Key::of("https://a/1"));
         until("it is seen", || !of(&one).works);
         let comes_back = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(50));
             comes_back();
         });
         if ends {
