@@ -166,7 +166,7 @@ async fn the_one_with_the_fewest_requests_is_asked() {
 #[tokio::test]
 async fn a_slow_server_is_left_to_the_fast_ones() {
     let [a, b, c] = three().await;
-    a.become_(Mode::Slow(std::time::Duration::from_millis(300)));
+    a.become_(Mode::Slow(std::time::Duration::from_secs(3)));
     let proxy = of(&[&a, &b, &c], "balance = \"peak_ewma\"");
     ask(&mut proxy.connect().await, 60).await;
     // Known after its first answer. Each of the others is better in any pair.

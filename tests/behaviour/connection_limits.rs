@@ -98,10 +98,10 @@ async fn a_stalled_upload_is_given_up(version: Version) {
     let mut client = HttpClient::connect(proxy.addr(), version).await;
     let (body, out) = OutBody::sized(100);
     let answer = client.send(client.request(Method::POST, "/").body(out).unwrap());
+    body.send("some").await;
     let mut server = origin.accept().await;
     let head = server.read_head().await;
     let mut upload = head.request_body();
-    body.send("some").await;
     upload.expect(&mut server, "some").await;
     assert_eq!(answer.await.unwrap().status(), 408);
     assert!(upload.rest(&mut server).await.2.is_some());
@@ -144,7 +144,7 @@ async fn the_last_piece_of_an_answer_has_a_deadline_too() {
     // Together more than the window of a stream that says nothing of it, 65,535 bytes.
     let (first, last) = (vec![b'a'; 60_000], vec![b'b'; 10_000]);
     let origin = Origin::bind().await;
-    let proxy = Proxy::reverse(origin.addr()).limit("body_idle_timeout", "500ms").start();
+    let proxy = Proxy::reverse(origin.addr()).limit("body_idle_timeout", "2s").start();
     let mut client = Frames::open(proxy.connect().await).await;
     let authority = proxy.addr().to_string();
     let fields: [(&[u8], &[u8]); 4] = [

@@ -14,16 +14,16 @@ const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUp
 /// The servers, and what follows about retries.
 const API: &str = "[[upstream]]\nname = \"api\"\nservers = [SERVERS]\n[upstream.retry]\n";
 /// Long enough for the first server to be asked, and short for a test.
-const AFTER: &str = "hedge_after = \"250ms\"";
+const AFTER: &str = "hedge_after = \"600ms\"";
 /// More than twice as long.
-const SLOWLY: Mode = Mode::Slow(Duration::from_secs(1));
+const SLOWLY: Mode = Mode::Slow(Duration::from_secs(2));
 
 /// A proxy of one worker, which asks the first of these servers first.
 fn proxy(servers: &[SocketAddr], rest: &str) -> Proxy {
     let servers: Vec<_> = servers.iter().map(|server| format!("\"{server}\"")).collect();
     Proxy::config(format!(
         "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
-         [log]\naccess = \"stderr\"\n[limits]\nresponse_timeout = \"2s\"\n\
+         [log]\naccess = \"stderr\"\n[limits]\nresponse_timeout = \"5s\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nupstream = \"api\"\n{rest}\n",
         rest = rest.replace("SERVERS", &servers.join(", "))
@@ -135,7 +135,7 @@ async fn a_retry_follows_when_both_have_had_their_time() {
     for server in [&a, &b] {
         server.become_(Mode::Silent);
     }
-    let proxy = with_retry(&[&a, &b, &c], "per_try_timeout = \"500ms\"\nmax_retries = 2\n");
+    let proxy = with_retry(&[&a, &b, &c], "per_try_timeout = \"1500ms\"\nmax_retries = 2\n");
     assert_eq!(ask(&mut proxy.connect().await, GET).await, (200, "c".to_owned()));
     assert_eq!((a.requests(), b.requests(), c.requests()), (1, 1, 1));
     eventually("both connections to be closed", async || a.under_way() + b.under_way() == 0).await;

@@ -16,7 +16,7 @@ fn config(servers: &[SocketAddr]) -> String {
     let servers: Vec<String> = servers.iter().map(|server| format!("\"{server}\"")).collect();
     format!(
         "workers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
-         [limits]\nconnect_timeout = \"500ms\"\n\
+         [limits]\nconnect_timeout = \"2s\"\n\
          [[listener]]\nname = \"db\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
          [[route]]\nlistener = \"db\"\nupstream = \"api\"\n\
          [[upstream]]\nname = \"api\"\nservers = [{}]\n",

@@ -112,7 +112,7 @@ async fn an_idle_tunnel_is_ended(engine: Engine) {
     for way in Way::ALL {
         let origin = Origin::bind().await;
         let timeout =
-            |builder: underpass_tests::ProxyBuilder| builder.limit("tunnel_idle_timeout", "300ms");
+            |builder: underpass_tests::ProxyBuilder| builder.limit("tunnel_idle_timeout", "1s");
         let mut tunnel = way.open_with(engine, origin, timeout).await;
         tunnel.client.send("x").await;
         tunnel.server.expect("x").await;
@@ -127,11 +127,11 @@ async fn an_idle_tunnel_is_ended(engine: Engine) {
 async fn traffic_one_way_keeps_a_tunnel_alive(engine: Engine) {
     let origin = Origin::bind().await;
     let timeout =
-        |builder: underpass_tests::ProxyBuilder| builder.limit("tunnel_idle_timeout", "600ms");
+        |builder: underpass_tests::ProxyBuilder| builder.limit("tunnel_idle_timeout", "2s");
     let mut tunnel = Way::Upgrade.open_with(engine, origin, timeout).await;
     // Twice the timeout, with bytes from the server only.
     for n in 0..12 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(350)).await;
         tunnel.server.send(pattern::at(n, 1)).await;
         tunnel.client.check_pattern(n, 1).await;
     }

@@ -55,8 +55,11 @@ async fn an_open_tunnel_is_listed_with_its_bytes(engine: Engine) {
         drop(tunnel.client);
         drop(tunnel.server);
         tunnel.proxy.until_tunnels(0).await;
+        eventually("the tunnel to be counted as over", async || {
+            tunnel.proxy.metrics().await.sum("underpass_tunnels_open", &[]) == 0.0
+        })
+        .await;
         let metrics = tunnel.proxy.metrics().await;
-        assert_eq!(metrics.sum("underpass_tunnels_open", &[]), 0.0);
         assert_eq!(metrics.sum("underpass_tunnels_opened_total", &[]), 1.0);
         let up = metrics.sum("underpass_tunnel_bytes_total", &[("direction", "up")]);
         let down = metrics.sum("underpass_tunnel_bytes_total", &[("direction", "down")]);

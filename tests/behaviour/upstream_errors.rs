@@ -130,7 +130,7 @@ async fn requests_go_to_all_servers_in_turn() {
 async fn requests_meanwhile_do_not_take_the_server_that_is_left_to_try() {
     let (silent, origin) = (Saturated::bind(), Origin::bind().await);
     let proxy = Proxy::config(format!(
-        "workers = 1\n[limits]\nconnect_timeout = \"500ms\"\n\
+        "workers = 1\n[limits]\nconnect_timeout = \"2s\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nupstream = \"both\"\n\
          [[upstream]]\nname = \"both\"\nservers = [\"{}\", \"{}\"]\n",
@@ -155,7 +155,7 @@ async fn requests_meanwhile_do_not_take_the_server_that_is_left_to_try() {
 async fn requests_wait_for_a_connection_up_to_a_time() {
     let origin = Origin::bind().await;
     let config = format!(
-        "workers = 1\n[limits]\nconnect_timeout = \"500ms\"\n\
+        "workers = 1\n[limits]\nconnect_timeout = \"2s\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[route]]\nupstream = \"one\"\n\
          [[upstream]]\nname = \"one\"\nservers = [\"{}\"]\nmax_connections = 1\n",

@@ -160,7 +160,7 @@ async fn only_what_is_safe_is_sent_again_and_elsewhere() {
 async fn a_request_does_not_wait_for_a_silent_server_for_ever() {
     let [a, b, _] = three().await;
     a.become_(Mode::Silent);
-    let proxy = proxy(1, &[&a, &b], "[upstream.retry]\nper_try_timeout = \"300ms\"\n");
+    let proxy = proxy(1, &[&a, &b], "[upstream.retry]\nper_try_timeout = \"1s\"\n");
     let mut client = proxy.connect().await;
     assert_eq!([status(&mut client, GET).await, status(&mut client, GET).await], [200; 2]);
     assert_eq!(a.requests(), 1);

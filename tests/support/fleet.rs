@@ -13,7 +13,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{clock::BOUND, curl::peer, models, proxy::scratch, skip, tls::Authority};
+use crate::{address, clock::BOUND, curl::peer, models, proxy::scratch, skip, tls::Authority};
 
 /// What makes a bucket, which a proxy does not.
 const BUCKET: &str = "fleet";
@@ -78,9 +78,11 @@ impl Shared {
         }
         // The port is free when it is asked for; somebody else may take it before it is used.
         let started = (0..5).find_map(|_| {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-            let address = free.local_addr().expect("address");
-            drop(free);
+            let address = match kind {
+                // What has a name is at its address.
+                Kind::RedisTls => localhost(),
+                _ => address::free(),
+            };
             Some((start(kind, &directory, address)?, address))
         });
         let (child, address) = started.unwrap_or_else(|| panic!("{kind:?} does not start"));
@@ -178,6 +180,12 @@ impl Drop for Shared {
     }
 }
 
+/// A port that is free now.
+fn localhost() -> SocketAddr {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    free.local_addr().expect("address")
+}
+
 fn certify(directory: &Path) {
     let authority = Authority::new("ca");
     let issued = authority.server(&["localhost"]);
@@ -192,18 +200,18 @@ fn certify(directory: &Path) {
 }
 
 fn start(kind: Kind, directory: &Path, address: SocketAddr) -> Option<Child> {
-    let port = address.port().to_string();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
     let mut command = match kind {
         Kind::Folder => return None,
         Kind::Redis => {
             let mut command = Command::new("redis-server");
-            command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--maxmemory"]);
+            command.args(["--bind", &host, "--port", &port, "--save", "", "--maxmemory"]);
             command.args(["64mb", "--dir"]).arg(directory);
             command
         }
         Kind::RedisTls => {
             let mut command = Command::new("redis-server");
-            command.args(["--bind", "127.0.0.1", "--port", "0", "--tls-port", &port, "--save", ""]);
+            command.args(["--bind", &host, "--port", "0", "--tls-port", &port, "--save", ""]);
             command.args(["--tls-auth-clients", "no", "--requirepass", PASSWORD]);
             for (option, file) in
                 [("cert-file", "tls.crt"), ("key-file", "tls.key"), ("ca-cert-file", "ca.pem")]
@@ -214,7 +222,7 @@ fn start(kind: Kind, directory: &Path, address: SocketAddr) -> Option<Child> {
         }
         Kind::S3 => {
             let mut command = Command::new(models::python());
-            command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port]);
+            command.args(["-m", "moto.server", "-H", &host, "-p", &port]);
             command
         }
     };

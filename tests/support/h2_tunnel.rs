@@ -70,7 +70,7 @@ impl H2Caller {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(STALL, told).await.is_ok()
+        tokio::time::timeout(BOUND, told).await.is_ok()
             && self.sender.is_extended_connect_protocol_enabled()
     }
 

@@ -28,6 +28,7 @@
 //! * the same test over versions and engines: [`matrix`]
 
 pub mod acme;
+pub mod address;
 pub mod apps;
 pub mod bed;
 pub mod binary;

@@ -54,7 +54,8 @@ async fn a_ca_that_asks_for_a_pause_gets_it() {
     until_failed(&proxy, 1.0).await;
     site.ca.script(|script| script.refuses = None);
     site.served(&proxy, "a.test").await;
-    assert_eq!(entry(&proxy, "a.test").await["acme"]["failures"], 0);
+    eventually("it to be shown", async || entry(&proxy, "a.test").await["acme"]["failures"] == 0)
+        .await;
 }
 
 /// Without a word of how long, the pause is ours; a person who reloads knows better.

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
 };
 
@@ -11,6 +11,7 @@ use mantra_macros::req_test;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use underpass_tests::{
     Proxy, Served,
+    address::free_ones,
     curl::peer,
     dns::NameServer,
     eventually,
@@ -36,19 +37,13 @@ impl Drop for Pebble {
     }
 }
 
-/// A port that is free now.
-fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    listener.local_addr().expect("address")
-}
-
 impl Pebble {
-    /// One that looks at names at these ports.
-    fn start(plain: SocketAddr, secure: SocketAddr, names: &NameServer, bound: bool) -> Self {
+    /// One at the first two addresses that looks at names at the ports of the others.
+    fn start(addresses: [SocketAddr; 4], names: &NameServer, bound: bool) -> Self {
+        let [directory, management, plain, secure] = addresses;
         let (folder, web) = (Folder::default(), Authority::new("web of Pebble"));
-        folder.put("web", &web.server(&["127.0.0.1"]));
+        folder.put("web", &web.server(&[&directory.ip().to_string()]));
         folder.write("root.pem", &web.pem);
-        let (directory, management) = (free(), free());
         let text = serde_json::json!({ "pebble": {
             "listenAddress": directory.to_string(),
             "managementListenAddress": management.to_string(),
@@ -85,11 +80,10 @@ impl Pebble {
     /// The root of what it signs.
     async fn root(&self) -> CertificateDer<'static> {
         let client = TlsClient::trusting(&self.web);
-        eventually("Pebble", async || {
-            client.try_connect(self.management, "127.0.0.1").await.is_ok()
-        })
-        .await;
-        let mut connection = client.connect(self.management, "127.0.0.1").await;
+        let host = self.management.ip().to_string();
+        eventually("Pebble", async || client.try_connect(self.management, &host).await.is_ok())
+            .await;
+        let mut connection = client.connect(self.management, &host).await;
         connection.send("GET /roots/0 HTTP/1.1\r\nHost: pebble\r\n\r\n").await;
         let answer = connection.read_response().await;
         CertificateDer::from_pem_slice(&answer.body).expect("a root")
@@ -100,12 +94,12 @@ async fn works_with_pebble(more: &str, bound: bool) {
     if !peer("pebble") {
         return;
     }
+    let addresses @ [_, _, plain, secure] = free_ones();
     let names = NameServer::start().await;
     for name in ["a.test", "www.a.test", "b.test"] {
-        names.points(name, &[IpAddr::from(Ipv4Addr::LOCALHOST)]);
+        names.points(name, &[plain.ip()]);
     }
-    let (plain, secure) = (free(), free());
-    let pebble = Pebble::start(plain, secure, &names, bound);
+    let pebble = Pebble::start(addresses, &names, bound);
     let origin = Served::ok().await;
     let key = pebble.folder.path("eab.key");
     fs::write(&key, "YSBrZXkgdGhhdCBib3RoIHNpZGVzIGtub3c").expect("a key");

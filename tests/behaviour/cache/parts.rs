@@ -290,7 +290,7 @@ async fn what_lacks_blocks_is_neither_validated_nor_served_stale() {
         None => reply(&seen.message, "W/\"a\"", ""),
     });
     let cache = format!("{SMALL}\nmemory_bytes = \"1MiB\"");
-    let proxy = with_cache(origin.addr(), &cache, "override_ttl = \"2s\"").start();
+    let proxy = with_cache(origin.addr(), &cache, "override_ttl = \"6s\"").start();
     let mut wire = proxy.connect().await;
     assert_eq!(did(&ask(&mut wire, "GET", "/x", "").await), "MISS");
     // Its head is wanted, its blocks are not.
@@ -301,7 +301,7 @@ async fn what_lacks_blocks_is_neither_validated_nor_served_stale() {
         ask(&mut wire, "GET", &format!("/{target}"), "").await;
     }
     assert_eq!(did(&ask(&mut wire, "HEAD", "/x", "").await), "HIT", "the head is there");
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(6100)).await;
     let got = ask(&mut wire, "GET", "/x", "").await;
     assert_eq!((got.status(), did(&got), got.body.len()), (200, "MISS", LENGTH));
     pattern::check(0, &got.body);

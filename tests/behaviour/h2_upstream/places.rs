@@ -129,7 +129,7 @@ async fn a_dead_connection_is_not_asked_again() {
     let origin = H2Origin::bind().await;
     let mut proxy = proxy(origin.addr(), "");
     let text = std::fs::read_to_string(proxy.config_path()).expect("configuration");
-    let limits = "[limits]\nresponse_timeout = \"500ms\"";
+    let limits = "[limits]\nresponse_timeout = \"2s\"";
     proxy.reload(&text.replace("[limits]", limits)).await;
     let mut client = client(&proxy, Version::H1).await;
     let (answer, _dead) = tokio::join!(client.get("/"), async {

@@ -136,7 +136,9 @@ async fn load_is_counted_by_request() {
     let servers = format!("servers = [\"{}\", \"{}\"]\n", a.addr(), b.addr());
     let proxy = configured(&format!("{servers}balance = \"least_connections\"\n"));
     let clients = asking(proxy.listener("web"), 40);
-    // Half of them went to either.
+    // Half of them went to either, before any was answered.
+    let came = || [&gate_a, &gate_b].map(|gate| gate.came.load(SeqCst));
+    eventually("all of them at the servers", async || came() == [20; 2]).await;
     gate_a.open.add_permits(20);
     gate_b.open.add_permits(20);
     assert_eq!(clients.join_all().await, [200; 40]);

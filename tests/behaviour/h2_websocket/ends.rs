@@ -120,7 +120,7 @@ async fn a_reset_ends_a_stalled_tunnel() {
 #[tokio::test]
 async fn an_idle_one_ends_on_both_sides_and_by_hand() {
     for path in Path::ALL {
-        let limits = "tunnel_idle_timeout = \"300ms\"";
+        let limits = "tunnel_idle_timeout = \"1s\"";
         let Opened { mut client, mut server, proxy, _kept } = path.open(limits).await;
         client.expect_reset().await;
         server.expect_reset().await;

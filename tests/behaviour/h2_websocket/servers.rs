@@ -89,7 +89,7 @@ async fn a_server_that_takes_none_is_not_asked() {
 #[tokio::test]
 async fn a_server_is_waited_for_to_say_so() {
     let origin = H2Origin::bind().await;
-    let limits = "connect_timeout = \"300ms\"";
+    let limits = "connect_timeout = \"2s\"";
     let proxy = proxy(origin.addr(), true, limits).start();
     let mut client = Wire::open(proxy.listener("web"), upgrade("/")).await;
     let mut wire = origin.accept_raw().await;

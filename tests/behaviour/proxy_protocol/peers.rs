@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
 };
 
 use mantra_macros::req_test;
 use underpass_tests::{
     Proxy, Served, Wire,
+    address::free,
     curl::{curl, peer},
     eventually,
     proxy::scratch,
@@ -105,12 +106,6 @@ impl Relay {
         .await;
         relay
     }
-}
-
-/// A port that nobody has; somebody may take it yet.
-fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    listener.local_addr().expect("address")
 }
 
 /// Through HAProxy, us and HAProxy again, the server's HTTP sees the client that came first.

@@ -44,8 +44,10 @@ async fn what_does_not_begin_with_a_header_is_closed() {
         client.finish().await;
         client.expect_end().await;
         counted(&proxy, "client_gone", 1).await;
-        let metrics = proxy.metrics().await;
-        assert_eq!(metrics.sum("underpass_connections_open", &[]), 0.0);
+        eventually("all of them to be over", async || {
+            proxy.metrics().await.sum("underpass_connections_open", &[]) == 0.0
+        })
+        .await;
     }
     assert!(origin.accept().now_or_never().is_none());
 }

@@ -134,7 +134,7 @@ fn check(record: &Record, seen: &mut BTreeSet<u64>) -> u64 {
 #[req_test("REQ-REC-001", "REQ-REC-005")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_exchange_is_stored_as_it_was() {
-    assert_eq!(play(32, 313, "").await, (0, 0), "nothing is missing");
+    assert_eq!(play(32, 313, "memory_bytes = \"256MiB\"").await, (0, 0), "nothing is missing");
 }
 
 #[req_test("REQ-REC-006")]

@@ -76,7 +76,7 @@ async fn every_line_arrives_over_failures_and_restarts() {
         assert_eq!(first.stderr().matches("records cannot be sent").count(), 1, "said once");
         let before = collector.seen().len();
         well.store(true, SeqCst);
-        let second = proxy(&records, &origin, &collector, &more).start();
+        let mut second = proxy(&records, &origin, &collector, &more).start();
         ask(&second, 30..60).await;
         let wanted: BTreeSet<String> = (0..60).map(|number| format!("/{number}")).collect();
         eventually("all lines at the collector", async || taken(&collector) == wanted).await;
@@ -88,9 +88,10 @@ async fn every_line_arrives_over_failures_and_restarts() {
             second.metrics().await.sum("underpass_record_lines_shipped_total", &[]) >= 60.0
         })
         .await;
-        // What was taken is not sent again.
+        // What was taken is not sent again: at its end it has written down what that is.
+        second.term();
+        assert!(second.exited().await.success());
         let posts = collector.seen().len();
-        drop(second);
         let third = proxy(&records, &origin, &collector, &more).start();
         ask(&third, 60..61).await;
         eventually("the new line", async || taken(&collector).contains("/60")).await;

@@ -1,11 +1,8 @@
 //! SIGHUP: another configuration, all of it or nothing, and nobody who is being served notices.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    sync::atomic::{AtomicU8, Ordering::Relaxed},
-};
+use std::net::SocketAddr;
 
-use underpass_tests::{Origin, Served};
+use underpass_tests::{Origin, Served, address::free};
 
 mod listeners;
 mod load;
@@ -41,13 +38,4 @@ fn route(name: &str, server: SocketAddr, keys: &str) -> String {
         "[[route]]\nupstream = \"{name}\"\n{keys}\n\
          [[upstream]]\nname = \"{name}\"\nservers = [\"{server}\"]\n"
     )
-}
-
-/// An address that nobody listens on, and that nobody else picks meanwhile: of the loopback
-/// network, where others take theirs from its first address.
-fn free() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, 100 + NEXT.fetch_add(1, Relaxed) % 100, high, low);
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }

@@ -41,6 +41,7 @@ async fn the_file_is_written_in_place_or_replaced() {
     let errors = || proxy.stderr().matches("ERROR").count();
     let before = errors();
     proxy.write_config("wrong");
+    eventually("what is wrong to be told", async || errors() > before).await;
     proxy.log_line(&["ERROR", "not valid TOML"]).await;
     proxy.write_config(&text("watch = true", &two));
     is_served(&proxy, "two").await;
@@ -63,7 +64,10 @@ async fn a_link_on_the_way_to_the_file_is_exchanged() {
     let folder = scratch("d");
     let release = |name: &str, server: &Served| {
         fs::create_dir_all(folder.join(name)).unwrap();
-        fs::write(folder.join(name).join("underpass.toml"), text("", server)).unwrap();
+        // At once: half a file is refused, as it should be.
+        let new = folder.join(name).join("new");
+        fs::write(&new, text("", server)).unwrap();
+        fs::rename(new, folder.join(name).join("underpass.toml")).unwrap();
     };
     let choose = |name: &str| {
         symlink(name, folder.join("..new")).unwrap();

@@ -18,7 +18,7 @@ const PART: &[u8] = &[22, 3, 1, 2, 0, 1, 0];
 async fn a_handshake_has_a_deadline() {
     let (authority, folder) = (Authority::new("ca"), Folder::default());
     folder.put("site", &authority.server(&["a.test"]));
-    let tls = certificates(&folder, &["site"]) + "handshake_timeout = \"300ms\"";
+    let tls = certificates(&folder, &["site"]) + "handshake_timeout = \"1s\"";
     let origin = Served::ok().await;
     let proxy = proxy("", &tls, origin.addr()).start();
     let mut silent = Wire::connect(proxy.listener("web")).await;
@@ -29,7 +29,7 @@ async fn a_handshake_has_a_deadline() {
     // It is the handshake's alone: what comes after it has limits of its own.
     let client = TlsClient::trusting(&authority);
     let mut connection = client.connect(proxy.listener("web"), "a.test").await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(1300)).await;
     assert_eq!(connection.get("a.test").await.text(), "ok");
 }
 

@@ -76,7 +76,7 @@ async fn no_request_fails_while_processes_follow_each_other() {
 async fn tunnels_of_the_process_before_live_until_its_drain_is_over() {
     let served = Served::ok().await;
     let origin = Origin::bind().await;
-    let site = Site::new("workers = 1\ndrain_timeout = \"2s\"", served.addr(), origin.addr());
+    let site = Site::new("workers = 1\ndrain_timeout = \"4s\"", served.addr(), origin.addr());
     let mut old = site.process().start();
     let mut client = Wire::open(old.listener("raw"), "").await;
     let mut server = Way::Tcp.accept(&origin).await;
@@ -85,8 +85,8 @@ async fn tunnels_of_the_process_before_live_until_its_drain_is_over() {
     kept.expect_status(200).await;
     let mut h2 = HttpClient::connect(old.listener("web"), Version::H2).await;
     collect(h2.get("/").await.into_body()).await.unwrap();
-    let new = site.successor().start();
     let begin = Instant::now();
+    let new = site.successor().start();
     kept.send(GET).await;
     assert_eq!(kept.expect_status(200).await.head.get("connection"), Some("close"));
     kept.expect_fin().await;
@@ -95,7 +95,7 @@ async fn tunnels_of_the_process_before_live_until_its_drain_is_over() {
     server.expect("still").await;
     client.expect_end().await;
     server.expect_end().await;
-    assert!(begin.elapsed() > Duration::from_millis(1500), "ended before the deadline");
+    assert!(begin.elapsed() > Duration::from_millis(3500), "ended before the deadline");
     assert_eq!(old.exited().await.code(), Some(0));
     Wire::open(new.listener("web"), GET).await.expect_status(200).await;
 }

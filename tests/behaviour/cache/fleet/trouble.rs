@@ -14,7 +14,7 @@ use super::{
 const TIMEOUT: &str = "timeout = \"200ms\"";
 
 /// What an answer may take that waits for it in vain: that, and what a loaded machine takes.
-const BOUND: Duration = Duration::from_millis(1500);
+const BOUND: Duration = Duration::from_millis(3500);
 
 /// Answered by the origin, and soon.
 async fn is_missed(proxy: &Proxy, target: &str) {
@@ -166,7 +166,8 @@ async fn variants_that_were_told_apart_twice_are_shared_all_the_same() {
     let Some(shared) = Shared::redis() else { return };
     let origin = Origin::bind().await.serve(answers);
     let one = starts(origin.addr(), &shared, "", TIMEOUT);
-    let other = starts(origin.addr(), &shared, "", TIMEOUT);
+    // What it asks a service for that has just begun to answer again may take its time.
+    let other = starts(origin.addr(), &shared, "", PATIENT);
     works(&one).await;
     works(&other).await;
     let language = |language: &str| format!("Accept-Language: {language}");
