@@ -116,9 +116,7 @@ impl Copied {
     pub(crate) fn of(binary: &PathBuf) -> Self {
         let name = binary.file_name().unwrap().to_string_lossy();
         let copy = env::temp_dir().join(format!("{name}-{}", std::process::id()));
-        // By another process: whoever another test starts meanwhile would have the copy open for
-        // writing for a moment, and what is open so cannot be started (ETXTBSY).
-        assert!(Command::new("cp").arg(binary).arg(&copy).status().unwrap().success());
+        fs::copy(binary, &copy).unwrap();
         Self(copy)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    io::ErrorKind,
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Output},
@@ -11,7 +12,7 @@ use mantra_macros::req_test;
 use proxy_ebpf::ABI_VERSION;
 use underpass::splice::kernel::{self, Kernel};
 
-use crate::machine::{Copied, lacking};
+use crate::machine::{Copied, eventually, lacking};
 
 /// Set for the process that tries to load without privilege.
 const TRY: &str = "UNDERPASS_TEST_TRY";
@@ -25,7 +26,18 @@ fn unprivileged(command: &mut Command) -> Output {
     if rustix::process::geteuid().is_root() {
         command.gid(NOBODY).uid(NOBODY);
     }
-    command.current_dir("/").output().unwrap()
+    command.current_dir("/");
+    let mut started = None;
+    // What another test was starting meanwhile has the copy open for writing for a moment, and what
+    // is open so cannot be started.
+    eventually("the copy to be startable", || match command.output() {
+        Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => false,
+        output => {
+            started = Some(output.unwrap());
+            true
+        }
+    });
+    started.unwrap()
 }
 
 #[req_test("REQ-TUN-002")]
