@@ -26,9 +26,9 @@ impl Engine {
         Self::Proxy(Kind::Pingora),
     ];
     pub(crate) const OURS: Self = Self::Proxy(Kind::Underpass { bypass: false });
+    pub(crate) const BYPASS: Self = Self::Proxy(Kind::Underpass { bypass: true });
     /// Whose rate others are loaded by.
     pub(crate) const YARDSTICK: Self = Self::Proxy(Kind::Nginx);
-    pub(crate) const BYPASS: Self = Self::Proxy(Kind::Underpass { bypass: true });
 
     pub(crate) fn name(self) -> &'static str {
         match self {

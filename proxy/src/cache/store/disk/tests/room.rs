@@ -2,11 +2,16 @@
 
 use super::*;
 
-/// Stores so many responses of 20 kB, and reads those before `hot` again all the while.
+/// Bytes of a response: some may be lent to sockets, which lie where pages begin.
+fn size(number: u32) -> usize {
+    if number.is_multiple_of(5) { 40_000 } else { 20_000 }
+}
+
+/// Stores so many responses, and reads those before `hot` again all the while.
 async fn store_many(store: &Store<Note>, numbers: std::ops::Range<u32>, hot: u32) {
     for number in numbers {
         let text = format!("https://a/{number}");
-        assert!(put(store, &text, content(&text, 20_000)));
+        assert!(put(store, &text, content(&text, size(number))));
         if number % 100 == 99 {
             store.flush().await;
             for number in 0..hot {
@@ -39,7 +44,7 @@ async fn files_stay_below_their_cap_and_what_is_wanted_stays() {
     for number in 0..4000 {
         let text = format!("https://a/{number}");
         if let Some(body) = body(&store, &text).await {
-            assert!(body == content(&text, 20_000), "{text} is wrong");
+            assert!(body == content(&text, size(number)), "{text} is wrong");
             there += 1;
         } else {
             assert!(number >= 30, "{text} was asked for all the time");
